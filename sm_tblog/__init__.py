@@ -1,0 +1,56 @@
+"""Logs to TensorBoard from any training script, at almost no cost to the training loop.
+
+::
+
+    from sm_tblog import Writer
+
+    with Writer("runs/first") as writer:
+        for step in range(1000):
+            writer.add_scalar("loss", loss, step)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._errors import (
+    CorruptRecordError,
+    FlushTimeoutError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingDependencyError,
+    SinkError,
+    StoreError,
+    TBLogError,
+)
+from sm_tblog.writer import SummaryWriter, Writer
+
+if TYPE_CHECKING:
+    from sm_tblog.readers import Run, read
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CorruptRecordError",
+    "FlushTimeoutError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "MissingDependencyError",
+    "Run",
+    "SinkError",
+    "StoreError",
+    "SummaryWriter",
+    "TBLogError",
+    "Writer",
+    "__version__",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - imported when first asked for
+    if name in ("Run", "read"):
+        from sm_tblog import readers  # noqa: PLC0415 - a training script does not read
+
+        return getattr(readers, name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,136 @@
+"""What happens to pipelines when the process forks, is asked to end, or ends.
+
+=========================  ===================================================================
+``fork``                   the child forgets the parent's rows and workers; what it logs itself
+                           goes into files of its own
+the interpreter's exit     every pipeline is closed, with a deadline
+a child of                 the same, by that package's own exit hook: such a child ends with
+``multiprocessing``        ``os._exit``, which runs no exit handlers
+``SIGTERM``                every pipeline is flushed; then whatever was to happen before happens:
+                           an earlier handler is called, or the signal ends the process
+=========================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+__all__ = ["arm", "disarm", "rank", "watch"]
+
+EXIT_TIMEOUT = 30.0
+"""Seconds that the end of the process waits for all pipelines together."""
+
+TERM_TIMEOUT = 15.0
+"""Seconds that ``SIGTERM`` waits; containers are commonly killed 30 s later, or sooner."""
+
+
+class _Pipeline(Protocol):
+    def reset(self) -> None: ...
+    def flush(self, timeout: float | None = None) -> bool: ...
+    def close(self, timeout: float | None = None) -> bool: ...
+
+
+_all: weakref.WeakSet[Any] = weakref.WeakSet()
+_running: set[Any] = set()
+_previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
+
+
+def watch(pipeline: _Pipeline) -> None:
+    """Have a forked child begin anew with this pipeline."""
+    _all.add(pipeline)
+
+
+def arm(pipeline: _Pipeline) -> None:
+    """Close this pipeline, whose worker has begun, when the process ends."""
+    _running.add(pipeline)
+    _install_handler()
+    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    if parent_process is not None and parent_process() is not None:
+        from multiprocessing import util  # noqa: PLC0415 - only where it is in use already
+
+        util.Finalize(pipeline, _close, args=(weakref.ref(pipeline),), exitpriority=0)
+
+
+def disarm(pipeline: _Pipeline) -> None:
+    """Forget a pipeline that is closed."""
+    _running.discard(pipeline)
+
+
+def rank() -> int:
+    """Return this process's rank in a distributed job, 0 if there is none.
+
+    Asks ``torch.distributed`` where it is initialized, then the variables that launchers set:
+    ``RANK`` (torchrun, SageMaker), ``OMPI_COMM_WORLD_RANK`` and ``PMI_RANK`` (MPI),
+    ``SLURM_PROCID`` (srun).
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    for variable in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+        value = os.environ.get(variable, "")
+        if value.isdigit():
+            return int(value)
+    return 0
+
+
+def _close(reference: weakref.ref[Any]) -> None:
+    pipeline = reference()
+    if pipeline is not None:
+        _for_all([pipeline], "close", EXIT_TIMEOUT)
+
+
+def _close_all() -> None:
+    _for_all(list(_running), "close", EXIT_TIMEOUT)
+
+
+def _for_all(pipelines: list[Any], action: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    # The failure has been said; nobody is left to catch it.
+    with contextlib.suppress(KeyboardInterrupt):
+        for pipeline in pipelines:
+            with contextlib.suppress(Exception):
+                getattr(pipeline, action)(max(deadline - time.monotonic(), 0.0))
+
+
+def _begin_in_child() -> None:
+    _running.clear()
+    for pipeline in list(_all):
+        pipeline.reset()
+
+
+def _install_handler() -> None:
+    global _previous_handler  # noqa: PLW0603 - the signal's handler is global too
+    if threading.current_thread() is not threading.main_thread():
+        return
+    current = signal.getsignal(signal.SIGTERM)
+    # None: not a Python handler, which could not be put back. SIG_IGN: nothing ends the process.
+    if current is _on_sigterm or current is None or current == signal.SIG_IGN:
+        return
+    _previous_handler = current
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    _for_all(list(_running), "flush", TERM_TIMEOUT)
+    if callable(_previous_handler):
+        _previous_handler(number, frame)
+    elif signal.getsignal(number) is _on_sigterm:  # else a later handler calls this one
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)

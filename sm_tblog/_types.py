@@ -1,0 +1,68 @@
+"""The types that several layers share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    import numpy as np
+    import numpy.typing as npt
+
+    UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+    UInt32Array: TypeAlias = npt.NDArray[np.uint32]
+    Int64Array: TypeAlias = npt.NDArray[np.int64]
+    IndexArray: TypeAlias = npt.NDArray[np.intp]
+    Float64Array: TypeAlias = npt.NDArray[np.float64]
+    OnError: TypeAlias = Literal["warn", "raise"] | Callable[[Exception], object]
+    Overflow: TypeAlias = Literal["block", "drop"]
+
+Bytes = bytes | bytearray | memoryview
+PathLike = str | os.PathLike[str]
+
+__all__ = ["Bytes", "PathLike", "Series", "Value"]
+
+
+class Series(NamedTuple):
+    """What the points of one scalar curve have in common.
+
+    Attributes:
+        tag: the name, taken as it is.
+        run: the folder below the log folder, "" for the log folder itself. TensorBoard draws runs
+            with equal tags in one chart.
+        tensor: write the value as a tensor with the plugin named (the TF2 style) instead of the
+            shorter ``simple_value``. TensorBoard shows both alike.
+        double: as a tensor of float64 instead of float32.
+        display_name: what TensorBoard shows instead of the tag.
+        description: Markdown, shown under the chart's information mark.
+    """
+
+    tag: str
+    run: str = ""
+    tensor: bool = False
+    double: bool = False
+    display_name: str = ""
+    description: str = ""
+
+
+class Value(NamedTuple):
+    """One built value that is more than a number.
+
+    Attributes:
+        run: as in ``Series``.
+        step: the global step.
+        wall_time: seconds since the epoch.
+        data: a serialized ``Summary.Value``.
+        tag: the tag in it.
+        plugin: the TensorBoard plugin that shows it, "" where only the kind of value says so.
+    """
+
+    run: str
+    step: int
+    wall_time: float
+    data: bytes
+    tag: str
+    plugin: str

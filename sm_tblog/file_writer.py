@@ -1,0 +1,179 @@
+"""The peers' ``FileWriter``: what takes protocol buffers instead of values.
+
+Frameworks reach for it under their writer's name ``_get_file_writer()``. A message may be of any
+class, TensorFlow's, tensorboard's or tensorboardX's: it is taken by its bytes.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._batching import Item
+from sm_tblog._errors import InvalidTypeError
+from sm_tblog._types import Value
+from sm_tblog.sinks.base import Event
+from sm_tblog.summary.convert import as_number, as_step
+
+if TYPE_CHECKING:
+    from sm_tblog.pipeline import DisabledPipeline, Pipeline
+
+__all__ = ["FileWriter"]
+
+
+class FileWriter:
+    """Takes events and summaries as protocol buffers.
+
+    Args:
+        pipeline: where they go.
+        logdir: the log folder.
+    """
+
+    def __init__(self, pipeline: Pipeline | DisabledPipeline, logdir: str) -> None:
+        self._pipeline = pipeline
+        self._logdir = logdir
+
+    def get_logdir(self) -> str:
+        """Return the log folder, a path or URL."""
+        return self._logdir
+
+    def add_event(
+        self, event: Any, step: int | None = None, walltime: float | None = None
+    ) -> None:
+        """Log a whole ``Event``.
+
+        Args:
+            event: an ``Event`` message of any class, or its bytes.
+            step: instead of the event's own.
+            walltime: instead of now, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a message.
+        """
+        data = _serialized(event, "Event")
+        now = time() if walltime is None else float(as_number(walltime, "walltime"))
+        own_step = None if step is None else as_step(step, "step")
+        item = Item("", "event", own_step or 0, now, len(data), _build_event, (data, own_step, now))
+        # A session mark divides what was logged before it from what comes after. Scalars and
+        # events wait on separate lists, so a barrier on both sides keeps it in its place.
+        is_mark = getattr(event, "WhichOneof", lambda _: "session_log")("what") == "session_log"
+        if is_mark:
+            self._pipeline.flush()
+        self._pipeline.put(item)
+        if is_mark:
+            self._pipeline.flush()
+
+    def add_summary(
+        self, summary: Any, global_step: int | None = None, walltime: float | None = None
+    ) -> None:
+        """Log every value of a ``Summary``.
+
+        Args:
+            summary: a ``Summary`` message of any class, or its bytes.
+            global_step: 0 by default.
+            walltime: now by default, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a message.
+        """
+        data = _serialized(summary, "Summary")
+        now = time() if walltime is None else float(as_number(walltime, "walltime"))
+        step = 0 if global_step is None else as_step(global_step, "global_step")
+        self._pipeline.put(
+            Item("", "summary", step, now, len(data), _build_summary, (data, step, now))
+        )
+
+    def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
+        """Log a ``GraphDef`` and its run metadata.
+
+        Args:
+            graph_profile: a pair of messages of any class: the graph, and ``RunMetadata``.
+            walltime: now by default, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a pair of messages.
+        """
+        graph, metadata = (_serialized(part, "GraphDef and RunMetadata") for part in graph_profile)
+        self._add_built(_build_graph, (graph, metadata), walltime)
+
+    def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
+        """Log a ``GraphDef``.
+
+        Args:
+            graph: a message of any class.
+            walltime: now by default, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a message.
+        """
+        self._add_built(_build_graph, (_serialized(graph, "GraphDef"), None), walltime)
+
+    def _add_built(self, build: Any, args: tuple[Any, ...], walltime: float | None) -> None:
+        now = time() if walltime is None else float(as_number(walltime, "walltime"))
+        nbytes = sum(len(part) for part in args if part)
+        self._pipeline.put(Item("", "graph", 0, now, nbytes, build, (*args, now)))
+
+    def flush(self) -> None:
+        """Wait until all that was logged before is stored."""
+        self._pipeline.flush()
+
+    def close(self) -> None:
+        """Store everything and close the files."""
+        self._pipeline.close()
+
+    def reopen(self) -> None:
+        """Do nothing: logging after ``close`` begins a new file by itself."""
+
+
+def _serialized(message: Any, kind: str) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    try:
+        data: bytes = message.SerializeToString()
+    except AttributeError as error:
+        text = f"{kind}: a protocol buffer message is needed, got {type(message).__name__}"
+        raise InvalidTypeError(text) from error
+    return data
+
+
+def _build_event(data: bytes, step: int | None, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema  # noqa: PLC0415 - on the worker
+
+    event = schema.Event.FromString(data)
+    event.wall_time = wall_time
+    if step is not None:
+        event.step = step
+    if event.WhichOneof("what") == "summary":
+        return _values(event.summary, event.step, wall_time)
+    return [Event("", event.SerializeToString())]
+
+
+def _build_summary(data: bytes, step: int, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema  # noqa: PLC0415 - on the worker
+
+    return _values(schema.Summary.FromString(data), step, wall_time)
+
+
+def _values(summary: Any, step: int, wall_time: float) -> list[Any]:
+    return [
+        Value(
+            "",
+            step,
+            wall_time,
+            value.SerializeToString(),
+            value.tag,
+            value.metadata.plugin_data.plugin_name,
+        )
+        for value in summary.value
+    ]
+
+
+def _build_graph(graph: bytes, metadata: bytes | None, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema  # noqa: PLC0415 - on the worker
+
+    events = [schema.Event(wall_time=wall_time, graph_def=graph)]
+    if metadata is not None:
+        events.append(schema.Event(wall_time=wall_time))
+        events[1].tagged_run_metadata.tag = "step1"
+        events[1].tagged_run_metadata.run_metadata = metadata
+    return [Event("", event.SerializeToString()) for event in events]

@@ -1,0 +1,413 @@
+"""From the caller's hands to the sinks, without the caller waiting.
+
+A scalar is four entries on a flat list: ``extend((series, value, step, wall_time))``. That one
+call is atomic in CPython, so it needs no lock, and makes nothing that the garbage collector looks
+at. What is more than a number goes, as a function that builds it, on a second list. A worker
+thread takes both up at every tick, makes a ``Batch`` of them and gives it to each sink.
+
+The caller looks at one number besides, ``limit``: while the list is longer, it calls ``relieve``.
+All that is out of the ordinary hangs on that: starting the worker at the first row, waking it
+early, waiting for it or dropping rows when memory is used up, and beginning anew after ``close``
+or in a forked child.
+
+Nothing that goes wrong on the worker reaches the caller by itself. It is counted, said once, and
+raised by ``flush`` and ``close`` if the user asked for that.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sm_tblog import _process
+from sm_tblog._batching import ENTRIES, Item, make_batch
+from sm_tblog._errors import FlushTimeoutError, SinkError
+from sm_tblog._faults import Faults
+from sm_tblog._outlet import Outlet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sm_tblog._types import OnError, Overflow
+    from sm_tblog.sinks.base import Sink
+
+__all__ = ["Item", "Pipeline", "Stats"]
+
+TICK = 0.5
+"""Seconds between two looks of the worker at the list: what a sudden death of the process costs."""
+
+PATIENCE = 30.0
+"""Seconds that a barrier waits for a worker that gets nothing done."""
+
+STALL = 5.0
+"""Seconds that a caller with a full buffer waits for a worker that gets nothing done."""
+
+ROW_BYTES = 128
+"""Memory of a waiting row: four references, three numbers, the list's room to grow."""
+
+WAKE_ROWS = 16_384
+"""Waiting rows that wake the worker ahead of its tick."""
+
+CHUNK_ROWS = 65_536
+"""Rows that make a batch at most."""
+
+
+class Stats(NamedTuple):
+    """What a writer has done so far.
+
+    Attributes:
+        rows_written: scalars given to the sinks.
+        values_written: histograms, texts and other values given to the sinks.
+        rows_dropped: scalars and values lost: memory was used up, or they could not be read.
+        bytes_stored: bytes that the sinks' stores have taken.
+        bytes_pending: bytes that the sinks keep for a store that refused them.
+        errors: failures, each attempt counted.
+        queue_depth: scalars and values waiting for the worker.
+        last_flush: when everything was last stored, in seconds since the epoch; None before.
+        last_error: what the last failure said, "" before any.
+    """
+
+    rows_written: int
+    values_written: int
+    rows_dropped: int
+    bytes_stored: int
+    bytes_pending: int
+    errors: int
+    queue_depth: int
+    last_flush: float | None
+    last_error: str
+
+
+class _Worker(threading.Thread):
+    """The thread that drains one pipeline. A daemon: the process may end without it."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(name="sm_tblog", daemon=True)
+        self._pipeline = pipeline
+
+    def run(self) -> None:
+        while self._pipeline.wait():
+            self._pipeline.drain_once()
+
+    def stop(self) -> None:
+        """Store everything and end, as frameworks ask of a background thread."""
+        self._pipeline.close()
+
+
+class Pipeline:
+    """A buffer, a worker and some sinks.
+
+    Args:
+        sinks: used by the worker alone. They begin anew after ``close`` and in a forked child.
+        name: where the rows go, for messages.
+        flush_secs: at most so many seconds pass before a row is flushed; by default what the
+            sinks ask for.
+        max_queue: rows that may wait before the worker is woken ahead of its tick.
+        max_bytes: memory for rows that wait, for values that wait, and for what each sink keeps.
+        overflow: what happens when that is used up: the caller waits, or the row is dropped.
+        on_error: what happens to a failure on the worker besides being counted.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        name: str = "",
+        flush_secs: float | None = None,
+        max_queue: int | None = None,
+        max_bytes: int = 64 << 20,
+        overflow: Overflow = "block",
+        on_error: OnError = "warn",
+    ) -> None:
+        self.rows: list[Any] = []
+        self._sinks = sinks
+        self._name = name
+        self._flush_secs = flush_secs
+        self._tick = TICK if flush_secs is None else min(TICK, max(flush_secs, 0.001))
+        self._max_bytes = max_bytes
+        self._full = max(max_bytes // ROW_BYTES, 1) * ENTRIES
+        self._wake_at = min((max_queue or WAKE_ROWS) * ENTRIES, self._full // 2)
+        self._overflow = overflow
+        self._on_error = on_error
+        self.reset()
+        _process.watch(self)
+
+    def reset(self) -> None:
+        """Begin with nothing waiting and no worker: at first, and in a forked child, where what
+        there is belongs to the parent.
+        """
+        self.rows.clear()
+        self.extend: Callable[[Iterable[Any]], None] = self.rows.extend
+        self.limit = -1  # the first row starts the worker
+        self._items: list[Item] = []
+        self._item_bytes = 0
+        self._dropped = 0
+        self._condition = threading.Condition()
+        self._worker: _Worker | None = None
+        self._woken = self._closing = False
+        self._asked = self._done = 0  # the tickets of barriers
+        self._all_stored = True
+        self._progress = time.monotonic()
+        self._stalled = False
+        self._faults = Faults(self._on_error)
+        self._outlet = Outlet(
+            self._sinks, self._flush_secs, self._max_bytes, self._faults, self._moved
+        )
+
+    def __str__(self) -> str:
+        """Return where the rows go."""
+        return self._name
+
+    def stats(self) -> Stats:
+        """Return the counters."""
+        outlet = self._outlet
+        return Stats(
+            rows_written=outlet.rows,
+            values_written=outlet.values,
+            rows_dropped=self._dropped + outlet.dropped,
+            bytes_stored=outlet.stored,
+            bytes_pending=outlet.pending,
+            errors=self._faults.count,
+            queue_depth=len(self.rows) // ENTRIES + len(self._items),
+            last_flush=outlet.last_flush,
+            last_error=self._faults.last,
+        )
+
+    # The caller's side: adding.
+
+    def put(self, item: Item) -> None:
+        """Take an item; wait, or drop it, if memory is used up."""
+        with self._condition:
+            if not self._has_room_for(item):
+                self._wake()
+                if not self._may_wait_for(lambda: self._has_room_for(item)):
+                    self._drop(1)
+                    return
+            self._items.append(item)
+            self._item_bytes += item.nbytes
+            if self._worker is None:
+                self._start()
+            elif self._item_bytes > self._max_bytes // 2:
+                self._wake()
+
+    def _has_room_for(self, item: Item) -> bool:
+        return not self._items or self._item_bytes + item.nbytes <= self._max_bytes
+
+    def relieve(self) -> None:
+        """Do what a list longer than ``limit`` asks for. Called after the row was added."""
+        with self._condition:
+            if self._worker is None:
+                self._start()
+            elif len(self.rows) <= self._full:
+                self.limit = self._full
+                self._wake()
+            else:
+                self._wake()
+                if not self._may_wait_for(lambda: len(self.rows) <= self._full):
+                    self.extend = self._extend_if_room
+                    self.limit = sys.maxsize
+
+    def _extend_if_room(self, rows: Iterable[Any]) -> None:
+        """Stand in for ``rows.extend`` while memory is used up."""
+        if len(self.rows) < self._full:
+            self.extend = self.rows.extend
+            self.limit = self._wake_at
+            self._faults.ended("overflow")
+            self.rows.extend(rows)
+        else:
+            self._drop(len(tuple(rows)) // ENTRIES)
+
+    def _may_wait_for(self, has_room: Callable[[], bool]) -> bool:
+        """Wait until there is room; False to drop instead.
+
+        A worker that gets nothing done for a while is waited for no longer, by anyone, until it
+        moves: whatever hangs, training goes on.
+        """
+        if self._overflow == "drop" or threading.current_thread() is self._worker:
+            return has_room()
+        while not has_room():
+            patience = self._progress + STALL - time.monotonic()
+            if self._stalled or patience <= 0:
+                self._stalled = True
+                return False
+            self._condition.wait(patience)
+        return True
+
+    def _drop(self, count: int) -> None:
+        with self._condition:
+            self._dropped += count
+        why = "nothing has been stored for a while" if self._stalled else "rows come too fast"
+        message = f"{self}: {why} and the memory for waiting rows is used up; rows are dropped"
+        self._faults.began("overflow", SinkError(message))
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._condition.notify_all()
+
+    def _start(self) -> None:
+        """Start the worker; at interpreter shutdown, when no thread can, do its work here."""
+        self._closing = False
+        self._progress = time.monotonic()
+        worker = _Worker(self)
+        try:
+            worker.start()
+        except RuntimeError:
+            self._closing = True
+            self.drain_once()
+        else:
+            self._worker = worker
+            self.limit = self._wake_at
+            _process.arm(self)
+
+    # The caller's side: barriers.
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was logged before is stored.
+
+        Args:
+            timeout: seconds. By default as long as the worker gets something done.
+
+        Returns:
+            Whether it is stored.
+
+        Raises:
+            TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
+        """
+        with self._condition:
+            if self._worker is None and (self.rows or self._items):
+                self._start()
+            if self._worker is not None and threading.current_thread() is not self._worker:
+                self._asked += 1
+                if not self._done_in_time(self._asked, timeout):
+                    self._all_stored = False
+                    message = f"{self}: not everything could be stored in time; it is kept"
+                    self._faults.began("barrier", FlushTimeoutError(message))
+            stored = self._all_stored
+        self._faults.raise_first()
+        return stored
+
+    def _done_in_time(self, ticket: int, timeout: float | None) -> bool:
+        begun = time.monotonic()
+        while self._done < ticket and self._worker is not None:
+            self._wake()
+            now = time.monotonic()
+            patience = max(self._progress, begun) + PATIENCE - now
+            if self._stalled or patience <= 0:
+                self._stalled = True
+                return False
+            if timeout is not None:
+                patience = min(patience, begun + timeout - now)
+                if patience <= 0:
+                    return False
+            self._condition.wait(patience)
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Store everything, close the sinks and end the worker. A later row begins anew.
+
+        Takes, returns and raises what ``flush`` does.
+        """
+        with self._condition:
+            if self._worker is None and (self.rows or self._items):
+                self._start()
+            worker = self._worker
+            self._closing = worker is not None
+        try:
+            return self.flush(timeout)
+        finally:
+            if worker is not None and worker is not threading.current_thread():
+                worker.join(0 if self._done < self._asked else PATIENCE)
+
+    def close_without_waiting(self) -> None:
+        """Have the worker store everything, close the sinks and end."""
+        with self._condition:
+            if self._worker is not None:
+                self._closing = True
+                self._asked += 1
+                self._wake()
+
+    # The worker's side.
+
+    def wait(self) -> bool:
+        """Wait for the next tick; False when the pipeline is closed and nothing is left."""
+        with self._condition:
+            if self._closing and self._done >= self._asked:
+                self.limit = -1
+                if not self.rows and not self._items:
+                    self._worker = None
+                    _process.disarm(self)
+                    self._condition.notify_all()
+                    return False
+            elif not self._woken:
+                self._condition.wait(self._tick)
+            self._woken = False
+        return True
+
+    def drain_once(self) -> None:
+        """Give the sinks everything that waits, and flush or close them if it is time."""
+        with self._condition:
+            ticket, closing = self._asked, self._closing
+            items, self._items, self._item_bytes = self._items, [], 0
+        all_stored = True
+        waiting = len(self.rows)
+        while waiting or items:
+            count = min(waiting, CHUNK_ROWS * ENTRIES)
+            rows = self.rows[:count]
+            del self.rows[:count]
+            self._moved()
+            batch, lost = make_batch(rows, items, self._faults)
+            self._moved()
+            all_stored &= self._outlet.write(batch) and not lost
+            self._dropped += lost
+            waiting -= count
+            items = []
+        if self.limit == self._full:
+            self.limit = self._wake_at
+        if ticket > self._done or self._outlet.is_due:
+            all_stored &= self._outlet.flush()
+        if closing:
+            all_stored &= self._outlet.close()
+        with self._condition:
+            self._done = ticket
+            self._all_stored = all_stored
+            if all_stored:
+                self._faults.ended("barrier")
+            self._moved()
+
+    def _moved(self) -> None:
+        """Let those who wait see that the worker gets something done."""
+        with self._condition:
+            self._progress = time.monotonic()
+            self._stalled = False
+            self._condition.notify_all()
+
+
+class DisabledPipeline:
+    """Stands in for a pipeline and does nothing."""
+
+    rows = ()
+    limit = sys.maxsize
+
+    def extend(self, rows: Iterable[Any]) -> None:
+        """Do nothing."""
+
+    def put(self, item: Item) -> None:
+        """Do nothing."""
+
+    def relieve(self) -> None:
+        """Do nothing."""
+
+    def flush(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+        """Say that everything is stored."""
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+        """Say that everything is stored."""
+        return True
+
+    def stats(self) -> Stats:
+        """Return counters that are all zero."""
+        return Stats(0, 0, 0, 0, 0, 0, 0, None, "")

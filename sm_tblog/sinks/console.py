@@ -1,0 +1,85 @@
+"""The terminal: the last value of each curve, a line now and then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sm_tblog._types import Series
+    from sm_tblog.sinks.base import Batch
+
+__all__ = ["ConsoleSink"]
+
+
+class ConsoleSink:
+    """Prints one line of ``step`` and last values, at most every so often, with Rich.
+
+    Args:
+        logdir: not used; every sink's factory is given it.
+        every: seconds between lines.
+        console: a ``rich.console.Console``; by default one on standard error, so that what a
+            program prints on standard output stays its own.
+        clock: monotonic seconds.
+
+    Raises:
+        MissingDependencyError: Rich is not installed.
+    """
+
+    def __init__(
+        self,
+        logdir: str = "",
+        *,
+        every: float = 5.0,
+        console: Any = None,  # noqa: ANN401 - Rich is optional
+        clock: Callable[[], float] = time.monotonic,
+        **_options: object,
+    ) -> None:
+        try:
+            from rich.console import Console  # noqa: PLC0415 - Rich is optional
+        except ImportError as error:
+            message = "the console sink needs Rich: pip install 'sm-tblog[console]'"
+            raise MissingDependencyError(message) from error
+        del logdir
+        self._console = console or Console(stderr=True, highlight=True)
+        self._every = every
+        self._clock = clock
+        self._next_line = float("-inf")
+        self._last: dict[Series, tuple[int, float]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse nothing: a copy prints on a terminal of its own."""
+        return {"every": self._every}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin anew, on standard error."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def write(self, batch: Batch) -> None:
+        """Take in the last values and print them if it is time."""
+        for series, step, _, value in batch.rows():
+            self._last[series] = (step, value)
+        if self._last and self._clock() >= self._next_line:
+            self._print()
+
+    def flush(self) -> None:
+        """Do nothing: a barrier for the data is no reason to print."""
+
+    def close(self) -> None:
+        """Print what came since the last line."""
+        if self._last:
+            self._print()
+
+    def _print(self) -> None:
+        step = max(step for step, _ in self._last.values())
+        values = "  ".join(
+            f"[bold]{f'{series.run}/' if series.run else ''}{series.tag}[/] {value:.5g}"
+            for series, (_, value) in self._last.items()
+        )
+        self._console.print(f"[dim]step[/] {step}  {values}")
+        self._last.clear()
+        self._next_line = self._clock() + self._every

@@ -1,0 +1,210 @@
+"""Event files: what TensorBoard reads.
+
+One file a run and writer, opened when there is something to write. Its first record says the
+format's version; where a resumed run supersedes its earlier points, the second is a
+``SessionLog.START`` at that step.
+
+A file is named ``events.out.tfevents.<seconds>.<host>.<process>.<counter>.<random><suffix>``.
+TensorBoard asks for ``tfevents`` in the name and reads the files of a run in the order of their
+names; so the time comes first. The counter orders the files that one process begins in the same
+second; the random part keeps apart containers that share a host name and a process id.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+import socket
+import struct
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog.format import schema
+from sm_tblog.format.records import frame
+from sm_tblog.format.scalars import encode_scalars, encode_varint
+from sm_tblog.storage.base import Appender, open_store, store_class
+
+if TYPE_CHECKING:
+    from sm_tblog._types import Value
+    from sm_tblog.sinks.base import Batch
+
+__all__ = ["EventFileSink", "event_file_name"]
+
+_counter = itertools.count()
+_DOUBLE = struct.Struct("<d")
+
+
+def event_file_name(suffix: str = "") -> str:
+    """Return a name that no other event file has, now and on any host."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "localhost"
+    return (
+        f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}"
+        f".{next(_counter):04d}.{secrets.token_hex(4)}{suffix}"
+    )
+
+
+def encode_value(value: Value) -> bytes:
+    """Return a built value as one record: an ``Event`` with a ``Summary`` of this value."""
+    summary = b"\x0a" + encode_varint(len(value.data)) + value.data
+    return frame(
+        b"".join(
+            (
+                b"\x09",
+                _DOUBLE.pack(value.wall_time),
+                b"\x10" + encode_varint(value.step) if value.step else b"",
+                b"\x2a",
+                encode_varint(len(summary)),
+                summary,
+            )
+        )
+    )
+
+
+class EventFileSink:
+    """Writes event files below a log folder, one for each run.
+
+    Args:
+        logdir: a path or URL.
+        filename_suffix: the end of every file's name.
+        purge_step: begin each run's first file with a mark that supersedes what earlier files of
+            the run hold at this step and after.
+        storage_options: passed to the store.
+    """
+
+    def __init__(
+        self,
+        logdir: str,
+        *,
+        filename_suffix: str = "",
+        purge_step: int | None = None,
+        storage_options: dict[str, Any] | None = None,
+    ) -> None:
+        self._logdir = logdir
+        self._suffix = filename_suffix
+        self._purge_step = purge_step
+        self._storage_options = storage_options or {}
+        self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
+        self._files: dict[str, Appender] = {}
+        self._purged: set[str] = set()
+        self._closed_bytes = 0
+        self._process = os.getpid()
+
+    def __str__(self) -> str:
+        """Return the log folder."""
+        return self._logdir
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: where to write, nothing of what is open here.
+
+        A copy does not supersede: that would drop what the original has written.
+        """
+        fresh = {"_files": {}, "_purge_step": None, "_purged": set(), "_closed_bytes": 0}
+        return {**self.__dict__, **fresh}
+
+    @property
+    def pending(self) -> int:
+        """Bytes encoded and not stored yet."""
+        return sum(file.pending for file in self._files.values())
+
+    @property
+    def stored(self) -> int:
+        """Bytes stored."""
+        return self._closed_bytes + sum(file.stored for file in self._files.values())
+
+    def write(self, batch: Batch) -> None:
+        """Encode the batch and append it to the runs' files.
+
+        Raises:
+            StoreError: a store did not take it; it is kept and offered again.
+        """
+        if self._process != os.getpid():
+            # A forked child shares the parent's open files and must leave them alone. Its own
+            # file supersedes nothing.
+            self.__dict__.update(self.__getstate__(), _process=os.getpid())
+        blocks: dict[str, list[bytes]] = {}
+        for run, block in self._encode_scalars(batch):
+            blocks.setdefault(run, []).append(block)
+        for value in batch.values:
+            blocks.setdefault(value.run, []).append(encode_value(value))
+        for event in batch.events:
+            blocks.setdefault(event.run, []).append(frame(event.data))
+        self._each([partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()])
+
+    def flush(self) -> None:
+        """Deliver what waits and flush the stores.
+
+        Raises:
+            StoreError: a store did not take all.
+        """
+        self._each([file.flush for file in self._files.values()])
+
+    def close(self) -> None:
+        """Deliver what waits and close the files. A later ``write`` begins new ones.
+
+        Raises:
+            StoreError: a store did not take all; what it refused is lost.
+        """
+        files, self._files = self._files, {}
+        try:
+            self._each([file.close for file in files.values()])
+        finally:
+            self._closed_bytes += sum(file.stored for file in files.values())
+
+    @staticmethod
+    def _each(actions: list[Any]) -> None:
+        """Do every action, then raise the first failure: one run's fault is not another's."""
+        failure: Exception | None = None
+        for action in actions:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 - whatever a store raises
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    @staticmethod
+    def _encode_scalars(batch: Batch) -> list[tuple[str, bytes]]:
+        if not len(batch.index):
+            return []
+        runs = [series.run for series in batch.series]
+        if len(set(runs)) == 1:
+            columns = batch.index, batch.steps, batch.wall_times, batch.scalars
+            return [(runs[0], encode_scalars(batch.series, *columns))]
+        blocks = []
+        for run in dict.fromkeys(runs):
+            of_run = np.array([r == run for r in runs])[batch.index]
+            block = encode_scalars(
+                batch.series,
+                batch.index[of_run],
+                batch.steps[of_run],
+                batch.wall_times[of_run],
+                batch.scalars[of_run],
+            )
+            blocks.append((run, block))
+        return blocks
+
+    def _file(self, run: str) -> Appender:
+        if run not in self._files:
+            folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
+            self._files[run] = Appender(
+                lambda: open_store(folder, event_file_name(self._suffix), **self._storage_options),
+                partial(self._preamble, run),
+            )
+        return self._files[run]
+
+    def _preamble(self, run: str) -> bytes:
+        now = time.time()
+        version = schema.Event(wall_time=now, file_version=schema.FILE_VERSION)
+        version.source_metadata.writer = "sm_tblog"
+        records = [frame(version.SerializeToString())]
+        if self._purge_step is not None and run not in self._purged:
+            self._purged.add(run)
+            start = schema.Event(wall_time=now, step=self._purge_step)
+            start.session_log.status = schema.SessionLog.START
+            records.append(frame(start.SerializeToString()))
+        return b"".join(records)

@@ -1,0 +1,135 @@
+"""A folder on a local disk, or on anything mounted like one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from sm_tblog._errors import InvalidValueError, StoreError
+from sm_tblog.storage.base import StoreLostError
+
+if TYPE_CHECKING:
+    from sm_tblog._types import Bytes
+
+__all__ = ["LocalStore", "local_path"]
+
+
+def local_path(url: str) -> Path:
+    """Return the path of a ``file://`` URL or of a plain path, ``~`` expanded."""
+    if url.lower().startswith("file://"):
+        parts = urlsplit(url)
+        return Path(unquote(parts.netloc + parts.path))
+    return Path(url).expanduser()
+
+
+class LocalStore:
+    """Appends in place, each append one write at a known offset.
+
+    The file is made by the first append and must not exist then. What ``append`` has written is in
+    the operating system's hands, where every reader sees it and the death of the process does not
+    touch it; only a power cut or a crash of the machine can lose it. A write that fails half-way
+    is written again from the same offset. A file that was deleted or replaced is noticed.
+    """
+
+    flush_secs: ClassVar[float] = 1.0
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder = local_path(folder)
+        self._path = self._folder / name
+        self._descriptor: int | None = None
+        self._size = 0
+
+    def __str__(self) -> str:
+        """Return the path of the growing file."""
+        return str(self._path)
+
+    def append(self, data: Bytes) -> None:
+        """Write ``data`` behind what was appended before.
+
+        Raises:
+            StoreError: the path cannot be written, or the disk is full.
+            StoreLostError: the file was deleted since the last append.
+        """
+        with self._errors_named(self._path):
+            if self._descriptor is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+                self._descriptor = os.open(self._path, flags, 0o666)
+            else:
+                self._check_present(self._descriptor)
+            self._write(self._descriptor, memoryview(data))
+        self._size += len(data)
+
+    def put(self, name: str, data: Bytes) -> None:
+        """Write a side file beside a temporary name, then move it into place.
+
+        Raises:
+            InvalidValueError: ``name`` is absolute or leaves the folder.
+            StoreError: the path cannot be written.
+        """
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+            message = f"a side file's name is a relative path below the log folder, not {name!r}"
+            raise InvalidValueError(message)
+        path = self._folder / relative
+        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+        with self._errors_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(data)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        """Check that the file is still there; its bytes are visible already.
+
+        Raises:
+            StoreLostError: the file was deleted since the last append.
+        """
+        if self._descriptor is not None:
+            with self._errors_named(self._path):
+                self._check_present(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with self._errors_named(self._path):
+                os.close(descriptor)
+
+    def _write(self, descriptor: int, data: memoryview) -> None:
+        done = 0
+        if hasattr(os, "pwrite"):
+            while done < len(data):
+                done += os.pwrite(descriptor, data[done:], self._size + done)
+        else:  # Windows
+            os.lseek(descriptor, self._size, os.SEEK_SET)
+            while done < len(data):
+                done += os.write(descriptor, data[done:])
+
+    def _check_present(self, descriptor: int) -> None:
+        try:
+            same = os.path.samestat(os.stat(self._path), os.fstat(descriptor))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            message = (
+                f"{self._path} was deleted or replaced while it was being written; "
+                "what it held is gone, logging goes on in a new file"
+            )
+            raise StoreLostError(message)
+
+    @contextlib.contextmanager
+    def _errors_named(self, path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        try:
+            yield
+        except StoreError:
+            raise
+        except OSError as error:
+            message = f"cannot write {path}: {error.strerror or error}"
+            raise StoreError(error.errno, message) from error

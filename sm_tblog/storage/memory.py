@@ -1,0 +1,45 @@
+"""A folder in this process's memory: fsspec's ``memory://`` file system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from fsspec.implementations.memory import MemoryFileSystem
+
+if TYPE_CHECKING:
+    from sm_tblog._types import Bytes
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore:
+    """Appends to a file of fsspec's memory file system, where anything in the process reads it.
+
+    For tests, and for notebooks that read back what they logged.
+    """
+
+    flush_secs: ClassVar[float] = 1.0
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._files = MemoryFileSystem()
+        self._folder = folder.rstrip("/")
+        self._path = f"{self._folder}/{name}"
+
+    def __str__(self) -> str:
+        """Return the URL of the growing file."""
+        return self._path
+
+    def append(self, data: Bytes) -> None:
+        """Append ``data``."""
+        with self._files.open(self._path, "ab") as file:
+            file.write(data)
+
+    def put(self, name: str, data: Bytes) -> None:
+        """Write the side file ``name``."""
+        self._files.pipe_file(f"{self._folder}/{name}", bytes(data))
+
+    def flush(self) -> None:
+        """Do nothing: every append is visible at once."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
