@@ -47,9 +47,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - imported when first asked for
+def __getattr__(name: str) -> Any:
     if name in ("Run", "read"):
-        from sm_tblog import readers  # noqa: PLC0415 - a training script does not read
+        from sm_tblog import readers
 
         return getattr(readers, name)
     message = f"module {__name__!r} has no attribute {name!r}"

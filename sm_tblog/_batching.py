@@ -58,9 +58,9 @@ def make_batch(rows: list[Any], items: Sequence[Item], faults: Faults) -> tuple[
     except (TypeError, ValueError, OverflowError, RuntimeError):
         rows = _readable(rows, faults)
         columns = _columns(rows)
-    series, index = _codes(rows[0::ENTRIES])
+    series, codes = _codes(rows[0::ENTRIES])
     values, events, lost = _build(items, faults)
-    return Batch(series, index, *columns, values, events), given - len(index) + lost
+    return Batch(series, codes, *columns, values, events), given - len(codes) + lost
 
 
 def _columns(rows: list[Any]) -> tuple[Any, Any, Any]:
@@ -91,12 +91,12 @@ def _readable(rows: list[Any], faults: Faults) -> list[Any]:
 def _codes(series: list[Any]) -> tuple[list[Series], Any]:
     """Return the distinct series, in the order of their first row, and each row's position."""
     distinct = dict.fromkeys(series)
-    if len(distinct) < 2:  # noqa: PLR2004
-        index = np.zeros(len(series), np.intp)
+    if len(distinct) < 2:
+        codes = np.zeros(len(series), np.intp)
     else:
         position = {one: i for i, one in enumerate(distinct)}
-        index = np.fromiter(map(position.__getitem__, series), np.intp, len(series))
-    return [s if isinstance(s, Series) else Series(s) for s in distinct], index
+        codes = np.fromiter(map(position.__getitem__, series), np.intp, len(series))
+    return [s if isinstance(s, Series) else Series(s) for s in distinct], codes
 
 
 def _build(items: Sequence[Item], faults: Faults) -> tuple[list[Value], list[Event], int]:

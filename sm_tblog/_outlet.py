@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sm_tblog._errors import SinkError, TBLogError
 
@@ -72,7 +72,7 @@ class Outlet:
         """Give every sink a batch; return whether all took it."""
         if self._next_flush == float("inf"):
             self._schedule()
-        count = len(batch.index) + len(batch.values) + len(batch.events)
+        count = len(batch.codes) + len(batch.values) + len(batch.events)
         all_took = True
         for sink in self._sinks:
             backlog = f"backlog of {sink}"
@@ -86,8 +86,8 @@ class Outlet:
             if not took and not getattr(sink, "pending", 0):
                 self.dropped += count
             all_took &= took
-        self.rows += len(batch.index)
-        self.values += count - len(batch.index)
+        self.rows += len(batch.codes)
+        self.values += count - len(batch.codes)
         return all_took
 
     def flush(self) -> bool:

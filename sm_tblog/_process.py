@@ -58,7 +58,7 @@ def arm(pipeline: _Pipeline) -> None:
     _install_handler()
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
-        from multiprocessing import util  # noqa: PLC0415 - only where it is in use already
+        from multiprocessing import util
 
         util.Finalize(pipeline, _close, args=(weakref.ref(pipeline),), exitpriority=0)
 

@@ -37,9 +37,7 @@ class FileWriter:
         """Return the log folder, a path or URL."""
         return self._logdir
 
-    def add_event(
-        self, event: Any, step: int | None = None, walltime: float | None = None
-    ) -> None:
+    def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
         """Log a whole ``Event``.
 
         Args:
@@ -137,7 +135,7 @@ def _serialized(message: Any, kind: str) -> bytes:
 
 
 def _build_event(data: bytes, step: int | None, wall_time: float) -> list[Any]:
-    from sm_tblog.format import schema  # noqa: PLC0415 - on the worker
+    from sm_tblog.format import schema
 
     event = schema.Event.FromString(data)
     event.wall_time = wall_time
@@ -149,7 +147,7 @@ def _build_event(data: bytes, step: int | None, wall_time: float) -> list[Any]:
 
 
 def _build_summary(data: bytes, step: int, wall_time: float) -> list[Any]:
-    from sm_tblog.format import schema  # noqa: PLC0415 - on the worker
+    from sm_tblog.format import schema
 
     return _values(schema.Summary.FromString(data), step, wall_time)
 
@@ -169,7 +167,7 @@ def _values(summary: Any, step: int, wall_time: float) -> list[Any]:
 
 
 def _build_graph(graph: bytes, metadata: bytes | None, wall_time: float) -> list[Any]:
-    from sm_tblog.format import schema  # noqa: PLC0415 - on the worker
+    from sm_tblog.format import schema
 
     events = [schema.Event(wall_time=wall_time, graph_def=graph)]
     if metadata is not None:

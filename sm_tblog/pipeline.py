@@ -135,8 +135,9 @@ class Pipeline:
         _process.watch(self)
 
     def reset(self) -> None:
-        """Begin with nothing waiting and no worker: at first, and in a forked child, where what
-        there is belongs to the parent.
+        """Begin with nothing waiting and no worker.
+
+        At first, and in a forked child, where what there is belongs to the parent.
         """
         self.rows.clear()
         self.extend: Callable[[Iterable[Any]], None] = self.rows.extend

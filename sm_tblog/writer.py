@@ -7,6 +7,7 @@ does not (see ``_errors``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time as _time
@@ -164,10 +165,8 @@ class Writer:
         if scheme_of(self._log_dir) == "file":
             # Scripts save checkpoints in writer.log_dir. If this fails, so will the first
             # write, where it is dealt with.
-            try:
+            with contextlib.suppress(OSError):
                 local_path(self._log_dir).mkdir(parents=True, exist_ok=True)
-            except OSError:
-                pass
         self._pipeline = Pipeline(
             sinks,
             name=self._log_dir,
@@ -224,20 +223,8 @@ class Writer:
             if len(pipeline.rows) > pipeline.limit:
                 pipeline.relieve()
             return
-        if isinstance(new_style, str):  # tensorboardX has display_name and description here
-            display_name, summary_description = new_style, double_precision or ""
-            new_style = double_precision = False
-        series: str | Series = tag
-        if new_style or double_precision or display_name or summary_description:
-            _check_tag(tag)
-            series = Series(
-                tag,
-                "",
-                bool(new_style),
-                bool(double_precision),
-                display_name or "",
-                summary_description or "",
-            )
+        style = (new_style, double_precision, display_name, summary_description)
+        series = _as_series(tag, *style) if any(style) else tag
         self._add_rows(((series, tag, scalar_value),), global_step, walltime)
 
     def log(
@@ -296,13 +283,15 @@ class Writer:
         _check_tag(main_tag)
         if layout:
             self._extend_chart(main_tag, tag_scalar_dict)
-            rows = [(f"{main_tag}/{key}",) * 2 + (v,) for key, v in tag_scalar_dict.items()]
-        else:
-            folder = main_tag.replace("/", "_")
-            rows = [
-                (Series(main_tag, f"{folder}_{_as_folder(key)}"), f"{main_tag} {key}", value)
-                for key, value in tag_scalar_dict.items()
-            ]
+        folder = _as_folder(main_tag)
+        rows = (
+            (
+                f"{main_tag}/{key}" if layout else Series(main_tag, f"{folder}_{_as_folder(key)}"),
+                f"{main_tag}/{key}",
+                value,
+            )
+            for key, value in tag_scalar_dict.items()
+        )
         self._add_rows(rows, global_step, walltime)
 
     def _add_rows(
@@ -571,6 +560,18 @@ def _as_time(walltime: Any) -> float:
     return time() if walltime is None else float(as_number(walltime, "walltime"))
 
 
+def _as_series(
+    tag: Any, new_style: Any, double_precision: Any, display_name: str, description: str
+) -> Series:
+    _check_tag(tag)
+    if isinstance(new_style, str):  # tensorboardX has display_name and description here
+        display_name, description = new_style, double_precision or ""
+        new_style = double_precision = False
+    return Series(
+        tag, "", bool(new_style), bool(double_precision), display_name or "", description or ""
+    )
+
+
 def _check_tag(tag: Any) -> None:
     if not isinstance(tag, str):
         message = f"a tag is a str, got {tag!r:.60} ({type(tag).__name__})"
@@ -588,4 +589,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def _frozen(text: Any) -> Any:
     """Return nested sequences of strings as tuples."""
-    return text if isinstance(text, str) or not hasattr(text, "__iter__") else tuple(map(_frozen, text))
+    return (
+        text
+        if isinstance(text, str) or not hasattr(text, "__iter__")
+        else tuple(map(_frozen, text))
+    )

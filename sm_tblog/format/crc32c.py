@@ -19,8 +19,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import crc32c as _crc32c
 import numpy as np
-from crc32c import crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,12 @@ MAX_ROW = 1024
 
 _MASK_DELTA = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78  # reflected
+
+
+def crc32c(data: Bytes) -> int:
+    """Return the CRC-32C of ``data``."""
+    crc: int = _crc32c.crc32c(data)
+    return crc
 
 
 def masked_crc32c(data: Bytes) -> int:

@@ -131,7 +131,7 @@ def encode_scalar(series: Series, step: int, wall_time: float, value: float) -> 
 
 def encode_scalars(
     series: Sequence[Series],
-    index: IndexArray,
+    codes: IndexArray,
     steps: Int64Array,
     wall_times: Float64Array,
     values: Float64Array,
@@ -140,7 +140,7 @@ def encode_scalars(
 
     Args:
         series: the curves.
-        index: for each scalar the position of its curve in ``series``; shape (n,).
+        codes: for each scalar the position of its curve in ``series``; shape (n,).
         steps: shape (n,).
         wall_times: seconds since the epoch; shape (n,).
         values: shape (n,); rounded as by ``encode_scalar``.
@@ -160,13 +160,13 @@ def encode_scalars(
     members_of = list(shapes.values())
 
     step_widths = np.searchsorted(_VARINT_WIDTHS, steps.view(np.uint64), side="right")
-    groups = shape_of[index] * 16 + step_widths
+    groups = shape_of[codes] * 16 + step_widths
     present = np.flatnonzero(np.bincount(groups)).tolist()
     records = np.empty(len(groups), object)
     for group in present:
         members = members_of[group // 16]
         rows = slice(None) if len(present) == 1 else np.flatnonzero(groups == group)
-        chosen = index[rows]
+        chosen = codes[rows]
         if len(chosen) < _FEW or templates[members[0]].size > MAX_ROW - _BEFORE_SUMMARY:
             columns = (steps[rows], wall_times[rows], values[rows])
             records[rows] = [
@@ -192,7 +192,7 @@ def encode_scalars(
 
 def _fill(
     templates: Sequence[_Template],
-    index: IndexArray,
+    codes: IndexArray,
     steps: Int64Array,
     wall_times: Float64Array,
     values: Float64Array,
@@ -202,7 +202,7 @@ def _fill(
     patterns = [_pattern(template, step_width) for template in templates]
     template = templates[0]
     length = len(patterns[0])
-    rows = np.frombuffer(b"".join(patterns), np.uint8).reshape(-1, length)[index]
+    rows = np.frombuffer(b"".join(patterns), np.uint8).reshape(-1, length)[codes]
 
     time_at = HEADER + 1
     rows[:, time_at : time_at + 8] = _octets(wall_times.astype("<f8"))
@@ -223,7 +223,7 @@ def _fill(
         *range(value_at, value_at + template.width),
     ]
     base = np.array([crc32c(pattern[HEADER:-FOOTER]) for pattern in patterns], np.uint32)
-    crc = crc32c_rows(rows[:, HEADER:-FOOTER], [c - HEADER for c in changing], base[index])
+    crc = crc32c_rows(rows[:, HEADER:-FOOTER], [c - HEADER for c in changing], base[codes])
     rows[:, -FOOTER:] = _octets(mask(crc).astype("<u4"))
     return rows
 

@@ -58,7 +58,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 _POOL = _pool()
 
 
-def _message(name: str) -> Any:  # noqa: ANN401 - classes made at run time have no static type
+def _message(name: str) -> Any:
     descriptor = _POOL.FindMessageTypeByName(f"tensorboard.{name}")
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)

@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
     Attributes:
         series: the curves that occur.
-        index: for each scalar, in the order logged, the position of its curve in ``series``;
+        codes: for each scalar, in the order logged, the position of its curve in ``series``;
             shape (n,).
         steps: int64, shape (n,).
         wall_times: seconds since the epoch; float64, shape (n,).
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     """
 
     series: Sequence[Series]
-    index: IndexArray
+    codes: IndexArray
     steps: Int64Array
     wall_times: Float64Array
     scalars: Float64Array
@@ -64,7 +64,7 @@ class Batch(NamedTuple):
 
     def rows(self) -> Iterator[tuple[Series, int, float, float]]:
         """Iterate over the scalars as ``(series, step, wall_time, value)``."""
-        columns = (self.index, self.steps, self.wall_times, self.scalars)
+        columns = (self.codes, self.steps, self.wall_times, self.scalars)
         for i, step, wall_time, value in zip(*(c.tolist() for c in columns), strict=True):
             yield self.series[i], step, wall_time, value
 
@@ -132,7 +132,7 @@ def as_sink(sink: object) -> Sink:
     raise InvalidTypeError(message)
 
 
-def open_sink(name: str, logdir: str, **options: Any) -> Sink:  # noqa: ANN401 - each sink's own
+def open_sink(name: str, logdir: str, **options: Any) -> Sink:
     """Return a new sink by its name: ours, or one of the entry-point group ``sm_tblog.sinks``.
 
     A factory is called as ``factory(logdir, filename_suffix=…, purge_step=…, storage_options=…)``

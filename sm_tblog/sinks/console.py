@@ -35,12 +35,12 @@ class ConsoleSink:
         logdir: str = "",
         *,
         every: float = 5.0,
-        console: Any = None,  # noqa: ANN401 - Rich is optional
+        console: Any = None,
         clock: Callable[[], float] = time.monotonic,
         **_options: object,
     ) -> None:
         try:
-            from rich.console import Console  # noqa: PLC0415 - Rich is optional
+            from rich.console import Console
         except ImportError as error:
             message = "the console sink needs Rich: pip install 'sm-tblog[console]'"
             raise MissingDependencyError(message) from error

@@ -103,7 +103,12 @@ class EventFileSink:
 
         A copy does not supersede: that would drop what the original has written.
         """
-        fresh = {"_files": {}, "_purge_step": None, "_purged": set(), "_closed_bytes": 0}
+        fresh: dict[str, Any] = {
+            "_files": {},
+            "_purge_step": None,
+            "_purged": set(),
+            "_closed_bytes": 0,
+        }
         return {**self.__dict__, **fresh}
 
     @property
@@ -162,25 +167,25 @@ class EventFileSink:
         for action in actions:
             try:
                 action()
-            except Exception as error:  # noqa: BLE001 - whatever a store raises
+            except Exception as error:  # noqa: BLE001, PERF203 - whatever a store raises
                 failure = failure or error
         if failure is not None:
             raise failure
 
     @staticmethod
     def _encode_scalars(batch: Batch) -> list[tuple[str, bytes]]:
-        if not len(batch.index):
+        if not len(batch.codes):
             return []
         runs = [series.run for series in batch.series]
         if len(set(runs)) == 1:
-            columns = batch.index, batch.steps, batch.wall_times, batch.scalars
+            columns = batch.codes, batch.steps, batch.wall_times, batch.scalars
             return [(runs[0], encode_scalars(batch.series, *columns))]
         blocks = []
         for run in dict.fromkeys(runs):
-            of_run = np.array([r == run for r in runs])[batch.index]
+            of_run = np.array([r == run for r in runs])[batch.codes]
             block = encode_scalars(
                 batch.series,
-                batch.index[of_run],
+                batch.codes[of_run],
                 batch.steps[of_run],
                 batch.wall_times[of_run],
                 batch.scalars[of_run],

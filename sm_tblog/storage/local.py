@@ -114,7 +114,7 @@ class LocalStore:
 
     def _check_present(self, descriptor: int) -> None:
         try:
-            same = os.path.samestat(os.stat(self._path), os.fstat(descriptor))
+            same = os.path.samestat(self._path.stat(), os.fstat(descriptor))
         except FileNotFoundError:
             same = False
         if not same:

@@ -19,7 +19,7 @@ def builder(path: str) -> Callable[..., Any]:
     """
     module, _, name = path.partition(".")
 
-    def build(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - each builder's own
+    def build(*args: Any, **kwargs: Any) -> Any:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)(*args, **kwargs)
 
     return build

@@ -17,6 +17,7 @@ What decides is what the type offers, never its name:
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class Deferred:
         return float(self.array().item())
 
 
-def as_number(value: Any, tag: str) -> float | Deferred:  # noqa: ANN401 - anything number-like
+def as_number(value: Any, tag: str) -> float | Deferred:
     """Return a number-like value as a float, or as a ``Deferred`` if it is on a device.
 
     Args:
@@ -64,27 +65,25 @@ def as_number(value: Any, tag: str) -> float | Deferred:  # noqa: ANN401 - anyth
         InvalidTypeError: it is not a number.
         InvalidValueError: it has more or fewer elements than one, or is too large for a float64.
     """
+    if type(value) is float:
+        return value
     kind = type(value)
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        message = (
+            f"{tag!r}: a scalar has one element, got shape {shape}; log its mean, or use "
+            "add_histogram"
+        )
+        raise InvalidValueError(message)
     try:
-        if isinstance(value, (float, int)):
-            return float(value)
-        size = _size(value)
-        if size != 1:
-            message = (
-                f"{tag!r}: a scalar has one element, got shape {tuple(value.shape)}; log its mean, "
-                "or use add_histogram"
-            )
-            raise InvalidValueError(message)
         if (deferred := _maybe_deferred(value)) is not None:
             return deferred
-        if hasattr(kind, "item"):
+        if hasattr(kind, "numpy") and not hasattr(kind, "item"):  # TensorFlow
+            value = value.numpy()
+        if hasattr(type(value), "item"):
             value = value.item()
-        elif hasattr(kind, "numpy"):  # TensorFlow
-            value = value.numpy().item()
         if hasattr(type(value), "__float__") or hasattr(type(value), "__index__"):
             return float(value)
-    except (InvalidTypeError, InvalidValueError):
-        raise
     except OverflowError as error:
         message = f"{tag!r}: the value is too large for a float64"
         raise InvalidValueError(message) from error
@@ -97,7 +96,7 @@ def as_number(value: Any, tag: str) -> float | Deferred:  # noqa: ANN401 - anyth
     raise InvalidTypeError(message)
 
 
-def as_step(step: Any, tag: str) -> int:  # noqa: ANN401 - any integer type
+def as_step(step: Any, tag: str) -> int:
     """Return a step of any integer type as an int; a float is cut to an integer, as by the peers.
 
     Raises:
@@ -105,7 +104,11 @@ def as_step(step: Any, tag: str) -> int:  # noqa: ANN401 - any integer type
         InvalidValueError: it does not fit an int64, or is NaN.
     """
     try:
-        number = step.__index__() if hasattr(type(step), "__index__") else int(as_number(step, tag))
+        number = (
+            step.__index__()
+            if hasattr(type(step), "__index__")
+            else int(float(as_number(step, tag)))
+        )
     except (InvalidTypeError, InvalidValueError, OverflowError, ValueError, TypeError) as error:
         message = f"{tag!r}: a step is an integer, got {step!r:.60}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
@@ -116,7 +119,7 @@ def as_step(step: Any, tag: str) -> int:  # noqa: ANN401 - any integer type
     return int(number)
 
 
-def snapshot(values: Any, tag: str) -> npt.NDArray[Any] | Deferred:  # noqa: ANN401
+def snapshot(values: Any, tag: str) -> npt.NDArray[Any] | Deferred:
     """Return a copy of an array-like that later changes do not reach.
 
     Args:
@@ -136,9 +139,7 @@ def snapshot(values: Any, tag: str) -> npt.NDArray[Any] | Deferred:  # noqa: ANN
         if hasattr(type(values), "detach"):
             values = _torch_on_host(values)
         if isinstance(values, (list, tuple)):
-            values = [
-                _torch_on_host(v) if hasattr(type(v), "detach") else v for v in values
-            ]
+            values = [_torch_on_host(v) if hasattr(type(v), "detach") else v for v in values]
         array = np.array(values)
     except Exception as error:
         message = f"{tag!r}: cannot read an array from {_name(type(values))}: {error}"
@@ -165,15 +166,7 @@ def check_real(array: npt.NDArray[Any], tag: str) -> npt.NDArray[Any]:
     raise InvalidTypeError(message)
 
 
-def _size(value: Any) -> int:  # noqa: ANN401
-    shape = getattr(value, "shape", ())
-    size = 1
-    for length in shape:
-        size *= int(length)
-    return size
-
-
-def _maybe_deferred(value: Any) -> Deferred | None:  # noqa: ANN401
+def _maybe_deferred(value: Any) -> Deferred | None:
     kind = type(value)
     if hasattr(kind, "detach"):
         if value.device.type == "cpu":
@@ -188,7 +181,7 @@ def _maybe_deferred(value: Any) -> Deferred | None:  # noqa: ANN401
     return None
 
 
-def _defer_torch(tensor: Any) -> Deferred:  # noqa: ANN401
+def _defer_torch(tensor: Any) -> Deferred:
     """Copy a tensor to pinned host memory on its device's current stream, without waiting."""
     device = tensor.device
     tensor = tensor.detach()
@@ -208,7 +201,7 @@ def _defer_torch(tensor: Any) -> Deferred:  # noqa: ANN401
     return Deferred(read, nbytes)
 
 
-def _torch_on_host(tensor: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+def _torch_on_host(tensor: Any) -> npt.NDArray[Any]:
     """Return a CPU tensor as an array that shares its memory where NumPy has the dtype."""
     tensor = tensor.detach()
     if tensor.layout is not sys.modules["torch"].strided:

@@ -154,7 +154,7 @@ def _count_by_numpy(
     inf = len(exact) - len(finite) - nan
     if not len(finite):
         return _empty(nan, inf)
-    counts, edges = np.histogram(finite, bins=bins)  # type: ignore[arg-type]
+    counts, edges = np.histogram(finite, bins=bins)
     if max_bins is not None and len(counts) > max_bins:
         starts = np.arange(0, len(counts), -(-len(counts) // max_bins))
         counts = np.add.reduceat(counts, starts)
@@ -179,7 +179,7 @@ def _empty(nan: int = 0, inf: int = 0) -> Histogram:
 def _as_float(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if values.dtype in (np.float32, np.float64):
         return values.astype(values.dtype.newbyteorder("="), copy=False)
-    small = values.dtype.kind in "bV" or values.dtype.itemsize < 4 and values.dtype.kind in "iuf"
+    small = values.dtype.kind in "bV" or (values.dtype.itemsize < 4 and values.dtype.kind in "iuf")
     return values.astype(np.float32 if small else np.float64)
 
 
@@ -228,13 +228,13 @@ def raw_histogram_value(
     num: float,
     total: float,
     squares: float,
-) -> Any:  # noqa: ANN401 - a message
+) -> Any:
     """Return a ``Summary.Value`` of counts that the caller has made."""
     moments = float(least), float(most), float(num), float(total), float(squares)  # Deferred ones
     return _value(tag, Histogram(limits, counts, *moments))
 
 
-def _value(tag: str, histogram: Histogram) -> Any:  # noqa: ANN401 - a message
+def _value(tag: str, histogram: Histogram) -> Any:
     value = schema.Summary.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "histograms"
     value.histo.min = histogram.min

@@ -11,7 +11,7 @@ from sm_tblog.format import schema
 __all__ = ["text_value"]
 
 
-def text_value(tag: str, text: Any) -> Any:  # noqa: ANN401 - str or nested sequence; a message
+def text_value(tag: str, text: Any) -> Any:
     """Return a ``Summary.Value`` of the text plugin.
 
     Args:

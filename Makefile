@@ -1,0 +1,61 @@
+# Everything is set up from here: no other command is needed on a machine that has Python and make.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := .venv-demo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all bench lint format docs proto clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: .venv-demo/complete  ## Train a small model, log every data type to ./runs, say how to look
+	@$(DEMO)/python -m sm_tblog demo
+
+setup: .venv/complete  ## Install everything for tests and benchmarks, peers included, into .venv
+
+test: setup  ## Run every test
+	$(BIN)/python -m pytest
+
+test-all: setup  ## Run every test on every Python, with the lowest dependencies, and all checks
+	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox
+
+bench: setup  ## Measure, side by side with the peers
+	$(BIN)/python -m benchmarks
+
+lint: setup  ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup  ## Rewrite the sources in the common style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: setup  ## Build the documentation into ./site
+	$(BIN)/mkdocs build --strict
+
+proto: setup  ## Compile the schema
+	$(BIN)/python -m grpc_tools.protoc -I sm_tblog/format \
+	    --descriptor_set_out=sm_tblog/format/tensorboard.binpb tensorboard.proto
+
+clean:  ## Remove what the other targets made, but for ./runs
+	rm -rf .venv .venv-demo .nox site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/complete: pyproject.toml
+	$(call make_venv,.venv)
+	$(BIN)/python -m pip install --quiet --group dev --editable .
+	@touch $@
+
+.venv-demo/complete: pyproject.toml
+	$(call make_venv,.venv-demo)
+	$(DEMO)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+# Dependency groups need pip 25.1. Debian's Python comes without the venv module's pip.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed: make PYTHON=python3.x") if sys.version_info < (3, 10) else None'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq python3-venv; }
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+endef

@@ -1,0 +1,90 @@
+"""Checks that need an environment of their own; ``nox -l`` lists them."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests with the newest dependencies."""
+    session.install("--editable", ".", *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.10")
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest supported dependencies, numpy 1 and protobuf 3 among them."""
+    session.install(
+        "--editable",
+        ".",
+        *group("test"),
+        "numpy==1.22.4",
+        "protobuf==3.20.3",
+        "crc32c==2.3",
+        "fsspec==2023.1.0",
+        "pandas==1.5.3",
+        "rich==12.6.0",
+        "scikit-learn==1.1.3",
+        "scipy==1.8.1",
+        "tensorboard==2.16.2",
+        "typer==0.9.4",
+    )
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.12")
+@nox.parametrize("protobuf", ["4.25", "5.29", "6.33"])
+def protobufs(session: nox.Session, protobuf: str) -> None:
+    """Run the tests with each protobuf between the lowest and the newest."""
+    session.install("--editable", ".", *group("test"), f"protobuf=={protobuf}.*")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+def downstream(session: nox.Session) -> None:
+    """Run the tests beside the peers, whose files we read and whose messages we take."""
+    session.install("--editable", ".", *group("test"), *group("peers"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(python="3.11")
+def typing(session: nox.Session) -> None:
+    """Check the types."""
+    session.install("--editable", ".", *group("lint"), *group("nox"))
+    session.run("mypy")
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a broken link is an error."""
+    session.install("--editable", ".", *group("docs"))
+    session.run("mkdocs", "build", "--strict")
+
+
+@nox.session(python="3.11", default=False)
+def bench(session: nox.Session) -> None:
+    """Measure, side by side with the peers."""
+    session.install("--editable", ".[cli]", *group("peers"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
