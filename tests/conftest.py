@@ -1,12 +1,16 @@
-"""What the tests share: reading with TensorBoard's own code, and running a script."""
+"""What the tests share: reading with TensorBoard's own code, faulty stores, running a script."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
+
+from sm_tblog.storage import base as storage
+from sm_tblog.storage.local import LocalStore
 
 SCRIPT_TIMEOUT = 60
 """Seconds after which a script is taken to hang."""
@@ -54,15 +58,11 @@ def _read_scalars(logdir):
     return runs
 
 
-def _run_script(source, *args, timeout=SCRIPT_TIMEOUT, **options):
-    return subprocess.run(
-        [sys.executable, "-c", source, *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        **options,
-    )
+class _StoreBelowScheme(LocalStore):
+    """A local store whose folder is what stands behind ``scheme://``."""
+
+    def __init__(self, folder, name):
+        super().__init__(folder.partition("://")[2], name)
 
 
 @pytest.fixture
@@ -92,10 +92,51 @@ def read_scalars():
 
 
 @pytest.fixture
-def run_script():
+def store_at(monkeypatch):
+    """``store_at(folder, **methods)``: a URL whose store is local but for the methods given.
+
+    A method is a function of the store and of what the method takes; the original is
+    ``LocalStore``'s.
+    """
+    schemes = iter(f"test{i}" for i in range(100))
+    module = types.ModuleType("stores_of_the_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(storage, "_STORES", dict(storage._STORES))
+
+    def make(folder, **methods):
+        scheme = next(schemes)
+        setattr(module, scheme, type(scheme, (_StoreBelowScheme,), methods))
+        storage.register_store(scheme, f"{module.__name__}:{scheme}")
+        return f"{scheme}://{folder}"
+
+    return make
+
+
+@pytest.fixture
+def script(tmp_path_factory):
+    """``script(source, *args)``: the command that runs Python source in a process of its own.
+
+    It is a file, so that the children of ``multiprocessing`` can import it.
+    """
+
+    def command(source, *args):
+        path = tmp_path_factory.mktemp("script") / "script.py"
+        path.write_text(source, encoding="utf-8")
+        return [sys.executable, str(path), *map(str, args)]
+
+    return command
+
+
+@pytest.fixture
+def run_script(script):
     """``run_script(source, *args)``: run Python source in a process of its own, to its end.
 
-    Returns ``subprocess.CompletedProcess`` with text output. Further keywords go to
-    ``subprocess.run``.
+    Returns ``subprocess.CompletedProcess`` with text output. After ``timeout`` seconds it is taken
+    to hang, and fails the test.
     """
-    return _run_script
+
+    def run(source, *args, timeout=60):
+        command = script(source, *args)
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
