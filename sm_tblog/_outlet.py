@@ -50,6 +50,7 @@ class Outlet:
         self._faults = faults
         self._moved = moved
         self._next_flush = float("inf")
+        self._failing: dict[int, str] = {}
         self.rows = self.values = self.dropped = 0
         self.last_flush: float | None = None
 
@@ -82,7 +83,7 @@ class Outlet:
                 took = False
             else:
                 self._faults.ended(backlog)
-                took = self._guarded(str(sink), sink.write, batch)
+                took = self._guarded(sink, "write", batch)
             if not took and not getattr(sink, "pending", 0):
                 self.dropped += count
             all_took &= took
@@ -93,12 +94,12 @@ class Outlet:
     def flush(self) -> bool:
         """Flush every sink; return whether all have stored everything."""
         self._schedule()
-        return self._done([self._guarded(str(sink), sink.flush) for sink in self._sinks])
+        return self._done([self._guarded(sink, "flush") for sink in self._sinks])
 
     def close(self) -> bool:
         """Close every sink; return whether all have stored everything."""
         self._next_flush = float("inf")
-        return self._done([self._guarded(str(sink), sink.close) for sink in self._sinks])
+        return self._done([self._guarded(sink, "close") for sink in self._sinks])
 
     def _done(self, results: list[bool]) -> bool:
         if all(results):
@@ -111,26 +112,34 @@ class Outlet:
             interval = min((getattr(s, "flush_secs", 1.0) for s in self._sinks), default=1.0)
         self._next_flush = time.monotonic() + interval
 
-    def _guarded(self, what: str, action: Callable[..., object], *args: object) -> bool:
-        """Do something with a sink; return whether it succeeded."""
+    def _guarded(self, sink: Sink, action: str, *args: object) -> bool:
+        """Have a sink do something; return whether it succeeded."""
         begun = time.monotonic()
         try:
-            action(*args)
-        except TBLogError as error:
-            self._faults.began(what, error)
-            return False
+            getattr(sink, action)(*args)
         except Exception as error:  # noqa: BLE001 - a sink may be anyone's
-            fault = SinkError(f"{what} failed: {type(error).__name__}: {error}")
-            fault.__cause__ = error
-            self._faults.began(what, fault)
+            self._faults.began(str(sink), _as_ours(error, sink))
+            self._failing.setdefault(id(sink), action)
             return False
         finally:
             self._moved()
         took = time.monotonic() - begun
         if took > SLOW:
-            self._faults.began(f"slow {what}", SinkError(f"{what} took {took:.0f} s for one batch"))
-        self._faults.ended(what, f"{what} works again")
+            self._faults.began(f"slow {sink}", SinkError(f"{sink}: {action} took {took:.0f} s"))
+        # A sink that keeps what it could not store has recovered when anything succeeds; any
+        # other one when the action succeeds that had failed.
+        if self._failing.get(id(sink)) == action or hasattr(sink, "pending"):
+            self._failing.pop(id(sink), None)
+            self._faults.ended(str(sink), f"{sink} works again")
         return True
 
     def _total(self, attribute: str) -> int:
         return sum(getattr(sink, attribute, 0) for sink in self._sinks)
+
+
+def _as_ours(error: Exception, sink: Sink) -> TBLogError:
+    if isinstance(error, TBLogError):
+        return error
+    ours = SinkError(f"{sink} failed: {type(error).__name__}: {error}")
+    ours.__cause__ = error
+    return ours

@@ -8,10 +8,12 @@ does not (see ``_errors``).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time as _time
 import weakref
+from functools import cache
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from sm_tblog.pipeline import Stats
 
 __all__ = ["SummaryWriter", "Writer"]
+
+logger = logging.getLogger("sm_tblog")
 
 _build_text = builder("text.text_value")
 _build_histogram = builder("histogram.histogram_value")
@@ -125,6 +129,17 @@ class Writer:
         if overflow not in ("block", "drop"):
             message = f"overflow is 'block' or 'drop', not {overflow!r}"
             raise InvalidValueError(message)
+        if sinks is not None and (isinstance(sinks, str) or not hasattr(sinks, "__iter__")):
+            message = f"sinks is a sequence of names, objects and functions, got {sinks!r}"
+            raise InvalidTypeError(message)
+        for name, value, least in (
+            ("max_queue", max_queue, 0),
+            ("flush_secs", flush_secs, 0),
+            ("max_bytes", max_bytes, 1),
+        ):
+            if value is not None and float(as_number(value, name)) < least:
+                message = f"{name} is {least} or more, not {value!r}"
+                raise InvalidValueError(message)
         self._log_dir = _as_url(logdir or log_dir) or _default_logdir(comment)
         self._purge_step = None if purge_step is None else as_step(purge_step, "purge_step")
         self._config: dict[str, Any] = {
@@ -204,6 +219,7 @@ class Writer:
             new_style: write a tensor of the scalars plugin, as TensorFlow 2 does, instead of the
                 shorter ``simple_value``. TensorBoard shows both alike.
             double_precision: write a float64 instead of a float32. Implies ``new_style``.
+                TensorBoard 2.21 shows such curves with ``--load_fast=false`` only.
             display_name: what TensorBoard shows instead of the tag.
             summary_description: Markdown, shown beside the chart.
 
@@ -367,10 +383,16 @@ class Writer:
             max_bins: with NumPy's bins, merge neighbours until there are no more than this.
 
         Raises:
-            InvalidTypeError: the tag or step is of the wrong kind, or ``values`` not an array of
-                real numbers.
+            InvalidTypeError: the tag, step or bins are of the wrong kind, or ``values`` not an
+                array of real numbers.
+            InvalidValueError: NumPy cannot make such bins.
         """
         if self._enabled:
+            _check_tag(tag)
+            if not (isinstance(bins, str) and bins == "tensorflow"):
+                from sm_tblog.summary.histogram import check_bins
+
+                check_bins(bins, tag)
             array = snapshot(values, tag)
             self._put(
                 tag,
@@ -412,7 +434,10 @@ class Writer:
             InvalidTypeError: an argument is of the wrong kind.
             InvalidValueError: there are not as many limits as counts, or they do not ascend.
         """
+        from sm_tblog.summary.histogram import check_buckets
+
         limits, counts = snapshot(bucket_limits, tag), snapshot(bucket_counts, tag)
+        check_buckets(limits, counts, tag)
         moments = [as_number(number, tag) for number in (min, max, num, sum, sum_squares)]
         args = (tag, limits, counts, *moments)
         self._put(tag, _build_raw_histogram, args, global_step, walltime)
@@ -567,8 +592,19 @@ def _as_series(
     if isinstance(new_style, str):  # tensorboardX has display_name and description here
         display_name, description = new_style, double_precision or ""
         new_style = double_precision = False
+    if double_precision:
+        _warn_of_double_precision()
     return Series(
         tag, "", bool(new_style), bool(double_precision), display_name or "", description or ""
+    )
+
+
+@cache
+def _warn_of_double_precision() -> None:
+    """Say, once, what would else look like lost data: measured with its data server 0.7.2."""
+    logger.warning(
+        "double_precision: TensorBoard's default loader shows no float64 scalars; start it with "
+        "--load_fast=false to see them"
     )
 
 

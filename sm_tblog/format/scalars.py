@@ -91,7 +91,8 @@ def _template(series: Series) -> _Template:
         head, width = b"\x42\x0a\x08\x01\x12\x00\x2a\x04", 4
     else:
         head, width = b"\x15", 4
-    head = _field(0x0A, series.tag.encode(errors="replace")) + head
+    if series.tag:
+        head = _field(0x0A, series.tag.encode(errors="replace")) + head
     length = encode_varint(len(head) + width + len(tail))
     return _Template(b"\x0a" + length + head, tail, width)
 

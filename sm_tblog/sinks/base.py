@@ -7,7 +7,6 @@ for a data type, so that a new type changes no sink. Anything callable with a ba
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
@@ -121,7 +120,7 @@ def as_sink(sink: object) -> Sink:
     Raises:
         InvalidTypeError: it is neither.
     """
-    if isinstance(sink, Sink):
+    if isinstance(sink, Sink) and not isinstance(sink, type):
         return sink
     if callable(sink) and not isinstance(sink, type):
         return FunctionSink(sink)
@@ -146,6 +145,8 @@ def open_sink(name: str, logdir: str, **options: Any) -> Sink:
         module, _, attribute = _BUILT_IN[name].partition(":")
         factory = getattr(importlib.import_module(module), attribute)
     else:
+        from importlib import metadata  # takes as long to import as half of NumPy
+
         found = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
         if name not in found:
             known = ", ".join(sorted({*_BUILT_IN, *found}))

@@ -41,10 +41,12 @@ class ConsoleSink:
     ) -> None:
         try:
             from rich.console import Console
+            from rich.markup import escape
         except ImportError as error:
             message = "the console sink needs Rich: pip install 'sm-tblog[console]'"
             raise MissingDependencyError(message) from error
         del logdir
+        self._escape = escape
         self._console = console or Console(stderr=True, highlight=True)
         self._every = every
         self._clock = clock
@@ -77,9 +79,13 @@ class ConsoleSink:
     def _print(self) -> None:
         step = max(step for step, _ in self._last.values())
         values = "  ".join(
-            f"[bold]{f'{series.run}/' if series.run else ''}{series.tag}[/] {value:.5g}"
+            f"[bold]{self._escape(_name(series))}[/] {value:.5g}"
             for series, (_, value) in self._last.items()
         )
         self._console.print(f"[dim]step[/] {step}  {values}")
         self._last.clear()
         self._next_line = self._clock() + self._every
+
+
+def _name(series: Series) -> str:
+    return f"{series.run}/{series.tag}" if series.run else series.tag

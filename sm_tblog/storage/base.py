@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreError
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
     from sm_tblog._types import Bytes
 
-__all__ = ["Appender", "Store", "StoreLostError", "open_store", "register_store", "scheme_of"]
+__all__ = [
+    "Appender",
+    "Store",
+    "StoreLostError",
+    "open_store",
+    "register_store",
+    "scheme_of",
+    "side_file_path",
+    "store_class",
+]
 
 
 @runtime_checkable
@@ -114,6 +124,19 @@ def open_store(url: str, name: str, **storage_options: object) -> Store:
         MissingDependencyError: the store's package is not installed.
     """
     return store_class(url)(url, name, **storage_options)
+
+
+def side_file_path(name: str) -> PurePosixPath:
+    """Return a side file's name as a path below the folder.
+
+    Raises:
+        InvalidValueError: it is empty or absolute, or leaves the folder.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        message = f"a side file's name is a relative path below the log folder, not {name!r}"
+        raise InvalidValueError(message)
+    return path
 
 
 class Appender:

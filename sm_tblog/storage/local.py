@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from sm_tblog._errors import InvalidValueError, StoreError
-from sm_tblog.storage.base import StoreLostError
+from sm_tblog._errors import StoreError
+from sm_tblog.storage.base import StoreLostError, side_file_path
 
 if TYPE_CHECKING:
     from sm_tblog._types import Bytes
@@ -71,11 +71,7 @@ class LocalStore:
             InvalidValueError: ``name`` is absolute or leaves the folder.
             StoreError: the path cannot be written.
         """
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts or not relative.parts:
-            message = f"a side file's name is a relative path below the log folder, not {name!r}"
-            raise InvalidValueError(message)
-        path = self._folder / relative
+        path = self._folder / side_file_path(name)
         partial = path.with_name(f".{secrets.token_hex(8)}.partial")
         with self._errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fsspec.implementations.memory import MemoryFileSystem
 
+from sm_tblog.storage.base import side_file_path
+
 if TYPE_CHECKING:
     from sm_tblog._types import Bytes
 
@@ -35,8 +37,12 @@ class MemoryStore:
             file.write(data)
 
     def put(self, name: str, data: Bytes) -> None:
-        """Write the side file ``name``."""
-        self._files.pipe_file(f"{self._folder}/{name}", bytes(data))
+        """Write the side file ``name``.
+
+        Raises:
+            InvalidValueError: ``name`` is absolute or leaves the folder.
+        """
+        self._files.pipe_file(f"{self._folder}/{side_file_path(name)}", bytes(data))
 
     def flush(self) -> None:
         """Do nothing: every append is visible at once."""

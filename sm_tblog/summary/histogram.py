@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sm_tblog._errors import InvalidValueError
+from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.format import schema
 from sm_tblog.summary.convert import Deferred, check_real
 
@@ -183,6 +183,40 @@ def _as_float(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values.astype(np.float32 if small else np.float64)
 
 
+def check_bins(bins: Any, tag: str) -> None:
+    """Raise if ``numpy.histogram`` does not take such bins.
+
+    Raises:
+        InvalidTypeError: of the wrong kind.
+        InvalidValueError: an unknown name, fewer than one, or edges that do not ascend.
+    """
+    try:
+        np.histogram_bin_edges(np.zeros(1), bins)
+    except (TypeError, ValueError) as error:
+        message = f"{tag!r}: cannot make the bins {bins!r:.60}: {error}"
+        kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
+        raise kind(message) from error
+
+
+def check_buckets(limits: Any, counts: Any, tag: str) -> None:
+    """Raise if these are not the right edges and counts of the same buckets.
+
+    Raises:
+        InvalidValueError: they are not as many, or the edges do not ascend.
+    """
+    if isinstance(limits, Deferred) or isinstance(counts, Deferred):
+        return  # on a device: not waited for
+    if limits.shape != counts.shape or limits.ndim != 1:
+        message = (
+            f"{tag!r}: a histogram needs a count for each limit, got limits of shape "
+            f"{limits.shape} and counts of shape {counts.shape}"
+        )
+        raise InvalidValueError(message)
+    if (np.diff(limits) <= 0).any():
+        message = f"{tag!r}: a histogram's limits ascend, these do not: {limits}"
+        raise InvalidValueError(message)
+
+
 def histogram_value(
     tag: str,
     values: npt.NDArray[Any] | Deferred,
@@ -198,18 +232,13 @@ def histogram_value(
         max_bins: with NumPy's bins, merge neighbours until there are no more than this.
 
     Raises:
-        InvalidTypeError: not real numbers.
-        InvalidValueError: NumPy cannot make such bins.
+        InvalidTypeError: values that were on a device are not real numbers.
     """
     array = check_real(values.array(), tag) if isinstance(values, Deferred) else values
     if isinstance(bins, str) and bins == "tensorflow":
         histogram = count(array)
     else:
-        try:
-            histogram = _count_by_numpy(array, bins, max_bins)
-        except (ValueError, TypeError) as error:
-            message = f"cannot make the bins {bins!r}: {error}"
-            raise InvalidValueError(message) from error
+        histogram = _count_by_numpy(array, bins, max_bins)
     remark = ""
     if histogram.nan or histogram.inf:
         remark = (
@@ -230,6 +259,7 @@ def raw_histogram_value(
     squares: float,
 ) -> Any:
     """Return a ``Summary.Value`` of counts that the caller has made."""
+    limits, counts = (x.array() if isinstance(x, Deferred) else x for x in (limits, counts))
     moments = float(least), float(most), float(num), float(total), float(squares)  # Deferred ones
     return _value(tag, Histogram(limits, counts, *moments))
 

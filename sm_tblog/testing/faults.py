@@ -1,0 +1,107 @@
+"""Stores that fail or hang on purpose, around a store that works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sm_tblog._errors import StoreError
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable
+
+    from sm_tblog._types import Bytes
+    from sm_tblog.storage.base import Store
+
+__all__ = ["FlakyStore", "SlowStore"]
+
+
+class FlakyStore:
+    """Fails where a plan says so.
+
+    Args:
+        store: takes what gets through.
+        plan: for each call of ``append``, ``put`` and ``flush`` in turn, ``None`` to let it through
+            or what it raises; ``True`` for a plain ``StoreError``. After its end all get through.
+
+    Attributes:
+        failed: how many calls have failed.
+    """
+
+    flush_secs: ClassVar[float] = 1.0
+
+    def __init__(self, store: Store, plan: Iterable[Exception | bool | None]) -> None:
+        self._store = store
+        self._plan = iter(plan)
+        self.failed = 0
+
+    def __str__(self) -> str:
+        """Return the store's place."""
+        return f"flaky {self._store}"
+
+    def append(self, data: Bytes) -> None:
+        """Append, or fail."""
+        self._follow_plan("append")
+        self._store.append(data)
+
+    def put(self, name: str, data: Bytes) -> None:
+        """Write a side file, or fail."""
+        self._follow_plan("put")
+        self._store.put(name, data)
+
+    def flush(self) -> None:
+        """Flush, or fail."""
+        self._follow_plan("flush")
+        self._store.flush()
+
+    def close(self) -> None:
+        """Close."""
+        self._store.close()
+
+    def _follow_plan(self, call: str) -> None:
+        fault = next(self._plan, None)
+        if fault:
+            self.failed += 1
+            raise StoreError(f"{self}: {call} failed by plan") if fault is True else fault
+
+
+class SlowStore:
+    """Hangs in ``append`` while a gate is closed.
+
+    Args:
+        store: takes what gets through.
+        gate: ``append`` waits until it is set.
+        entered: set when an ``append`` has begun to wait.
+    """
+
+    flush_secs: ClassVar[float] = 1.0
+
+    def __init__(
+        self, store: Store, gate: threading.Event, entered: threading.Event | None = None
+    ) -> None:
+        self._store = store
+        self._gate = gate
+        self._entered = entered
+
+    def __str__(self) -> str:
+        """Return the store's place."""
+        return f"slow {self._store}"
+
+    def append(self, data: Bytes) -> None:
+        """Wait for the gate, then append."""
+        if self._entered is not None:
+            self._entered.set()
+        self._gate.wait()
+        self._store.append(data)
+
+    def put(self, name: str, data: Bytes) -> None:
+        """Write a side file."""
+        self._store.put(name, data)
+
+    def flush(self) -> None:
+        """Flush."""
+        self._store.flush()
+
+    def close(self) -> None:
+        """Close."""
+        self._store.close()

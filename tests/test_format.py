@@ -1,0 +1,218 @@
+"""The encoders against protobuf, TensorBoard's messages and each other."""
+
+import math
+import struct
+
+import crc32c as reference_crc
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from sm_tblog._types import Series
+from sm_tblog.format import schema
+from sm_tblog.format.crc32c import MAX_ROW, crc32c, crc32c_rows, mask, masked_crc32c
+from sm_tblog.format.records import Unframer
+from sm_tblog.format.scalars import encode_scalar, encode_scalars, encode_varint
+
+STEPS = st.integers(-(2**63), 2**63 - 1)
+VALUES = st.floats() | st.sampled_from([-0.0, 5e-324, 1e-45, 1e-40, 3.4028236e38, 1e39, -1e300])
+TEXT = st.text(max_size=40)
+SERIES = st.builds(
+    Series,
+    tag=TEXT | st.text(min_size=300, max_size=2000),
+    tensor=st.booleans(),
+    double=st.booleans(),
+    display_name=TEXT,
+    description=TEXT,
+)
+
+
+@st.composite
+def scalars(draw):
+    """Many scalars of few series, so that some groups are large and some small."""
+    series = draw(st.lists(SERIES, min_size=1, max_size=5, unique=True))
+    count = draw(st.integers(1, 150))
+    few = draw(st.lists(STEPS, min_size=1, max_size=6))
+    values = draw(st.lists(VALUES, min_size=1, max_size=20))
+    seed = np.random.default_rng(draw(st.integers(0, 2**32)))
+    wall_times = seed.choice([0.0, 1.5e9, 1.7e9 + 1e-6, -1.0, 2e300], count)
+    return (
+        series,
+        seed.integers(0, len(series), count),
+        np.array(few, np.int64)[seed.integers(0, len(few), count)],
+        wall_times,
+        np.array(values)[seed.integers(0, len(values), count)],
+    )
+
+
+def test_crc32c_of_the_check_value():
+    # RFC 3720, B.4; the check value of the CRC catalogue.
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    # Masked, as in the first header of every event file that TensorFlow writes for 24 bytes.
+    assert masked_crc32c((24).to_bytes(8, "little")) == struct.unpack("<I", b"\xa3\x7f\x4b\x22")[0]
+
+
+@given(npst.arrays(np.uint8, st.tuples(st.integers(0, 40), st.integers(1, 80))))
+def test_crc32c_of_rows_is_that_of_each_row(rows):
+    expected = [reference_crc.crc32c(row.tobytes()) for row in rows]
+    assert crc32c_rows(rows).tolist() == expected
+    masked = [masked_crc32c(row.tobytes()) for row in rows]
+    assert mask(crc32c_rows(rows)).tolist() == masked
+
+
+@given(
+    npst.arrays(np.uint8, st.tuples(st.integers(1, 30), st.just(50))),
+    st.binary(min_size=50, max_size=50),
+    st.sets(st.integers(0, 49)),
+)
+def test_crc32c_of_rows_that_change_in_some_columns(rows, template, columns):
+    pattern = np.frombuffer(template, np.uint8).copy()
+    pattern[sorted(columns)] = 0
+    full = np.tile(pattern, (len(rows), 1))
+    full[:, sorted(columns)] = rows[:, sorted(columns)]
+    base = crc32c(pattern.tobytes())
+    expected = [reference_crc.crc32c(row.tobytes()) for row in full]
+    assert crc32c_rows(full, sorted(columns), base).tolist() == expected
+
+
+def test_crc32c_of_the_longest_rows():
+    rows = np.random.default_rng(0).integers(0, 256, (3, MAX_ROW), dtype=np.uint8)
+    assert crc32c_rows(rows).tolist() == [reference_crc.crc32c(row.tobytes()) for row in rows]
+
+
+@given(STEPS)
+@example(0)
+@example(-1)
+@example(127)
+@example(128)
+def test_varints_are_protobufs(number):
+    expected = schema.Event(step=number).SerializeToString()
+    assert (b"\x10" + encode_varint(number) if number else b"") == expected
+
+
+def protobuf_event(series, step, wall_time, value):
+    """The scalar's event, made by protobuf."""
+    event = schema.Event(wall_time=wall_time, step=step)
+    summary = event.summary.value.add(tag=series.tag)
+    if series.double:
+        summary.tensor.dtype = schema.DT_DOUBLE
+        summary.tensor.tensor_shape.SetInParent()
+        summary.tensor.double_val.append(value)
+    elif series.tensor:
+        summary.tensor.dtype = schema.DT_FLOAT
+        summary.tensor.tensor_shape.SetInParent()
+        summary.tensor.float_val.append(value)
+    else:
+        summary.simple_value = value
+    if series.display_name:
+        summary.metadata.display_name = series.display_name
+    if series.description:
+        summary.metadata.summary_description = series.description
+    if series.tensor or series.double:
+        summary.metadata.plugin_data.plugin_name = "scalars"
+        summary.metadata.data_class = schema.DATA_CLASS_SCALAR
+    return event
+
+
+def unframed(data):
+    unframer = Unframer()
+    unframer.feed(data)
+    payloads = [record.data for record in unframer]
+    assert unframer.pending == 0
+    return payloads
+
+
+@given(SERIES, STEPS, st.floats(1, 1e300), VALUES)
+def test_a_scalar_is_the_event_that_protobuf_writes(series, step, wall_time, value):
+    (data,) = unframed(encode_scalar(series, step, wall_time, value))
+    assert data == protobuf_event(series, step, wall_time, value).SerializeToString()
+
+
+@given(scalars())
+def test_a_batch_is_its_scalars_one_at_a_time(batch):
+    series, codes, steps, wall_times, values = batch
+    one_at_a_time = [
+        encode_scalar(series[code], step, wall_time, value)
+        for code, step, wall_time, value in zip(
+            codes.tolist(), steps.tolist(), wall_times.tolist(), values.tolist(), strict=True
+        )
+    ]
+    assert encode_scalars(*batch) == b"".join(one_at_a_time)
+
+
+@given(scalars())
+def test_a_batch_is_read_by_tensorboards_messages(batch):
+    event_pb2 = pytest.importorskip("tensorboard.compat.proto.event_pb2")
+    series, codes, steps, wall_times, values = batch
+    for payload, code, step, wall_time, value in zip(
+        unframed(encode_scalars(*batch)), codes, steps, wall_times, values, strict=True
+    ):
+        event = event_pb2.Event.FromString(payload)
+        (read,) = event.summary.value
+        assert (event.step, event.wall_time) == (step, wall_time)
+        assert read.tag == series[code].tag
+        if series[code].double:
+            number, expected = read.tensor.double_val[0], value
+        else:
+            with np.errstate(over="ignore"):
+                expected = float(np.float32(value))
+            number = read.tensor.float_val[0] if series[code].tensor else read.simple_value
+        assert number == expected or (math.isnan(number) and math.isnan(expected))
+        assert math.copysign(1, number) == math.copysign(1, expected) or math.isnan(number)
+
+
+def test_tags_that_are_no_unicode_are_still_written():
+    (data,) = unframed(encode_scalar(Series("a\udcffb"), 1, 1.0, 1.0))
+    assert schema.Event.FromString(data).summary.value[0].tag == "a?b"
+
+
+def test_every_message_has_the_fields_of_tensorboards():
+    """Each of our fields is in TensorBoard's schema under the same name, number and type."""
+    modules = [
+        "tensorboard.compat.proto.event_pb2",
+        "tensorboard.compat.proto.summary_pb2",
+        "tensorboard.compat.proto.tensor_pb2",
+        "tensorboard.compat.proto.graph_pb2",
+        "tensorboard.plugins.custom_scalar.layout_pb2",
+        "tensorboard.plugins.scalar.plugin_data_pb2",
+        "tensorboard.plugins.histogram.plugin_data_pb2",
+        "tensorboard.plugins.text.plugin_data_pb2",
+    ]
+    for module in modules:
+        pytest.importorskip(module)
+    from google.protobuf import descriptor_pool
+
+    theirs = descriptor_pool.Default()
+    checked = 0
+    for name in schema.__all__:
+        descriptor = getattr(getattr(schema, name), "DESCRIPTOR", None)
+        if descriptor is None:
+            continue
+        for message in (descriptor, *descriptor.nested_types):
+            other = theirs.FindMessageTypeByName(message.full_name)
+            for field in message.fields:
+                twin = other.fields_by_name[field.name]
+                assert (twin.number, twin.type) == (field.number, field.type), field.full_name
+                checked += 1
+    assert checked > 90
+
+
+def test_the_schema_loads_beside_tensorboards_own():
+    event_pb2 = pytest.importorskip("tensorboard.compat.proto.event_pb2")
+    assert schema.Event is not event_pb2.Event
+    theirs = event_pb2.Event(step=3, wall_time=1.5)
+    assert schema.Event.FromString(theirs.SerializeToString()).step == 3
+
+
+def test_the_descriptor_set_is_compiled_from_the_source(tmp_path):
+    protoc = pytest.importorskip("grpc_tools.protoc")
+    from pathlib import Path
+
+    folder = Path(schema.__file__).parent
+    out = tmp_path / "compiled"
+    command = ["protoc", f"-I{folder}", f"--descriptor_set_out={out}", "tensorboard.proto"]
+    assert protoc.main(command) == 0
+    assert out.read_bytes() == (folder / "tensorboard.binpb").read_bytes(), "run make proto"
