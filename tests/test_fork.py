@@ -305,7 +305,8 @@ def test_a_forked_child_of_multiprocessing_that_is_terminated_has_stored_its_row
     def log():
         _log(writer, "child", range(100))
         logged.set()
-        signal.pause()
+        while True:  # a signal just before signal.pause() would be waited out
+            pass
 
     process = context.Process(target=log)
     process.start()
