@@ -34,6 +34,7 @@ def minimums(session: nox.Session) -> None:
         *group("test"),
         "numpy==1.22.4",
         "protobuf==3.20.3",
+        "click==8.1.7",
         "crc32c==2.3",
         "fsspec==2023.1.0",
         "pandas==1.5.3",

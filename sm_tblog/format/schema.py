@@ -39,6 +39,7 @@ __all__ = [
     "TensorProto",
     "TensorShapeProto",
     "TextPluginData",
+    "Value",
 ]
 
 FILE_VERSION = "brain.Event:2"
@@ -81,6 +82,7 @@ TaggedRunMetadata = _message("TaggedRunMetadata")
 TensorProto = _message("TensorProto")
 TensorShapeProto = _message("TensorShapeProto")
 TextPluginData = _message("TextPluginData")
+Value = _message("Summary.Value")
 
 _DATA_TYPES = _POOL.FindEnumTypeByName("tensorboard.DataType").values_by_name
 _DATA_CLASSES = _POOL.FindEnumTypeByName("tensorboard.DataClass").values_by_name

@@ -126,7 +126,7 @@ def _describe(value: Value) -> dict[str, Any]:
         "plugin": value.plugin,
     }
     if value.plugin == "text":
-        strings = schema.Summary.Value.FromString(value.data).tensor.string_val
+        strings = schema.Value.FromString(value.data).tensor.string_val
         texts = [text.decode(errors="replace") for text in strings]
         line["text"] = texts[0] if len(texts) == 1 else texts
     return line

@@ -33,7 +33,8 @@ class MemoryStore:
 
     def append(self, data: Bytes) -> None:
         """Append ``data``."""
-        with self._files.open(self._path, "ab") as file:
+        mode = "ab" if self._files.exists(self._path) else "wb"
+        with self._files.open(self._path, mode) as file:
             file.write(data)
 
     def put(self, name: str, data: Bytes) -> None:

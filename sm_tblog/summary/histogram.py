@@ -33,6 +33,9 @@ __all__ = ["Histogram", "count", "default_edges", "histogram_value", "raw_histog
 _CHUNK = 1 << 17
 """Values counted at a time: what is computed on the way stays in the processor's cache."""
 
+_MINUS_ZERO = 0x7FFF
+"""The key that ``_keys`` gives to -0.0."""
+
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -84,6 +87,7 @@ def _bucket_of_key() -> IndexArray:
     lowest = magnitudes.astype(np.float64)
     positive = np.searchsorted(inner, lowest[:-1], side="right")
     negative = np.searchsorted(inner, -lowest[1:], side="right")
+    positive[_MINUS_ZERO] = positive[0]
     return np.concatenate((positive, negative))
 
 
@@ -91,17 +95,18 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     """Return the upper half of each value as a float32; ``values`` is float32 or float64.
 
     A bucket holds its lower edge, so a negative edge belongs to the magnitudes below it: taking
-    one from the bits of every negative number moves just these. Adding zero makes -0.0 a 0.0.
+    one from the bits of every negative number moves just these. It makes -0.0 a NaN, whose key no
+    finite number has.
     """
     if values.dtype == np.float64:
-        wide = (values + 0.0).view(np.uint64)
-        wide -= wide >> np.uint64(63)
+        wide = values.view(np.uint64)
+        wide = wide - (wide >> np.uint64(63))
         wide &= np.uint64(0xFFFFFFFFE0000000)  # the 23 bits of mantissa that a float32 has
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             bits = wide.view(np.float64).astype(np.float32).view(np.uint32)
     else:
-        bits = (values + np.float32(0)).view(np.uint32)
-        bits -= bits >> np.uint32(31)
+        bits = values.view(np.uint32)
+        bits = bits - (bits >> np.uint32(31))
     return bits.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
 
 
@@ -265,7 +270,7 @@ def raw_histogram_value(
 
 
 def _value(tag: str, histogram: Histogram) -> Any:
-    value = schema.Summary.Value(tag=tag)
+    value = schema.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "histograms"
     value.histo.min = histogram.min
     value.histo.max = histogram.max

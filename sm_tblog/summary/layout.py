@@ -30,7 +30,7 @@ def layout_value(charts: Mapping[str, Sequence[str]]) -> Any:
             categories[name] = layout.category.add(title=name)
         chart = categories[name].chart.add(title=title)
         chart.multiline.tag.extend(f"^{re.escape(tag)}$" for tag in tags)
-    value = schema.Summary.Value(tag=LAYOUT_TAG)
+    value = schema.Value(tag=LAYOUT_TAG)
     value.metadata.plugin_data.plugin_name = "custom_scalars"
     value.metadata.data_class = schema.DATA_CLASS_TENSOR
     value.tensor.dtype = schema.DT_STRING

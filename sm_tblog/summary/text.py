@@ -20,7 +20,7 @@ def text_value(tag: str, text: Any) -> Any:
             TensorBoard shows as a table.
     """
     array = np.asarray(text, dtype=object)
-    value = schema.Summary.Value(tag=tag)
+    value = schema.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "text"
     value.metadata.plugin_data.content = schema.TextPluginData().SerializeToString()
     value.metadata.data_class = schema.DATA_CLASS_TENSOR
