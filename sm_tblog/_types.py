@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
 
-__all__ = ["Bytes", "PathLike", "Series", "Value"]
+__all__ = ["Bytes", "PathLike", "Series", "Stats", "Value"]
 
 
 class Series(NamedTuple):
@@ -66,3 +66,29 @@ class Value(NamedTuple):
     data: bytes
     tag: str
     plugin: str
+
+
+class Stats(NamedTuple):
+    """What a writer has done so far.
+
+    Attributes:
+        rows_written: scalars given to the sinks.
+        values_written: histograms, texts and other values given to the sinks.
+        rows_dropped: scalars and values lost: memory was used up, or they could not be read.
+        bytes_stored: bytes that the sinks' stores have taken.
+        bytes_pending: bytes that the sinks keep for a store that refused them.
+        errors: failures, each attempt counted.
+        queue_depth: scalars and values waiting for the worker.
+        last_flush: when everything was last stored, in seconds since the epoch; None before.
+        last_error: what the last failure said, "" before any.
+    """
+
+    rows_written: int
+    values_written: int
+    rows_dropped: int
+    bytes_stored: int
+    bytes_pending: int
+    errors: int
+    queue_depth: int
+    last_flush: float | None
+    last_error: str

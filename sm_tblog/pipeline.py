@@ -19,21 +19,23 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sm_tblog import _process
-from sm_tblog._batching import ENTRIES, Item, make_batch
+from sm_tblog._batching import ENTRIES, make_batch
 from sm_tblog._errors import FlushTimeoutError, SinkError
 from sm_tblog._faults import Faults
 from sm_tblog._outlet import Outlet
+from sm_tblog._types import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sm_tblog._batching import Item
     from sm_tblog._types import OnError, Overflow
     from sm_tblog.sinks.base import Sink
 
-__all__ = ["Item", "Pipeline", "Stats"]
+__all__ = ["DisabledPipeline", "Pipeline"]
 
 TICK = 0.5
 """Seconds between two looks of the worker at the list: what a sudden death of the process costs."""
@@ -52,32 +54,6 @@ WAKE_ROWS = 16_384
 
 CHUNK_ROWS = 65_536
 """Rows that make a batch at most."""
-
-
-class Stats(NamedTuple):
-    """What a writer has done so far.
-
-    Attributes:
-        rows_written: scalars given to the sinks.
-        values_written: histograms, texts and other values given to the sinks.
-        rows_dropped: scalars and values lost: memory was used up, or they could not be read.
-        bytes_stored: bytes that the sinks' stores have taken.
-        bytes_pending: bytes that the sinks keep for a store that refused them.
-        errors: failures, each attempt counted.
-        queue_depth: scalars and values waiting for the worker.
-        last_flush: when everything was last stored, in seconds since the epoch; None before.
-        last_error: what the last failure said, "" before any.
-    """
-
-    rows_written: int
-    values_written: int
-    rows_dropped: int
-    bytes_stored: int
-    bytes_pending: int
-    errors: int
-    queue_depth: int
-    last_flush: float | None
-    last_error: str
 
 
 class _Worker(threading.Thread):
@@ -147,7 +123,7 @@ class Pipeline:
         self._dropped = 0
         self._condition = threading.Condition()
         self._worker: _Worker | None = None
-        self._woken = self._closing = False
+        self._woken = self._closing = self._threadless = False
         self._asked = self._done = 0  # the tickets of barriers
         self._all_stored = True
         self._progress = time.monotonic()
@@ -249,19 +225,26 @@ class Pipeline:
             self._condition.notify_all()
 
     def _start(self) -> None:
-        """Start the worker; at interpreter shutdown, when no thread can, do its work here."""
+        """Start the worker; where no thread can be started, do its work here.
+
+        That is so at the interpreter's shutdown, and on platforms without threads.
+        """
         self._closing = False
         self._progress = time.monotonic()
-        worker = _Worker(self)
+        self.limit = self._wake_at
+        self._worker = _Worker(self)
+        _process.arm(self)
         try:
-            worker.start()
-        except RuntimeError:
-            self._closing = True
+            self._worker.start()
+        except BaseException as error:
+            if not self._worker.is_alive():
+                self._worker = None
+                self.limit = -1
+            if not isinstance(error, RuntimeError):
+                raise
+        self._threadless = self._worker is None
+        if self._threadless:
             self.drain_once()
-        else:
-            self._worker = worker
-            self.limit = self._wake_at
-            _process.arm(self)
 
     # The caller's side: barriers.
 
@@ -280,11 +263,14 @@ class Pipeline:
         with self._condition:
             if self._worker is None and (self.rows or self._items):
                 self._start()
-            if self._worker is not None and threading.current_thread() is not self._worker:
+            if self._worker is None and self._threadless:
+                self._asked += 1
+                self.drain_once()
+            elif self._worker not in (None, threading.current_thread()):
                 self._asked += 1
                 if not self._done_in_time(self._asked, timeout):
                     self._all_stored = False
-                    message = f"{self}: not everything could be stored in time; it is kept"
+                    message = f"{self}: not everything could be stored in time; what waits is kept"
                     self._faults.began("barrier", FlushTimeoutError(message))
             stored = self._all_stored
         self._faults.raise_first()
@@ -315,12 +301,16 @@ class Pipeline:
             if self._worker is None and (self.rows or self._items):
                 self._start()
             worker = self._worker
-            self._closing = worker is not None
+            self._closing = worker is not None or self._threadless
         try:
             return self.flush(timeout)
         finally:
             if worker is not None and worker is not threading.current_thread():
-                worker.join(0 if self._done < self._asked else PATIENCE)
+                with self._condition:
+                    self._condition.wait_for(lambda: not self._closing or self._stalled, PATIENCE)
+                    ended = self._worker is not worker
+                if ended:
+                    worker.join()
 
     def close_without_waiting(self) -> None:
         """Have the worker store everything, close the sinks and end."""
@@ -336,12 +326,14 @@ class Pipeline:
         """Wait for the next tick; False when the pipeline is closed and nothing is left."""
         with self._condition:
             if self._closing and self._done >= self._asked:
-                self.limit = -1
+                self._closing = False
+                self._condition.notify_all()
+                self.limit = -1  # from here on, a row starts a new worker
                 if not self.rows and not self._items:
                     self._worker = None
                     _process.disarm(self)
-                    self._condition.notify_all()
                     return False
+                self.limit = self._wake_at  # rows came during close: they begin new files
             elif not self._woken:
                 self._condition.wait(self._tick)
             self._woken = False
@@ -352,31 +344,42 @@ class Pipeline:
         with self._condition:
             ticket, closing = self._asked, self._closing
             items, self._items, self._item_bytes = self._items, [], 0
-        all_stored = True
-        waiting = len(self.rows)
-        while waiting or items:
-            count = min(waiting, CHUNK_ROWS * ENTRIES)
-            rows = self.rows[:count]
-            del self.rows[:count]
-            self._moved()
-            batch, lost = make_batch(rows, items, self._faults)
-            self._moved()
-            all_stored &= self._outlet.write(batch) and not lost
-            self._dropped += lost
-            waiting -= count
-            items = []
-        if self.limit == self._full:
-            self.limit = self._wake_at
-        if ticket > self._done or self._outlet.is_due:
-            all_stored &= self._outlet.flush()
-        if closing:
-            all_stored &= self._outlet.close()
+        try:
+            all_stored = self._feed(items)
+            if ticket > self._done or self._outlet.is_due:
+                all_stored &= self._outlet.flush()
+            if closing:
+                all_stored &= self._outlet.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
+            all_stored = False
+            fault = SinkError(f"{self}: rows are lost: {type(error).__name__}: {error}")
+            fault.__cause__ = error
+            self._faults.began("worker", fault)
         with self._condition:
             self._done = ticket
             self._all_stored = all_stored
             if all_stored:
                 self._faults.ended("barrier")
             self._moved()
+
+    def _feed(self, items: Sequence[Item]) -> bool:
+        """Give the sinks the rows that wait now, and these items; return whether all took all."""
+        all_took = True
+        waiting = len(self.rows)
+        while waiting or items:
+            count = min(waiting, CHUNK_ROWS * ENTRIES)
+            rows = self.rows[:count]
+            del self.rows[:count]
+            waiting -= count
+            self._moved()
+            batch, lost = make_batch(rows, items, self._faults)
+            self._dropped += lost
+            self._moved()
+            all_took &= self._outlet.write(batch) and not lost
+            items = []
+        if self.limit == self._full:
+            self.limit = self._wake_at
+        return all_took
 
     def _moved(self) -> None:
         """Let those who wait see that the worker gets something done."""

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sm_tblog._types import OnError, Overflow, PathLike
-    from sm_tblog.pipeline import Stats
+    from sm_tblog._types import OnError, Overflow, PathLike, Stats
 
 __all__ = ["SummaryWriter", "Writer"]
 
