@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sm_tblog import pipeline
 from sm_tblog.storage import base as storage
 from sm_tblog.storage.local import LocalStore
 
@@ -110,6 +111,12 @@ def store_at(monkeypatch):
         return f"{scheme}://{folder}"
 
     return make
+
+
+@pytest.fixture
+def worker_at_barriers_alone(monkeypatch):
+    """The worker of a writer made from now on waits for a barrier, so that faults fall into one."""
+    monkeypatch.setattr(pipeline, "TICK", 600.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from sm_tblog import Writer, pipeline
+from sm_tblog import Writer
 from sm_tblog.storage.local import LocalStore
 
 BEGIN = """
@@ -376,11 +376,9 @@ except KeyboardInterrupt:
     assert steps in (list(range(last + 1)), list(range(last + 2)))
 
 
+@pytest.mark.usefixtures("worker_at_barriers_alone")
 @pytest.mark.parametrize("action", [Writer.flush, Writer.close])
-def test_an_interrupt_in_a_barrier_loses_nothing(
-    tmp_path, store_at, read_scalars, monkeypatch, action
-):
-    monkeypatch.setattr(pipeline, "TICK", 60.0)  # so that nothing is appended before the barrier
+def test_an_interrupt_in_a_barrier_loses_nothing(tmp_path, store_at, read_scalars, action):
     interrupted = threading.Event()
 
     def append(store, data):

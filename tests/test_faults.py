@@ -19,6 +19,8 @@ import pytest
 from sm_tblog import FlushTimeoutError, StoreError, Writer, pipeline
 from sm_tblog.storage.local import LocalStore
 
+pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
+
 ROWS = 5000
 
 
@@ -343,6 +345,22 @@ def test_a_sink_that_fails_concerns_no_other(tmp_path, caplog, read_scalars):
         [message] = _warnings(caplog)
         assert "the sink is broken" in message
         assert writer.stats().errors == 10
+    assert read_scalars(tmp_path) == _loss(10)
+
+
+def test_a_loss_between_two_barriers_is_reported_by_the_second(tmp_path, read_scalars):
+    refusals = iter([True])
+
+    def refuse_once(_):
+        if next(refusals, False):
+            raise LookupError
+
+    with Writer(tmp_path, sinks=[refuse_once, "events"]) as writer:
+        _log(writer, range(5))
+        writer._pipeline.drain_once()  # as the worker does at its ticks
+        _log(writer, range(5, 10))
+        assert not writer.flush()
+        assert writer.flush()
     assert read_scalars(tmp_path) == _loss(10)
 
 
