@@ -33,6 +33,9 @@ __all__ = ["Histogram", "count", "default_edges", "histogram_value", "raw_histog
 _CHUNK = 1 << 17
 """Values counted at a time: what is computed on the way stays in the processor's cache."""
 
+_UPPER = 1 if sys.byteorder == "little" else 0
+"""Where a number's upper half stands in memory."""
+
 _MINUS_ZERO = 0x7FFF
 """The key that ``_keys`` gives to -0.0."""
 
@@ -107,7 +110,8 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     else:
         bits = values.view(np.uint32)
         bits = bits - (bits >> np.uint32(31))
-    return bits.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
+    upper: npt.NDArray[np.uint16] = bits.view(np.uint16)[_UPPER::2]
+    return upper
 
 
 def count(values: npt.NDArray[Any]) -> Histogram:
