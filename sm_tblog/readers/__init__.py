@@ -1,1 +1,7 @@
 """Event files back to values."""
+
+from sm_tblog.readers.columns import Scalars
+from sm_tblog.readers.events import Damage
+from sm_tblog.readers.run import DamagedFileWarning, Run, read, read_all
+
+__all__ = ["Damage", "DamagedFileWarning", "Run", "Scalars", "read", "read_all"]

@@ -1,0 +1,163 @@
+"""What a run's event files hold, in memory."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog._errors import InvalidValueError, MissingDependencyError
+from sm_tblog.readers.columns import Columns, Scalars
+from sm_tblog.readers.events import find_runs, mapped_errors, read_events
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from sm_tblog._types import PathLike
+    from sm_tblog.readers.events import Damage, RunFiles
+
+__all__ = ["DamagedFileWarning", "Run", "read", "read_all"]
+
+_NAMED = 3
+"""How many runs an error names."""
+
+
+class DamagedFileWarning(UserWarning):
+    """Some bytes of an event file are not part of a whole event and were passed over.
+
+    While the file is being written, its tail may be so for a moment.
+    """
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """What was logged in one run, without what a later ``SessionLog.START`` supersedes.
+
+    Attributes:
+        path: what was read.
+        tags: the plugin that shows each tag (``"scalars"``, ``"histograms"``, ``"images"``,
+            ``"text"``, …), in the order in which the tags first appear; ``"tensors"`` for a tensor
+            without a plugin, ``""`` where nothing says it.
+        scalars: the points by tag, each a triple ``step, wall_time, value`` of arrays, in the
+            order in which they were written.
+        damages: what could not be read.
+    """
+
+    path: str
+    tags: dict[str, str]
+    scalars: dict[str, Scalars]
+    damages: tuple[Damage, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the scalars as a table with a row for each point.
+
+        ``run.to_pandas().pivot_table(index="step", columns="tag", values="value")`` has a column
+        for each tag instead; ``pd.to_datetime(table["wall_time"], unit="s")`` are times in UTC.
+
+        Returns:
+            ``tag`` (str), ``step`` (int64), ``wall_time`` (seconds since the epoch, float64) and
+            ``value`` (float64), tag after tag, in the order of ``scalars``.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            message = "to_pandas needs pandas: pip install 'sm-tblog[pandas]'"
+            raise MissingDependencyError(message) from error
+        none = Scalars(np.empty(0, np.int64), np.empty(0), np.empty(0))
+        points = [none, *self.scalars.values()]  # concatenate refuses nothing at all
+        counts = [len(scalars.step) for scalars in self.scalars.values()]
+        return pd.DataFrame(
+            {
+                "tag": pd.Index(list(self.scalars), dtype=str).repeat(counts),
+                "step": np.concatenate([scalars.step for scalars in points]),
+                "wall_time": np.concatenate([scalars.wall_time for scalars in points]),
+                "value": np.concatenate([scalars.value for scalars in points]),
+            }
+        )
+
+    def __repr__(self) -> str:
+        """Return where it is from and how much it is."""
+        points = sum(len(points.step) for points in self.scalars.values())
+        return f"<Run {self.path!r}: {len(self.tags):,} tags, {points:,} scalars>"
+
+
+def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) -> Run:
+    """Read one run.
+
+    ::
+
+        run = sm_tblog.read("runs/first")
+        step, wall_time, value = run.scalars["loss"]
+
+    Whatever is whole in the files is returned. For what is not, there is a ``DamagedFileWarning``
+    that names the file and the offset, and an entry in ``damages``.
+
+    Args:
+        path: an event file, or a folder with event files in it; a path or a URL that fsspec knows
+            (``"s3://…"``, ``"memory://…"``).
+        storage_options: passed to the URL's file system.
+
+    Raises:
+        InvalidTypeError: ``path`` is neither a string nor a path.
+        InvalidValueError: there is nothing at ``path``, no event file in it, or no file system for
+            the URL.
+        MissingDependencyError: the file system needs a package that is not installed.
+        StoreError: a file cannot be read.
+    """
+    runs = find_runs(path, storage_options)
+    found = next(runs, None)
+    if found is None:
+        message = f"there are no event files in {path!r}"
+        raise InvalidValueError(message)
+    if found.name != ".":
+        names = [found.name, *(run.name for run in islice(runs, _NAMED))]
+        listed = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        message = (
+            f"there are no event files in {path!r} itself, but in folders below it: {listed}; "
+            "read one of them, or all with sm_tblog.readers.read_all"
+        )
+        raise InvalidValueError(message)
+    run = _load(found)
+    _warn(run)
+    return run
+
+
+def read_all(
+    logdir: PathLike, *, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, Run]:
+    """Read every run at and below a log folder.
+
+    Takes, warns and raises what ``read`` does, except that there may be no run.
+
+    Returns:
+        The runs by name, as TensorBoard names them: the folder below ``logdir``, "." for
+        ``logdir`` itself. In the order of the names.
+    """
+    found = sorted(find_runs(logdir, storage_options), key=lambda run: run.name)
+    runs = {run.name: _load(run) for run in found}
+    for run in runs.values():
+        _warn(run)
+    return runs
+
+
+def _load(run: RunFiles) -> Run:
+    columns = Columns()
+    damages: list[Damage] = []
+    for file in run.files:
+        with mapped_errors(file.path), file.open() as stream:
+            for event in read_events(stream, file.path, damages):
+                columns.add(event)
+    return Run(run.path, columns.tags, columns.scalars(), tuple(damages))
+
+
+def _warn(run: Run) -> None:
+    for damage in run.damages:
+        warnings.warn(str(damage), DamagedFileWarning, stacklevel=3)  # who called the reader
