@@ -428,7 +428,7 @@ def test_a_file_cut_short_anywhere_gives_what_is_whole_and_a_warning(tmp_path):
         assert warning.filename == __file__
         assert str(path) in str(warning.message)
         assert f"byte {at}:" in str(warning.message)
-        assert run.damages == (Damage(str(path), at, end - at, "the file ends inside a record"),)
+        assert run.damages == (Damage(str(path), at, end - at, "the record is cut short"),)
 
 
 @given(st.integers(0, OFFSETS[-1] - 1), st.integers(1, 255))
@@ -464,6 +464,23 @@ def test_whatever_is_overwritten_what_is_whole_is_returned(tmp_path_factory, dat
     assert [str(warning.message) for warning in caught] == list(map(str, run.damages))
 
 
+@settings(max_examples=200)
+@given(st.data())
+def test_bytes_cut_out_cost_the_events_they_are_taken_from(tmp_path_factory, data):
+    stream = stream_of(EVENTS)
+    begin = data.draw(st.integers(0, len(stream) - 1))
+    end = data.draw(st.integers(begin + 1, len(stream)))
+    path = tmp_path_factory.mktemp("run") / NAME
+    path.write_bytes(stream[:begin] + stream[end:])
+    run, _ = read_quietly(path)
+    whole = [
+        e
+        for e, (a, b) in zip(EVENTS, itertools.pairwise(OFFSETS), strict=True)
+        if b <= begin or a >= end
+    ]
+    assert points(run) == points_of(whole)
+
+
 @given(st.binary(max_size=300))
 def test_what_is_no_event_file_gives_an_empty_run(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("run") / "file"
@@ -496,7 +513,7 @@ def test_each_damage_has_its_own_reason(tmp_path):
     header, checksum, end = (damage.reason for damage in run.damages)
     assert "header" in header
     assert "checksum" in checksum
-    assert "ends" in end
+    assert "short" in end
     assert len(caught) == 3
 
 

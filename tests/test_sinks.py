@@ -139,7 +139,7 @@ def test_purging_marks_the_first_file_of_each_run_once(tmp_path, read_events, ev
     for path in event_files(tmp_path):
         steps = [e.step for e in read_events(path) if e.WhichOneof("what") == "session_log"]
         marks.setdefault(path.parent.name, []).append(steps)
-    assert marks == {tmp_path.name: [[7], []], "sub": [[7], []]}
+    assert marks == {tmp_path.name: [[7, 7], []], "sub": [[7, 7], []]}
 
 
 def test_every_file_begins_with_its_version(tmp_path, read_events, event_files):

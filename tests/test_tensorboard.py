@@ -4,6 +4,7 @@
 by default.
 """
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -77,8 +78,8 @@ def test_the_event_accumulator_reads_what_was_written(logged):
 
 
 @pytest.fixture
-def data_server(logged, tmp_path):
-    """TensorBoard's data provider over the log folder, served by the data server."""
+def serve(tmp_path):
+    """``serve(logdir)``: TensorBoard's data provider over a log folder, from the data server."""
     server = pytest.importorskip("tensorboard_data_server")
     grpc = pytest.importorskip("grpc")
     from tensorboard.data.grpc_provider import GrpcDataProvider
@@ -87,40 +88,47 @@ def data_server(logged, tmp_path):
     binary = server.server_binary()
     if binary is None:
         pytest.skip("the data server has no binary for this platform")
+    with contextlib.ExitStack() as stack:
+
+        def start(logdir):
+            port_file, error_file = tmp_path / "port", tmp_path / "error"
+            command = [
+                *(binary, f"--logdir={logdir}", "--reload=once", "--port=0", "--die-after-stdin"),
+                *("--samples-per-plugin=scalars=all", f"--port-file={port_file}"),
+                *(f"--error-file={error_file}", "--verbose"),
+            ]
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.stdin.close)
+            assert any("Finished load cycle" in line for line in process.stderr)
+            channel = grpc.insecure_channel(f"127.0.0.1:{port_file.read_text().strip()}")
+            stack.enter_context(channel)
+            stub = data_provider_pb2_grpc.TensorBoardDataProviderStub(channel)
+            return GrpcDataProvider("", stub)
+
+        yield start
+
+
+@pytest.fixture
+def data_server(logged, serve):
     logdir, _ = logged
-    port_file, error_file = tmp_path / "port", tmp_path / "error"
-    command = [
-        *(binary, f"--logdir={logdir}", "--reload=once", "--port=0", "--die-after-stdin"),
-        *("--samples-per-plugin=scalars=all", f"--port-file={port_file}"),
-        *(f"--error-file={error_file}", "--verbose"),
-    ]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    return serve(logdir)
+
+
+def read_by_data_server(server):
+    from tensorboard.context import RequestContext
+
+    return server.read_scalars(
+        RequestContext(), experiment_id="", plugin_name="scalars", downsample=10**6
     )
-    try:
-        for line in process.stderr:  # it says when it has read everything
-            if "Finished load cycle" in line:
-                break
-        channel = grpc.insecure_channel(f"127.0.0.1:{port_file.read_text().strip()}")
-        yield GrpcDataProvider("", data_provider_pb2_grpc.TensorBoardDataProviderStub(channel))
-        channel.close()
-    finally:
-        process.stdin.close()
-        process.stderr.close()
-        process.wait(30)
 
 
 def test_the_data_server_reads_what_was_written(logged, data_server):
-    from tensorboard.context import RequestContext
-
     _, expected = logged
-    context = RequestContext()
-    data = data_server.read_scalars(
-        context, experiment_id="", plugin_name="scalars", downsample=10**6
-    )
     found = {
         ("" if run == "." else run, tag): points
-        for run, tags in data.items()
+        for run, tags in read_by_data_server(data_server).items()
         for tag, points in tags.items()
     }
     assert found.keys() == expected.keys()
@@ -147,6 +155,23 @@ def test_the_data_server_reads_the_other_plugins(data_server, plugin):
         assert points[0].numpy.item() == b"# Title"
     else:
         assert points[0].numpy[:, 2].sum() == 10_000
+
+
+def test_every_loader_leaves_out_what_a_purge_step_supersedes(tmp_path, serve):
+    from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+
+    for purge_step in (None, 6, 4):
+        with Writer(tmp_path, purge_step=purge_step) as writer:
+            for step in range(purge_step or 0, 10):
+                writer.add_scalar("x", 1.0, step, new_style=True)
+                writer.add_scalar("y", 1.0, step)
+    for module in (event_accumulator, plugin_event_accumulator):
+        run = module.EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+        run.Reload()
+        assert [event.step for event in run.Tensors("x")] == list(range(10)), module
+    data = read_by_data_server(serve(tmp_path))["."]
+    assert [point.step for point in data["x"]] == list(range(10))
+    assert [point.step for point in data["y"]] == list(range(10))
 
 
 def test_torch_reads_nothing_of_ours_into_its_pool():

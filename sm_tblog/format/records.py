@@ -65,8 +65,7 @@ class Unframer:
 
     Iteration stops where the bytes fed so far hold no further whole record and goes on after the
     next ``feed``. A record whose checksum is wrong raises ``CorruptRecordError`` once; iterating
-    again goes on behind it: with the next record if only the data were bad, otherwise with the
-    next twelve bytes that are a valid header.
+    again goes on with the next twelve bytes that are a valid header.
 
     Attributes:
         offset: where the next record begins, in bytes from the start of the stream.
@@ -102,11 +101,23 @@ class Unframer:
             data = bytes(memoryview(self._buffer)[self._start + HEADER : end - FOOTER])
             (expected,) = _CRC.unpack_from(self._buffer, end - FOOTER)
             offset = self.offset
-            self._advance(end - self._start)
             if masked_crc32c(data) != expected:
+                # Bytes may be missing, and what stands behind the data be inside another record.
+                self._lost = True
+                self._advance(HEADER)
                 message = f"the data of the record at byte {offset} do not match their checksum"
                 raise CorruptRecordError(message, offset)
+            self._advance(end - self._start)
             yield Record(offset, data)
+
+    def skip(self) -> None:
+        """Give up the record that the bytes fed so far hold a part of.
+
+        At the end of a stream it will never be whole, but whole ones may stand in what it claims.
+        """
+        if self.pending:
+            self._lost = True
+            self._advance(1)
 
     def _length(self) -> int:
         length, expected = _HEADER.unpack_from(self._buffer, self._start)

@@ -154,13 +154,19 @@ def read_events(file: BinaryIO, path: str, damages: list[Damage]) -> Iterator[An
         yield event
     size = unframer.offset + unframer.pending
     if size > end:
-        reasons.append("the file ends inside a record")
+        reasons.append("the record is cut short")
         damages.append(Damage(path, end, size - end, reasons[0]))
 
 
 def _read_records(file: BinaryIO, unframer: Unframer, reasons: list[str]) -> Iterator[Record]:
-    while piece := file.read(PIECE):
+    while True:
+        piece = file.read(PIECE)
         unframer.feed(piece)
+        if not piece:
+            if unframer.pending < HEADER:
+                return
+            unframer.skip()
+            reasons.append("the record is cut short")
         while True:
             try:
                 yield from unframer

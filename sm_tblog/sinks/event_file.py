@@ -1,8 +1,8 @@
 """Event files: what TensorBoard reads.
 
 One file a run and writer, opened when there is something to write. Its first record says the
-format's version; where a resumed run supersedes its earlier points, the second is a
-``SessionLog.START`` at that step.
+format's version; where a resumed run supersedes its earlier points, a ``SessionLog.START`` at that
+step follows.
 
 A file is named ``events.out.tfevents.<seconds>.<host>.<process>.<counter>.<random><suffix>``.
 TensorBoard asks for ``tfevents`` in the name and reads the files of a run in the order of their
@@ -211,5 +211,7 @@ class EventFileSink:
             self._purged.add(run)
             start = schema.Event(wall_time=now, step=self._purge_step)
             start.session_log.status = schema.SessionLog.START
-            records.append(frame(start.SerializeToString()))
+            # Twice: TensorBoard's plugin_event_accumulator takes a run's first mark for its
+            # beginning, and supersedes nothing; its event_accumulator heeds every mark.
+            records += [frame(start.SerializeToString())] * 2
         return b"".join(records)
