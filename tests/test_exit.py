@@ -376,6 +376,7 @@ except KeyboardInterrupt:
     assert steps in (list(range(last + 1)), list(range(last + 2)))
 
 
+@pytest.mark.timeout(20)  # less than a barrier's own patience: an interrupt ends it at once
 @pytest.mark.usefixtures("worker_at_barriers_alone")
 @pytest.mark.parametrize("action", [Writer.flush, Writer.close])
 def test_an_interrupt_in_a_barrier_loses_nothing(tmp_path, store_at, read_scalars, action):

@@ -425,17 +425,19 @@ def test_values_are_taken_while_a_store_hangs(tmp_path, hanging_url, read_events
     assert [event.step for event in read_events(path)[1:]] == list(range(100))
 
 
-def test_flush_waits_no_longer_than_it_is_told_to(hanging_url, monkeypatch):
-    monkeypatch.setattr(pipeline, "PATIENCE", 60.0)
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("barrier", [Writer.flush, Writer.close])
+def test_a_barrier_waits_no_longer_than_it_is_told_to(hanging_url, monkeypatch, barrier):
+    monkeypatch.setattr(pipeline, "PATIENCE", 600.0)
     url, _, released = hanging_url
     errors = []
     writer = Writer(url, on_error=errors.append)
     _log(writer, range(10))
-    assert not writer.flush(timeout=0)
-    assert not writer.flush(timeout=0.05)
+    assert not barrier(writer, timeout=0)
+    assert not barrier(writer, timeout=0.05)
     assert [type(error) for error in errors] == [FlushTimeoutError]
     released.set()
-    assert writer.flush(timeout=60)
+    assert barrier(writer, timeout=60)
 
 
 def test_flush_waits_as_long_as_it_is_told_to_for_what_has_hung(hanging_url, monkeypatch):

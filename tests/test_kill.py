@@ -51,7 +51,7 @@ IN_LARGE_WRITES = """
 step = 0
 while True:
     for _ in range(32):
-        writer.add_text("text", "x" * 20_000, step)
+        writer.add_text("text", "x" * 10_000, step)
         step += 1
     report(step - 1)
     assert writer.flush()
@@ -150,7 +150,7 @@ def test_a_file_whose_writer_died_in_the_middle_of_a_write_reads_up_to_there(
 ):
     generator = random.Random(11)
     for trial in range(5):
-        target = generator.randint(0, 3_000_000)
+        target = generator.randint(0, 1_500_000)
         child, folder = start(IN_LARGE_WRITES, f"{trial}")
         child.stdout.readline()
         while sum(path.stat().st_size for path in event_files(folder)) < target:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import itertools
 import pickle
 import threading
 from collections import Counter
@@ -38,14 +37,15 @@ def _in_threads(count, target):
     assert failures == []
 
 
-def _workers():
-    return [t for t in threading.enumerate() if t.name == "sm_tblog"]
-
-
-def _await_end(threads):
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
+@pytest.fixture
+def workers():
+    """``workers()``: the threads of writers that the test has begun and that have not ended."""
+    before = set(threading.enumerate())
+    return lambda: [
+        thread
+        for thread in threading.enumerate()
+        if thread.name == "sm_tblog" and thread not in before
+    ]
 
 
 # Threads.
@@ -133,25 +133,25 @@ def test_closing_while_other_threads_log_loses_nothing(tmp_path, read_scalars):
 def test_rows_that_come_during_close_do_not_begin_a_file_each(
     tmp_path, read_scalars, event_files, store_at
 ):
-    steps = iter(range(1, 20))
+    steps = list(range(20))
 
     def append(store, data):
         LocalStore.append(store, data)
-        for step in itertools.islice(steps, 1):
-            writer.add_scalar("loss", 1.0, step)
+        if steps:
+            writer.add_scalar("loss", 1.0, steps.pop(0))
 
     writer = Writer(store_at(tmp_path, append=append))
-    writer.add_scalar("loss", 1.0, 0)
+    writer.add_scalar("loss", 1.0, steps.pop(0))
     assert writer.close()
-    while writer.stats().queue_depth:
-        writer.flush()
-    writer.close()
+    while steps:
+        assert writer.flush()
+    assert writer.close()
     assert read_scalars(tmp_path) == {"": {"loss": [(step, 1.0) for step in range(20)]}}
     assert len(event_files(tmp_path)) == 2
 
 
 def test_an_interrupt_while_the_worker_starts_leaves_one_worker(
-    tmp_path, read_scalars, monkeypatch
+    tmp_path, read_scalars, monkeypatch, workers
 ):
     start = pipeline._Worker.start
 
@@ -165,11 +165,10 @@ def test_an_interrupt_while_the_worker_starts_leaves_one_worker(
         with pytest.raises(KeyboardInterrupt):
             writer.add_scalar("loss", 1.0, 0)
     writer.add_scalar("loss", 1.0, 1)
-    workers = _workers()
+    assert len(workers()) == 1
     assert writer.close()
+    assert workers() == []
     assert read_scalars(tmp_path) == {"": {"loss": [(0, 1.0), (1, 1.0)]}}
-    assert len(workers) == 1
-    _await_end(workers)
 
 
 def test_where_no_thread_can_be_started_rows_are_stored_in_one_file(
@@ -193,11 +192,11 @@ def test_where_no_thread_can_be_started_rows_are_stored_in_one_file(
 
 def test_logging_after_close_begins_a_new_file(tmp_path, read_scalars, event_files):
     writer = Writer(tmp_path)
-    for step in range(3):
-        writer.add_scalar("loss", float(step), step)
+    for step in range(100):
+        writer.add_scalar("loss", 1.0, step)
         assert writer.close()
         assert len(event_files(tmp_path)) == step + 1
-    assert read_scalars(tmp_path) == {"": {"loss": [(0, 0.0), (1, 1.0), (2, 2.0)]}}
+    assert read_scalars(tmp_path) == {"": {"loss": [(step, 1.0) for step in range(100)]}}
 
 
 def test_the_files_of_one_writer_are_read_in_the_order_they_were_begun(tmp_path, read_events):
@@ -222,19 +221,19 @@ def test_closing_twice_is_closing_once(tmp_path, event_files):
 
 
 @pytest.mark.parametrize("action", ["flush", "close"])
-def test_a_writer_that_never_logged_makes_no_file(tmp_path, action):
+def test_a_writer_that_never_logged_makes_no_file(tmp_path, workers, action):
     with Writer(tmp_path) as writer:
         assert getattr(writer, action)()
-        assert _workers() == []
+        assert workers() == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_close_ends_the_worker(tmp_path):
+def test_close_ends_the_worker(tmp_path, workers):
     writer = Writer(tmp_path)
     writer.add_scalar("loss", 1.0, 0)
-    [worker] = _workers()
-    writer.close()
-    assert not worker.is_alive()
+    assert len(workers()) == 1
+    assert writer.close()
+    assert workers() == []
 
 
 def test_an_exception_in_a_with_block_passes_and_the_rows_are_stored(tmp_path, read_scalars):
@@ -249,27 +248,28 @@ def test_an_exception_in_a_with_block_passes_and_the_rows_are_stored(tmp_path, r
 
 
 @pytest.mark.parametrize("cyclic", [False, True])
-def test_a_dropped_writer_stores_its_rows_and_ends_its_thread(tmp_path, read_scalars, cyclic):
+def test_a_dropped_writer_stores_its_rows_and_ends_its_thread(
+    tmp_path, read_scalars, workers, cyclic
+):
     writer = Writer(tmp_path)
     if cyclic:
         writer.cycle = writer
     for step in range(1000):
         writer.add_scalar("loss", 1.0, step)
-    workers = _workers()
-    assert len(workers) == 1
+    [worker] = workers()
     del writer
     gc.collect()
-    _await_end(workers)
+    worker.join(30)
+    assert not worker.is_alive()
     assert read_scalars(tmp_path) == {"": {"loss": [(step, 1.0) for step in range(1000)]}}
 
 
-def test_many_writers_created_and_dropped_leave_no_threads(tmp_path, event_files):
-    workers = []
+def test_many_writers_created_and_dropped_leave_no_threads(tmp_path, event_files, workers):
     for number in range(100):
         Writer(tmp_path).add_scalar("loss", 1.0, number)
-        workers += _workers()
-    _await_end(set(workers))
-    assert _workers() == []
+    for worker in workers():
+        worker.join(30)
+    assert workers() == []
     assert len(event_files(tmp_path)) == 100
 
 
@@ -357,7 +357,7 @@ def test_a_copy_keeps_the_settings(tmp_path, duplicate):
 
 
 def _purges(path, read_events):
-    return [e.step for e in read_events(path) if e.WhichOneof("what") == "session_log"]
+    return {e.step for e in read_events(path) if e.WhichOneof("what") == "session_log"}
 
 
 @both_ways
@@ -372,7 +372,7 @@ def test_a_copy_does_not_purge_again(tmp_path, read_scalars, read_events, event_
     twin.add_scalar("loss", 2.0, 6)
     twin.close()
     writer.close()
-    assert [_purges(path, read_events) for path in event_files(tmp_path)] == [[], [5], []]
+    assert [_purges(path, read_events) for path in event_files(tmp_path)] == [set(), {5}, set()]
     assert read_scalars(tmp_path)[""]["loss"] == [
         *((step, 0.0) for step in range(5)),
         (5, 1.0),
@@ -387,4 +387,4 @@ def test_a_writer_that_is_used_again_after_close_does_not_purge_again(
     for step in (5, 6):
         writer.add_scalar("loss", 1.0, step)
         writer.close()
-    assert [_purges(path, read_events) for path in event_files(tmp_path)] == [[5], []]
+    assert [_purges(path, read_events) for path in event_files(tmp_path)] == [{5}, set()]
