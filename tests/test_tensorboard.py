@@ -165,10 +165,11 @@ def test_every_loader_leaves_out_what_a_purge_step_supersedes(tmp_path, serve):
             for step in range(purge_step or 0, 10):
                 writer.add_scalar("x", 1.0, step, new_style=True)
                 writer.add_scalar("y", 1.0, step)
-    for module in (event_accumulator, plugin_event_accumulator):
-        run = module.EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
-        run.Reload()
-        assert [event.step for event in run.Tensors("x")] == list(range(10)), module
+    classic = event_accumulator.EventAccumulator(str(tmp_path), {"scalars": 0}).Reload()
+    assert [event.step for event in classic.Scalars("y")] == list(range(10))
+    current = plugin_event_accumulator.EventAccumulator(str(tmp_path), {"tensors": 0}).Reload()
+    for tag in ("x", "y"):
+        assert [event.step for event in current.Tensors(tag)] == list(range(10))
     data = read_by_data_server(serve(tmp_path))["."]
     assert [point.step for point in data["x"]] == list(range(10))
     assert [point.step for point in data["y"]] == list(range(10))
