@@ -1,0 +1,156 @@
+"""The documentation: its Python runs, its links lead somewhere, and the site builds.
+
+A page's Python blocks run in order, in one namespace and an empty folder. What follows
+``print(…)  # `` is what must be printed, and ``# prints: `` says so for a print elsewhere. A block
+with a title is a file: the others may import it, and one named ``test_….py`` is run by pytest.
+"""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sm_tblog.storage import base as storage
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+
+FENCE = re.compile(
+    r"(?P<mark><!-- not run: (?P<reason>.*?) -->\n+)?"
+    r"^(?P<indent> *)```python(?: title=\"(?P<title>[\w.]+)\")?\n(?P<code>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+EXPECTED = re.compile(r"(?:^ *print\(.*\)  # |^ *# prints: )(.*)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!\w+://|#)([^)#\s]+)")
+BENCHMARK = re.compile(
+    r"<!-- --8<-- \[start:benchmark\] -->\n"
+    r"<!-- benchmark:begin -->\n(.+)\n<!-- benchmark:end -->\n"
+    r"<!-- --8<-- \[end:benchmark\] -->\n",
+    re.DOTALL,
+)
+
+
+class Block(NamedTuple):
+    line: int
+    code: str
+    title: str | None
+    reason: str | None
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks_of(page):
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(text.count("\n", 0, found.start("code")), found["code"], found["title"], reason)
+        for found in FENCE.finditer(text)
+        for reason in [found["reason"]]
+    ]
+
+
+PAGES_WITH_PYTHON = [page for page in PAGES if blocks_of(page)]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=name_of)
+def test_python_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(storage, "_STORES", dict(storage._STORES))
+    namespace = {"__name__": "__main__"}
+    expected = []
+    for block in blocks_of(page):
+        if block.title is not None:
+            Path(block.title).write_text(block.code, encoding="utf-8")
+        elif block.reason is None:
+            # Empty lines before the code give a traceback the page's own line numbers.
+            code = compile("\n" * block.line + block.code, str(page), "exec")
+            exec(code, namespace)
+            expected += EXPECTED.findall(block.code)
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=name_of)
+def test_every_python_block_is_found(page):
+    text = page.read_text(encoding="utf-8")
+    assert len(blocks_of(page)) == text.count("```python")
+
+
+def test_few_blocks_are_not_run_and_each_says_why():
+    reasons = [block.reason for page in PAGES for block in blocks_of(page) if block.reason]
+    assert len(reasons) <= 3
+    assert all(len(reason) > 10 for reason in reasons)
+
+
+PAGES_WITH_TESTS = [
+    page
+    for page in PAGES_WITH_PYTHON
+    if any((block.title or "").startswith("test_") for block in blocks_of(page))
+]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_TESTS, ids=name_of)
+def test_the_tests_that_a_page_shows_pass(page, tmp_path):
+    for block in blocks_of(page):
+        if block.title is not None:
+            (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files(page):
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_decision_is_listed_and_in_the_navigation():
+    decisions = {path.name for path in (DOCS / "adr").glob("0*.md")}
+    numbers = sorted(int(name[:4]) for name in decisions)
+    assert numbers == list(range(1, len(numbers) + 1))
+    for text in (DOCS / "adr" / "index.md", ROOT / "mkdocs.yml"):
+        named = re.findall(r"\b(0\d{3}-[\w-]+\.md)", text.read_text(encoding="utf-8"))
+        assert set(named) == decisions
+
+
+def test_the_benchmark_table_is_in_the_readme_and_nowhere_else():
+    assert BENCHMARK.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    assert '--8<-- "README.md:benchmark"' in page
+    assert "benchmark:begin" not in page
+
+
+NEEDED = ("mkdocs", "material", "mkdocstrings_handlers")
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(package) for package in NEEDED),
+    reason="building the site needs mkdocs, mkdocs-material and mkdocstrings[python]",
+)
+def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = re.compile(r"<(?:script|img|iframe)[^>]* src=\"?(\w+:|//)|<link[^>]*stylesheet[^>]*//")
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not loaded.search(page.read_text(encoding="utf-8")), page
