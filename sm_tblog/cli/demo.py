@@ -1,0 +1,141 @@
+"""``sm-tblog demo``: a small real training, logged with every data type."""
+
+# No ``from __future__ import annotations``: Typer reads the annotations.
+
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from sm_tblog import MissingDependencyError, Writer
+from sm_tblog.cli import _demo_logging
+from sm_tblog.cli._demo_training import (
+    RECIPES,
+    Model,
+    SklearnModel,
+    TorchModel,
+    Training,
+    load_data,
+)
+
+__all__ = ["Backend", "run"]
+
+
+class Backend(str, Enum):
+    """Which framework trains."""
+
+    auto = "auto"
+    torch = "torch"
+    sklearn = "sklearn"
+
+
+def run(
+    logdir: Annotated[
+        str,
+        typer.Option(help="Log folder, a path or URL.", show_default="runs/demo-<date>-<time>"),
+    ] = "",
+    epochs: Annotated[int, typer.Option(min=1, help="How often a run sees every image.")] = 20,
+    backend: Annotated[
+        Backend, typer.Option(help="What trains; auto is PyTorch where it is installed.")
+    ] = Backend.auto,
+) -> None:
+    """Train three small networks to read digits, and log every data type.
+
+    Takes some seconds, and needs no server and no account.
+    """
+    logdir = logdir.rstrip("/") or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    console = Console(highlight=False)
+    with console.status("Loading the data and the framework"):
+        data = load_data()
+        models = _make_models(backend)
+    console.print(
+        f"Training {len(models)} small networks with [bold]{models[0].framework}[/]"
+        f" on {len(data.labels):,} images of digits"
+    )
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[scores]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        trainings = [
+            Training(recipe, model, data, epochs)
+            for recipe, model in zip(RECIPES, models, strict=True)
+        ]
+        writers = [_train(training, logdir, progress) for training in trainings]
+    _report(console, logdir, writers)
+
+
+def _make_models(backend: Backend) -> list[Model]:
+    if backend is not Backend.sklearn:
+        try:
+            return [TorchModel() for _ in RECIPES]
+        except MissingDependencyError:
+            if backend is Backend.torch:
+                raise
+    return [SklearnModel() for _ in RECIPES]
+
+
+def _train(training: Training, logdir: str, progress: Progress) -> Writer:
+    """Train one model to the end and return what logged it, closed."""
+    task = progress.add_task(training.recipe.name, total=training.steps, scores="")
+    with Writer(f"{logdir}/{training.recipe.name}", on_error="raise") as writer:
+        for log in _demo_logging.AT_START:
+            log(writer, training)
+        for _ in range(training.epochs):
+            for _ in training.run_epoch():
+                for log in _demo_logging.EACH_BATCH:
+                    log(writer, training)
+                progress.advance(task)
+            for log in _demo_logging.EACH_EPOCH:
+                log(writer, training)
+            loss, accuracy, _ = training.validation
+            progress.update(task, scores=f"validation loss {loss:.3f}  accuracy {accuracy:4.0%}")
+        for log in _demo_logging.AT_END:
+            log(writer, training)
+    return writer
+
+
+def _report(console: Console, logdir: str, writers: Sequence[Writer]) -> None:
+    """Say what was logged, where it is, and how to look at it."""
+    stats = [writer.stats() for writer in writers]
+    scalars = sum(each.rows_written for each in stats)
+    values = sum(each.values_written for each in stats)
+    size = f"{sum(each.bytes_stored for each in stats) / 1e6:.1f} MB"
+    console.print(
+        f"\nLogged {scalars:,} scalars and {values:,} histograms, texts and charts, {size}:"
+    )
+    # What is to be copied stays on one line, however long, and as it is.
+    console.print(f"  {logdir}", style="cyan", markup=False, soft_wrap=True)
+    tensorboard = _find_tensorboard()
+    if tensorboard is None:
+        console.print("\nLook at it with TensorBoard, which is not installed here:")
+        console.print("  pip install tensorboard", style="bold green")
+    else:
+        console.print("\nLook at it:")
+    command = [tensorboard or "tensorboard", "--logdir", logdir]
+    line = subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+    console.print(f"  {line}", style="bold green", markup=False, soft_wrap=True)
+    console.print("and open the address that it prints.")
+
+
+def _find_tensorboard() -> str | None:
+    """Return how to call TensorBoard from a shell, this environment's if it has one."""
+    on_path = shutil.which("tensorboard")
+    own = shutil.which("tensorboard", path=sysconfig.get_path("scripts"))
+    if own is None or own == on_path:
+        return on_path and "tensorboard"
+    # A shell takes a relative path for a command only if there is a folder in it.
+    below = Path.cwd() in Path(own).parents[1:]
+    return os.path.relpath(own) if below else own

@@ -1,0 +1,412 @@
+"""The command line, and the demo, whose logs TensorBoard's own code reads."""
+
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+import sm_tblog
+from sm_tblog import cli
+from sm_tblog.cli import _demo_training, demo
+
+EPOCHS = 5
+STEPS_AN_EPOCH = 1347 // 64
+
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from sm_tblog.cli import main
+main()
+"""
+
+
+def sm_tblog_command(*args, cwd, without=()):
+    """Run the command line in a process of its own, as if some packages were not installed."""
+    program = ["-c", WITHOUT.format(packages=without)] if without else ["-m", "sm_tblog"]
+    plain = {"COLUMNS": "200", "TERM": "dumb", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
+    return subprocess.run(
+        [sys.executable, *program, *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, **plain},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+class Demo(NamedTuple):
+    framework: str
+    folder: Path
+    logdir: str
+    out: str
+    runs: dict
+
+
+@pytest.fixture(scope="module", params=["torch", "sklearn"])
+def demo_run(request, tmp_path_factory):
+    """Return one finished demo of each backend, and what TensorBoard reads of its runs."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = ["--epochs", EPOCHS, "--backend", request.param]
+    if request.param == "torch":
+        pytest.importorskip("torch")
+        options += ["--logdir", "my logs/"]
+    done = sm_tblog_command("demo", *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (logdir,) = re.search(
+        r"^  (my logs|runs/demo-\d{8}-\d{6})$", done.stdout, re.MULTILINE
+    ).groups()
+    runs = {}
+    for path in sorted((folder / logdir).iterdir()):
+        runs[path.name] = EventAccumulator(
+            str(path), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0}
+        )
+        runs[path.name].Reload()
+    framework = {"torch": "PyTorch", "sklearn": "scikit-learn"}[request.param]
+    return Demo(framework, folder, logdir, done.stdout, runs)
+
+
+def values(run, tag):
+    return [event.value for event in run.Scalars(tag)]
+
+
+def text(run, tag):
+    (event,) = run.Tensors(tag)
+    shape = [dim.size for dim in event.tensor_proto.tensor_shape.dim]
+    return [cell.decode() for cell in event.tensor_proto.string_val], shape
+
+
+def test_the_demo_has_a_run_for_every_recipe(demo_run):
+    assert set(demo_run.runs) == {"healthy", "too-slow", "overfit"}
+
+
+def test_every_curve_is_complete_and_finite(demo_run):
+    steps = list(range(1, EPOCHS * STEPS_AN_EPOCH + 1))
+    ends = steps[STEPS_AN_EPOCH - 1 :: STEPS_AN_EPOCH]
+    expected = {
+        "loss/batch": steps,
+        "optimizer/learning rate": steps,
+        "optimizer/gradient norm": steps,
+        "loss/train": ends,
+        "loss/validation": ends,
+        "accuracy/train": ends,
+        "accuracy/validation": ends,
+    }
+    for run in demo_run.runs.values():
+        assert set(run.Tags()["scalars"]) == set(expected)
+        for tag, at in expected.items():
+            assert [event.step for event in run.Scalars(tag)] == at
+            assert all(map(math.isfinite, values(run, tag)))
+
+
+def test_the_healthy_run_learns(demo_run):
+    run = demo_run.runs["healthy"]
+    for tag in ("loss/train", "loss/validation"):
+        assert values(run, tag)[-1] < values(run, tag)[0] / 2
+    assert values(run, "loss/batch")[0] == pytest.approx(math.log(10), abs=0.5)
+    assert values(run, "accuracy/validation")[-1] > 0.8
+
+
+def test_the_other_runs_show_what_their_names_say(demo_run):
+    last = {
+        name: {tag: values(run, tag)[-1] for tag in ("loss/train", "loss/validation")}
+        for name, run in demo_run.runs.items()
+    }
+    assert last["too-slow"]["loss/validation"] > 2 * last["healthy"]["loss/validation"]
+    assert last["overfit"]["loss/train"] < last["healthy"]["loss/train"]
+    assert last["overfit"]["loss/validation"] > 3 * last["overfit"]["loss/train"]
+
+
+def test_the_learning_rate_rises_then_falls_to_zero(demo_run):
+    for recipe in _demo_training.RECIPES:
+        rates = values(demo_run.runs[recipe.name], "optimizer/learning rate")
+        top = int(np.argmax(rates))
+        assert rates[top] == pytest.approx(recipe.learning_rate, rel=0.01)
+        assert 0 < top < len(rates) / 10
+        assert rates[: top + 1] == sorted(rates[: top + 1])
+        assert rates[top:] == sorted(rates[top:], reverse=True)
+        assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_histograms_hold_every_weight_and_gradient_of_every_epoch(demo_run):
+    sizes = {"layer1": 64 * 64, "layer2": 64 * 32, "output": 32 * 10}
+    for run in demo_run.runs.values():
+        expected = {f"{kind}/{name}" for kind in ("weights", "weight gradients") for name in sizes}
+        assert set(run.Tags()["histograms"]) == expected | {"prediction/confidence"}
+        for tag in expected:
+            histograms = [event.histogram_value for event in run.Histograms(tag)]
+            assert len(histograms) == EPOCHS
+            for histogram in histograms:
+                assert histogram.num == sum(histogram.bucket) == sizes[tag.partition("/")[2]]
+                assert histogram.min < 0 < histogram.max
+
+
+def test_gradient_histograms_agree_with_the_gradient_norm(demo_run):
+    for run in demo_run.runs.values():
+        norms = {event.step: event.value for event in run.Scalars("optimizer/gradient norm")}
+        layers = [
+            run.Histograms(f"weight gradients/{name}") for name in ("layer1", "layer2", "output")
+        ]
+        for events in zip(*layers, strict=True):
+            squares = sum(event.histogram_value.sum_squares for event in events)
+            assert math.sqrt(squares) == pytest.approx(norms[events[0].step], rel=1e-4)
+
+
+def test_the_confidence_is_a_distribution_of_probabilities(demo_run):
+    for run in demo_run.runs.values():
+        for event in run.Histograms("prediction/confidence"):
+            histogram = event.histogram_value
+            assert histogram.num == sum(histogram.bucket) == 450
+            assert 0.1 <= histogram.min < histogram.max <= 1
+            assert histogram.bucket_limit[-1] == 1
+
+
+def test_texts_say_what_each_run_is(demo_run):
+    for recipe in _demo_training.RECIPES:
+        run = demo_run.runs[recipe.name]
+        (about,), shape = text(run, "about")
+        assert shape == []
+        assert about.startswith(f"### {recipe.name}\n")
+        assert demo_run.framework in about
+        assert recipe.lesson in about
+
+
+def test_every_tag_that_a_text_names_exists(demo_run):
+    for run in demo_run.runs.values():
+        (about,), _ = text(run, "about")
+        tags = {*run.Tags()["scalars"], *run.Tags()["histograms"]}
+        groups = {tag.partition("/")[0] for tag in tags}
+        named = set(re.findall(r"`([^`]+)`", about)) - {"sm-tblog demo"}
+        assert named
+        assert named <= tags | groups
+
+
+def test_hyperparameters_are_a_table(demo_run):
+    for recipe in _demo_training.RECIPES:
+        cells, shape = text(demo_run.runs[recipe.name], "hyperparameters")
+        table = dict(zip(cells[::2], cells[1::2], strict=True))
+        assert shape == [len(table), 2]
+        assert float(table["highest learning rate"]) == recipe.learning_rate
+        assert int(table["images to learn from"].replace(",", "")) == (recipe.images or 1347)
+
+
+def test_mistakes_are_as_many_as_the_accuracy_says_six_at_most(demo_run):
+    for run in demo_run.runs.values():
+        cells, (rows, columns) = text(run, "worst mistakes")
+        wrong = round(450 * (1 - values(run, "accuracy/validation")[-1]))
+        assert (rows, columns) == (1 + min(6, wrong), 3)
+        assert all(cells[i] != cells[i + 1] for i in range(3, len(cells), 3))
+
+
+def test_custom_scalars_draw_both_sets_in_one_chart(demo_run):
+    for run in demo_run.runs.values():
+        data = run.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+        layout = layout_pb2.Layout.FromString(data)
+        charts = {chart.title: chart for category in layout.category for chart in category.chart}
+        assert list(charts) == ["loss", "accuracy"]
+        for title, chart in charts.items():
+            drawn = {
+                tag
+                for tag in run.Tags()["scalars"]
+                if any(re.match(pattern, tag) for pattern in chart.multiline.tag)
+            }
+            assert drawn == {f"{title}/train", f"{title}/validation"}
+
+
+def test_the_demo_says_how_much_it_logged(demo_run):
+    said = re.search(
+        r"Logged ([\d,]+) scalars and ([\d,]+) .*, ([\d.]+) MB:", demo_run.out
+    ).groups()
+    scalars, others, megabytes = (float(number.replace(",", "")) for number in said)
+    read = {"scalars": 0, "histograms": 0, "tensors": 0}
+    for run in demo_run.runs.values():
+        for kind, get in (
+            ("scalars", run.Scalars),
+            ("histograms", run.Histograms),
+            ("tensors", run.Tensors),
+        ):
+            read[kind] += sum(len(get(tag)) for tag in run.Tags()[kind])
+    assert scalars == read["scalars"]
+    assert others == read["histograms"] + read["tensors"]
+    files = (demo_run.folder / demo_run.logdir).rglob("*tfevents*")
+    assert megabytes == pytest.approx(sum(file.stat().st_size for file in files) / 1e6, abs=0.06)
+
+
+def test_the_command_that_the_demo_prints_can_be_pasted(demo_run):
+    (line,) = (line for line in demo_run.out.splitlines() if "--logdir" in line)
+    program, *rest = shlex.split(line)
+    assert shutil.which(demo_run.folder / program if os.sep in program else program)
+    assert rest == ["--logdir", demo_run.logdir]
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """Return an environment's folder of programs, TensorBoard among them, that is not on PATH."""
+    scripts = tmp_path / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    program = scripts / ("tensorboard.exe" if os.name == "nt" else "tensorboard")
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(scripts))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return scripts
+
+
+def test_tensorboard_is_found_in_the_environment_below(environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(demo._find_tensorboard()) == (environment / "tensorboard").relative_to(tmp_path)
+
+
+def test_tensorboard_is_found_in_the_environment_elsewhere(environment, tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    for folder in (tmp_path / "project", environment):
+        monkeypatch.chdir(folder)
+        assert Path(demo._find_tensorboard()) == environment / "tensorboard"
+
+
+def test_tensorboard_on_the_path_is_called_by_its_name(environment, monkeypatch):
+    monkeypatch.setenv("PATH", str(environment))
+    assert demo._find_tensorboard() == "tensorboard"
+
+
+def test_the_environments_tensorboard_goes_before_another_on_the_path(environment, tmp_path):
+    other = tmp_path / "bin"
+    other.mkdir()
+    shutil.copy2(environment / "tensorboard", other)
+    assert Path(demo._find_tensorboard()) == environment / "tensorboard"
+
+
+def test_a_missing_tensorboard_is_said_with_what_to_install(environment, capsys):
+    (environment / "tensorboard").unlink()
+    demo._report(demo.Console(), "runs/x", [])
+    out = capsys.readouterr().out
+    assert "pip install tensorboard" in out
+    assert "tensorboard --logdir runs/x" in out
+
+
+@pytest.fixture(params=["TorchModel", "SklearnModel"])
+def model(request):
+    if request.param == "TorchModel":
+        pytest.importorskip("torch")
+    return getattr(_demo_training, request.param)()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    data = _demo_training.load_data()
+    return data.images[:50], data.labels[:50]
+
+
+def shared(array):
+    """Return a NumPy array that shares its memory."""
+    return array.detach().numpy() if hasattr(array, "detach") else array
+
+
+def test_a_models_gradient_is_the_slope_of_its_loss(model, batch):
+    loss = float(model.train_batch(*batch, 0.0))
+    assert loss == pytest.approx(_demo_training.score(model, *batch).loss, rel=1e-5)
+    for layer in model.layers().values():
+        weights, gradient = shared(layer.weights), shared(layer.gradients)
+        length = float(np.linalg.norm(gradient))
+        step = 0.01 * gradient / length
+        weights += step
+        above = _demo_training.score(model, *batch).loss
+        weights -= 2 * step
+        below = _demo_training.score(model, *batch).loss
+        weights += step
+        assert (above - below) / 0.02 == pytest.approx(length, rel=0.01)
+
+
+def test_a_models_step_is_its_gradient_times_the_learning_rate(model, batch):
+    model.train_batch(*batch, 0.0)
+    before = {name: shared(layer.weights).copy() for name, layer in model.layers().items()}
+    model.train_batch(*batch, 0.3)
+    for name, layer in model.layers().items():
+        expected = before[name] - 0.3 * shared(layer.gradients)
+        np.testing.assert_allclose(shared(layer.weights), expected, atol=1e-6)
+
+
+def test_validation_images_are_not_trained_on():
+    data = _demo_training.load_data()
+    assert (len(data.images), len(data.validation_images)) == (1347, 450)
+    trained = {image.tobytes() for image in data.images}
+    assert not any(image.tobytes() in trained for image in data.validation_images)
+
+
+def test_without_pytorch_scikit_learn_trains(tmp_path):
+    done = sm_tblog_command("demo", "--epochs", 1, cwd=tmp_path, without=["torch"])
+    assert done.returncode == 0, done.stderr
+    assert "with scikit-learn on 1,347 images" in done.stdout
+    assert list(tmp_path.glob("runs/demo-*/healthy/*tfevents*"))
+
+
+@pytest.mark.parametrize(
+    ("package", "options", "install"),
+    [
+        ("typer", ["demo"], "pip install 'sm-tblog[cli]'"),
+        ("rich", ["--version"], "pip install 'sm-tblog[cli]'"),
+        ("sklearn", ["demo"], "pip install 'sm-tblog[demo]'"),
+        ("torch", ["demo", "--backend", "torch"], "pip install torch"),
+    ],
+)
+def test_a_missing_package_is_said_in_one_line(package, options, install, tmp_path):
+    done = sm_tblog_command(*options, cwd=tmp_path, without=[package])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"sm-tblog: .*{re.escape(install)}.*\n", done.stderr)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_log_folder_that_cannot_be_written_is_said_without_a_traceback(tmp_path):
+    (tmp_path / "file").touch()
+    done = sm_tblog_command("demo", "--backend", "sklearn", "--logdir", "file/x", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"^sm-tblog: .*file/x/healthy", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_the_librarys(tmp_path):
+    done = sm_tblog_command("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{sm_tblog.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["demo", "--epochs", "0"], "--epochs"),
+        (["demo", "--backend", "jax"], "--backend"),
+        (["demo", "--epoch", "3"], "--epoch"),
+        (["train"], "train"),
+    ],
+)
+def test_a_bad_option_is_named(options, named, tmp_path):
+    done = sm_tblog_command(*options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_names_every_command_and_option(tmp_path):
+    out = sm_tblog_command("--help", cwd=tmp_path).stdout
+    assert "--version" in out
+    for command in cli.COMMANDS:
+        assert command in out
+    out = sm_tblog_command("demo", "--help", cwd=tmp_path).stdout
+    assert all(option in out for option in ("--logdir", "--epochs", "--backend", "runs/demo-"))
