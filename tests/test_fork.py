@@ -14,10 +14,12 @@ import select
 import signal
 import threading
 import traceback
+import types
 
 import pytest
 
 from sm_tblog import Writer
+from sm_tblog.sinks import event_file
 from sm_tblog.storage.local import LocalStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -253,17 +255,42 @@ def test_the_files_of_children_that_begin_together_do_not_collide(
     assert read_scalars(tmp_path) == {"": dict.fromkeys(tags, expected)}
 
 
-def test_a_childs_file_supersedes_nothing(tmp_path, read_scalars, read_events, event_files):
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets the time that files are named by: TensorBoard reads them in the order of their names."""
+
+    def set_to(seconds):
+        monkeypatch.setattr(event_file, "time", types.SimpleNamespace(time=lambda: seconds))
+
+    return set_to
+
+
+def test_a_childs_file_supersedes_nothing(tmp_path, clock, read_scalars, read_events, event_files):
+    clock(1e9)
     with Writer(tmp_path, purge_step=5) as writer:
         _log_and_flush(writer, "loss", range(5, 8))
+        clock(1e9 + 1)
         Child(lambda: _log_and_flush(writer, "loss", range(8, 10))).join()
     marks = [
         {e.step for e in read_events(path) if e.WhichOneof("what") == "session_log"}
         for path in event_files(tmp_path)
     ]
-    assert sorted(marks, key=len) == [set(), {5}]
-    steps = [step for step, _ in read_scalars(tmp_path)[""]["loss"]]
-    assert sorted(steps) == list(range(5, 10))
+    assert marks == [{5}, set()]
+    assert [step for step, _ in read_scalars(tmp_path)[""]["loss"]] == list(range(5, 10))
+
+
+def test_what_a_child_logs_before_its_parent_is_not_superseded(tmp_path, clock, read_scalars):
+    clock(1e9)
+    with Writer(tmp_path) as earlier:
+        _log_and_flush(earlier, "loss", range(10))
+    clock(1e9 + 1)
+    with Writer(tmp_path, purge_step=5) as writer:
+        clock(1e9 + 2)
+        Child(lambda: _log_and_flush(writer, "child", range(5, 7))).join()
+        clock(1e9 + 3)
+        _log_and_flush(writer, "parent", range(5, 7))
+    steps = {tag: [s for s, _ in points] for tag, points in read_scalars(tmp_path)[""].items()}
+    assert steps == {"loss": [0, 1, 2, 3, 4], "child": [5, 6], "parent": [5, 6]}
 
 
 def test_a_child_that_never_logged_dies_of_sigterm_as_ever(writer):
