@@ -1,0 +1,61 @@
+"""The benchmarks by name, with smaller sizes for a quick look and for the tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.histograms import histogram_time
+from benchmarks.memory import memory_growth
+from benchmarks.scalars import caller_time, processor_time, sustained_rate
+from benchmarks.startup import import_time
+from benchmarks.training import training_overhead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from benchmarks._measure import Figure
+
+__all__ = ["BENCHMARKS", "Benchmark"]
+
+
+class Benchmark(NamedTuple):
+    """A benchmark and its sizes.
+
+    Attributes:
+        run: returns the figures; its defaults are the sizes that claims are made from.
+        quick: arguments for a first look.
+        tiny: arguments that are enough to see that it works.
+    """
+
+    run: Callable[..., list[Figure]]
+    quick: Mapping[str, Any]
+    tiny: Mapping[str, Any]
+
+
+BENCHMARKS = {
+    "caller": Benchmark(
+        caller_time,
+        {"bursts": 11, "calls": 2_000, "tight_rounds": 3, "tight_calls": 100_000},
+        {"bursts": 1, "calls": 100, "tight_rounds": 1, "tight_calls": 100},
+    ),
+    "processor": Benchmark(
+        processor_time,
+        {"rounds": 3, "calls": 20_000, "bursts": 5},
+        {"rounds": 1, "calls": 100, "bursts": 2, "burst_calls": 50},
+    ),
+    "rate": Benchmark(
+        sustained_rate,
+        {"rounds": 3, "calls": 1_000_000, "peer_calls": 5_000},
+        {"rounds": 1, "calls": 1_000, "peer_calls": 100},
+    ),
+    "histogram": Benchmark(
+        histogram_time,
+        {"caller_rounds": 11, "rounds": 3, "calls": 2},
+        {"size": 1_000, "caller_rounds": 1, "rounds": 1, "calls": 1},
+    ),
+    "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
+    "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),
+    "training": Benchmark(
+        training_overhead, {"rounds": 8}, {"rounds": 1, "pairs": 1, "block_seconds": 0.05}
+    ),
+}

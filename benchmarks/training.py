@@ -1,0 +1,208 @@
+"""A PyTorch training loop that logs 20 scalars a step: how much slower it is."""
+
+from __future__ import annotations
+
+import itertools
+from statistics import median
+from time import perf_counter, process_time, thread_time
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from benchmarks._measure import Target, figure
+from benchmarks._writers import OURS, PEERS, check_records, open_writer, temporary_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks._measure import Figure
+
+    Step: TypeAlias = Callable[[], float]
+    Log: TypeAlias = Callable[[dict[str, float], int], object]
+
+__all__ = ["training_overhead"]
+
+_TARGET = Target(0.5, at_least=False)
+_STEP_SECONDS = 0.007
+"""What a step is made to take, by the size of its batch."""
+
+_METRICS = (
+    *("loss", "accuracy", "top5_accuracy", "perplexity", "learning_rate", "gradient_norm"),
+    *("weight_norm", "samples_per_second", "step_time", "memory"),
+)
+_TAGS = tuple(f"{phase}/{metric}" for phase in ("train", "validation") for metric in _METRICS)
+
+
+class _Block(NamedTuple):
+    """Some steps.
+
+    Attributes:
+        step: seconds of a step, logging included.
+        caller: seconds of a step that the caller spent in the writer.
+        others: seconds of processor time of a step in threads other than the caller's.
+    """
+
+    step: float
+    caller: float
+    others: float
+
+
+class _Pair(NamedTuple):
+    """Two neighbouring blocks."""
+
+    silent: _Block
+    logged: _Block
+
+
+def training_overhead(
+    rounds: int = 40, pairs: int = 3, block_seconds: float = 1.05
+) -> list[Figure]:
+    """Return by how many percent logging slows a loop of 5 to 10 ms a step.
+
+    The loop trains a small convolutional network, on one thread, as the Python side of a loop on
+    an accelerator does, and makes a ``float`` of its loss at every step. Blocks of steps with and
+    without logging alternate; each is compared with its neighbour. A block is so long that our
+    worker, which takes up what waits twice a second, does so twice in it. Each round has ``pairs``
+    pairs of blocks for our writer and one for each peer.
+
+    The second figure of a writer has less noise: the caller's time in the writer, and what all
+    other threads use of the processor. It is what logging costs where no core is free.
+    """
+    step = _training_step(_STEP_SECONDS)
+    numbers = itertools.count()
+    compared: dict[str, list[_Pair]] = {name: [] for name in (OURS, *PEERS)}
+    logged = dict.fromkeys(compared, 0)
+    with temporary_folder() as folder:
+        writers = {name: open_writer(name, f"{folder}/{name}") for name in compared}
+
+        def with_(name: str) -> _Block:
+            block, steps = _run_block(step, _logger(name, writers[name]), numbers, block_seconds)
+            writers[name].flush()
+            logged[name] += steps * len(_TAGS)
+            return block
+
+        def without() -> _Block:
+            return _run_block(step, lambda _values, _number: None, numbers, block_seconds)[0]
+
+        for turn in range(rounds):
+            for name in [OURS] * pairs + list(PEERS):
+                if turn % 2:
+                    pair = _Pair(silent=without(), logged=with_(name))
+                else:
+                    pair = _Pair(logged=with_(name), silent=without())
+                compared[name].append(pair)
+        for name, writer in writers.items():
+            writer.close()
+            check_records(f"{folder}/{name}", logged[name])
+    return [made for name, found in compared.items() for made in _figures(name, found)]
+
+
+def _figures(name: str, pairs: list[_Pair]) -> list[Figure]:
+    what = f"training loop, {len(_TAGS)} scalars a step, {name}"
+    target = _TARGET if name == OURS else None
+    slower = figure(
+        f"{what}: slower by",
+        {
+            "without": [pair.silent.step * 1e3 for pair in pairs],
+            "with": [pair.logged.step * 1e3 for pair in pairs],
+        },
+        "ms a step",
+        [(pair.logged.step / pair.silent.step - 1) * 100 for pair in pairs],
+        "%",
+        target,
+    )
+    idle = median(pair.silent.others for pair in pairs)
+    used = figure(
+        f"{what}: caller's time and all other threads'",
+        {
+            "caller": [pair.logged.caller * 1e6 for pair in pairs],
+            "others": [(pair.logged.others - idle) * 1e6 for pair in pairs],
+        },
+        "µs a step",
+        [
+            (pair.logged.caller + pair.logged.others - idle) / pair.silent.step * 100
+            for pair in pairs
+        ],
+        "%",
+        target,
+    )
+    return [slower, used]
+
+
+def _logger(name: str, writer: Any) -> Log:
+    if name == OURS:
+        log: Log = writer.log
+        return log
+
+    def log_each(values: dict[str, float], number: int) -> None:
+        for tag, value in values.items():
+            writer.add_scalar(tag, value, number)
+
+    return log_each
+
+
+def _run_block(
+    step: Step, log: Log, numbers: itertools.count[int], seconds: float
+) -> tuple[_Block, int]:
+    """Train for so many seconds; return the block and the number of its steps."""
+    steps = 0
+    caller = 0.0
+    others = process_time() - thread_time()
+    begun = now = perf_counter()
+    while now < begun + seconds:
+        loss = step()
+        values = {tag: loss * i for i, tag in enumerate(_TAGS)}
+        number = next(numbers)
+        before = perf_counter()
+        log(values, number)
+        now = perf_counter()
+        caller += now - before
+        steps += 1
+    others = process_time() - thread_time() - others
+    return _Block((now - begun) / steps, caller / steps, others / steps), steps
+
+
+def _training_step(seconds: float) -> Step:
+    """Return a training step of about so many seconds, which returns its loss."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    loss_of = nn.CrossEntropyLoss()
+
+    def step_with(batch: int) -> Step:
+        images = torch.randn(batch, 3, 32, 32)
+        labels = torch.randint(0, 10, (batch,))
+
+        def step() -> float:
+            optimizer.zero_grad()
+            loss = loss_of(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            return float(loss.item())
+
+        return step
+
+    batch = 1
+    while True:
+        step = step_with(batch)
+        fastest = min(_seconds(step) for _ in range(12))  # noise only makes a step longer
+        if fastest >= seconds * 0.9 or batch >= 256:
+            return step
+        batch = max(batch + 1, min(2 * batch, int(batch * seconds / fastest)))
+
+
+def _seconds(step: Step) -> float:
+    begun = perf_counter()
+    step()
+    return perf_counter() - begun
