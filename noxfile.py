@@ -34,7 +34,6 @@ def minimums(session: nox.Session) -> None:
         *group("test"),
         "numpy==1.22.4",
         "protobuf==3.20.3",
-        "click==8.1.7",
         "crc32c==2.3",
         "fsspec==2023.1.0",
         "pandas==1.5.3",
@@ -42,7 +41,7 @@ def minimums(session: nox.Session) -> None:
         "scikit-learn==1.1.3",
         "scipy==1.8.1",
         "tensorboard==2.16.2",
-        "typer==0.9.4",
+        "typer==0.15.4",
     )
     session.run("pytest", *session.posargs)
 

@@ -55,7 +55,7 @@ def make_batch(rows: list[Any], items: Sequence[Item], faults: Faults) -> tuple[
     given = len(rows) // ENTRIES
     try:
         columns = _columns(rows)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except Exception:  # noqa: BLE001 - any array library's
         rows = _readable(rows, faults)
         columns = _columns(rows)
     series, codes = _codes(rows[0::ENTRIES])
@@ -119,7 +119,7 @@ def _build(items: Sequence[Item], faults: Faults) -> tuple[list[Value], list[Eve
         if isinstance(built, tuple):
             built, remark = built
             if remark:
-                faults.began(f"remark {item.tag}", InvalidValueError(f"{item.tag!r}: {remark}"))
+                faults.remark(f"remark {item.tag}", f"{item.tag!r}: {remark}")
         plugin = built.metadata.plugin_data.plugin_name
         data = built.SerializeToString()
         values.append(Value(item.run, item.step, item.wall_time, data, built.tag, plugin))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import InvalidTypeError
@@ -35,6 +36,7 @@ class Faults:
             message = f"on_error is 'warn', 'raise' or a function of an exception, not {on_error!r}"
             raise InvalidTypeError(message)
         self._on_error = on_error
+        self._lock = threading.RLock()  # a signal's handler may come back here
         self._current: set[str] = set()
         self._first: Exception | None = None
         self.count = 0
@@ -42,30 +44,41 @@ class Faults:
 
     def began(self, key: str, error: Exception) -> None:
         """Take note of a failure, and say it if it is new."""
-        self.count += 1
-        self.last = str(error)
-        if self._on_error == "raise" and self._first is None:
-            self._first = error
-        if key in self._current:
-            return
-        self._current.add(key)
-        if callable(self._on_error):
+        with self._lock:
+            self.count += 1
+            self.last = str(error)
+            if self._on_error == "raise" and self._first is None:
+                self._first = error
+            is_new = self._add(key)
+        if is_new and callable(self._on_error):
             try:
                 self._on_error(error)
             except Exception:
                 logger.exception("on_error itself failed, given: %s", error)
-        else:
+        elif is_new:
             logger.warning("%s", error)
+
+    def remark(self, key: str, message: str) -> None:
+        """Say, once, what is worth knowing and no failure."""
+        if self._add(key):
+            logger.warning("%s", message)
 
     def ended(self, key: str, message: str = "") -> None:
         """Take note that what failed works again."""
-        if key in self._current:
+        with self._lock:
+            was_current = key in self._current
             self._current.discard(key)
-            if message:
-                logger.info("%s", message)
+        if was_current and message:
+            logger.info("%s", message)
 
     def raise_first(self) -> None:
         """Raise the first failure since the last call, if ``on_error`` is ``"raise"``."""
         error, self._first = self._first, None
         if error is not None:
             raise error
+
+    def _add(self, key: str) -> bool:
+        with self._lock:
+            is_new = key not in self._current
+            self._current.add(key)
+        return is_new

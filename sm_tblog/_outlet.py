@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import SinkError, TBLogError
+from sm_tblog.storage.base import StoreLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +33,6 @@ class Outlet:
     Attributes:
         rows: scalars given to the sinks.
         values: values and events given to the sinks.
-        dropped: rows and values that a sink was not given or has lost.
         last_flush: when every sink had stored everything, in seconds since the epoch.
     """
 
@@ -44,102 +44,143 @@ class Outlet:
         faults: Faults,
         moved: Callable[[], None],
     ) -> None:
-        self._sinks = sinks
-        self._flush_secs = flush_secs
-        self._max_bytes = max_bytes
-        self._faults = faults
-        self._moved = moved
+        self._guards = [_Guard(sink, max_bytes, faults, moved) for sink in sinks]
+        if flush_secs is None:
+            flush_secs = min((getattr(sink, "flush_secs", 1.0) for sink in sinks), default=1.0)
+        self._flush_secs: float = flush_secs
         self._next_flush = float("inf")
-        self._failing: dict[int, str] = {}
-        self.rows = self.values = self.dropped = 0
+        self.rows = self.values = 0
         self.last_flush: float | None = None
 
     @property
     def stored(self) -> int:
         """Bytes that stores have taken."""
-        return self._total("stored")
+        return sum(guard.bytes("stored") for guard in self._guards)
 
     @property
     def pending(self) -> int:
         """Bytes that the sinks keep for a store that refused them."""
-        return self._total("pending")
+        return sum(guard.bytes("pending") for guard in self._guards)
+
+    @property
+    def dropped(self) -> int:
+        """Rows and values that a sink was not given or has lost, summed over the sinks."""
+        return sum(guard.dropped for guard in self._guards)
 
     @property
     def is_due(self) -> bool:
         """Whether it is time for ``flush``."""
         return time.monotonic() >= self._next_flush
 
-    def write(self, batch: Batch) -> bool:
-        """Give every sink a batch; return whether all took it."""
+    def write(self, batch: Batch) -> None:
+        """Give every sink a batch."""
         if self._next_flush == float("inf"):
-            self._schedule()
+            self._next_flush = time.monotonic() + self._flush_secs
         count = len(batch.codes) + len(batch.values) + len(batch.events)
-        all_took = True
-        for sink in self._sinks:
-            backlog = f"backlog of {sink}"
-            if getattr(sink, "pending", 0) > self._max_bytes:
-                message = f"{sink}: {self._max_bytes} bytes wait to be stored; new rows are dropped"
-                self._faults.began(backlog, SinkError(message))
-                took = False
-            else:
-                self._faults.ended(backlog)
-                took = self._guarded(sink, "write", batch)
-            if not took and not getattr(sink, "pending", 0):
-                self.dropped += count
-            all_took &= took
+        for guard in self._guards:
+            guard.write(batch, count)
         self.rows += len(batch.codes)
         self.values += count - len(batch.codes)
-        return all_took
 
     def flush(self) -> bool:
-        """Flush every sink; return whether all have stored everything."""
-        self._schedule()
-        return self._done([self._guarded(sink, "flush") for sink in self._sinks])
+        """Flush every sink; return whether all have stored what they have."""
+        self._next_flush = time.monotonic() + self._flush_secs
+        return self._stored([guard.flush() for guard in self._guards])
 
     def close(self) -> bool:
-        """Close every sink; return whether all have stored everything."""
+        """Close every sink; return whether all have stored what they had."""
         self._next_flush = float("inf")
-        return self._done([self._guarded(sink, "close") for sink in self._sinks])
+        return self._stored([guard.close() for guard in self._guards])
 
-    def _done(self, results: list[bool]) -> bool:
+    def _stored(self, results: list[bool]) -> bool:
         if all(results):
             self.last_flush = time.time()
         return all(results)
 
-    def _schedule(self) -> None:
-        interval = self._flush_secs
-        if interval is None:
-            interval = min((getattr(s, "flush_secs", 1.0) for s in self._sinks), default=1.0)
-        self._next_flush = time.monotonic() + interval
 
-    def _guarded(self, sink: Sink, action: str, *args: object) -> bool:
-        """Have a sink do something; return whether it succeeded."""
+class _Guard:
+    """One sink, and what became of what it was given.
+
+    Attributes:
+        dropped: rows and values that it was not given or has lost.
+    """
+
+    def __init__(
+        self, sink: Sink, max_bytes: int, faults: Faults, moved: Callable[[], None]
+    ) -> None:
+        self._sink = sink
+        self._max_bytes = max_bytes
+        self._faults = faults
+        self._moved = moved
+        self._key = f"sink {id(sink)}"
+        self._failing = ""  # the action that has failed and not succeeded since
+        self._was_lost = False  # what the store had taken is gone, since the last flush
+        self._kept = 0  # rows and values that are not all stored yet
+        self.dropped = 0
+
+    def bytes(self, attribute: str) -> int:
+        """Return how many bytes are ``"stored"`` or ``"pending"``; 0 if the sink does not say."""
+        return int(getattr(self._sink, attribute, 0))
+
+    def write(self, batch: Batch, count: int) -> None:
+        """Give the sink a batch of so many rows and values."""
+        backlog = f"backlog of {self._key}"
+        if self.bytes("pending") > self._max_bytes:
+            message = f"{self._sink}: {self._max_bytes} bytes wait to be stored; rows are dropped"
+            self._faults.began(backlog, SinkError(message))
+            self.dropped += count
+            return
+        self._faults.ended(backlog)
+        took = self._do("write", batch)
+        if self.bytes("pending"):
+            self._kept += count
+        elif not took:
+            self.dropped += count
+
+    def flush(self) -> bool:
+        """Flush the sink; return whether it has stored what it has."""
+        stored = self._do("flush")
+        was_lost, self._was_lost = self._was_lost, False
+        return stored and not was_lost
+
+    def close(self) -> bool:
+        """Close the sink; return whether it has stored what it had."""
+        kept = self._kept
+        stored = self._do("close")
+        if kept and not stored:
+            self.dropped += kept
+            message = f"{self._sink}: {kept} rows and values could not be stored and are lost"
+            self._faults.began(f"loss of {self._key}", SinkError(message))
+        return stored
+
+    def _do(self, action: str, *args: object) -> bool:
+        """Have the sink do something; return whether it succeeded."""
         begun = time.monotonic()
         try:
-            getattr(sink, action)(*args)
+            getattr(self._sink, action)(*args)
         except Exception as error:  # noqa: BLE001 - a sink may be anyone's
-            self._faults.began(str(sink), _as_ours(error, sink))
-            self._failing.setdefault(id(sink), action)
+            self._failing = self._failing or action
+            self._was_lost |= isinstance(error, StoreLostError)
+            self._faults.began(self._key, self._as_ours(error))
             return False
         finally:
             self._moved()
+            if not self.bytes("pending"):
+                self._kept = 0
         took = time.monotonic() - begun
         if took > SLOW:
-            self._faults.began(f"slow {sink}", SinkError(f"{sink}: {action} took {took:.0f} s"))
+            message = f"{self._sink}: {action} took {took:.0f} s"
+            self._faults.began(f"slow {self._key}", SinkError(message))
         # A sink that keeps what it could not store has recovered when anything succeeds; any
-        # other one when the action succeeds that had failed.
-        if self._failing.get(id(sink)) == action or hasattr(sink, "pending"):
-            self._failing.pop(id(sink), None)
-            self._faults.ended(str(sink), f"{sink} works again")
+        # other one when that succeeds which had failed.
+        if self._failing == action or hasattr(self._sink, "pending"):
+            self._failing = ""
+            self._faults.ended(self._key, f"{self._sink} works again")
         return True
 
-    def _total(self, attribute: str) -> int:
-        return sum(getattr(sink, attribute, 0) for sink in self._sinks)
-
-
-def _as_ours(error: Exception, sink: Sink) -> TBLogError:
-    if isinstance(error, TBLogError):
-        return error
-    ours = SinkError(f"{sink} failed: {type(error).__name__}: {error}")
-    ours.__cause__ = error
-    return ours
+    def _as_ours(self, error: Exception) -> TBLogError:
+        if isinstance(error, TBLogError):
+            return error
+        ours = SinkError(f"{self._sink} failed: {type(error).__name__}: {error}")
+        ours.__cause__ = error
+        return ours

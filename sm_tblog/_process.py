@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["arm", "disarm", "rank", "watch"]
+__all__ = ["arm", "disarm", "is_exiting", "rank", "watch"]
 
 EXIT_TIMEOUT = 30.0
 """Seconds that the end of the process waits for all pipelines together."""
@@ -37,19 +37,22 @@ TERM_TIMEOUT = 15.0
 
 
 class _Pipeline(Protocol):
-    def reset(self) -> None: ...
+    def begin_in_child(self) -> None: ...
     def flush(self, timeout: float | None = None) -> bool: ...
     def close(self, timeout: float | None = None) -> bool: ...
 
 
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
 _running: set[Any] = set()
+_exiting = False
+_installed = False
 _previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
 
 
 def watch(pipeline: _Pipeline) -> None:
     """Have a forked child begin anew with this pipeline."""
     _all.add(pipeline)
+    _install_handler()  # its worker may begin in another thread, where that is not possible
 
 
 def arm(pipeline: _Pipeline) -> None:
@@ -91,7 +94,14 @@ def _close(reference: weakref.ref[Any]) -> None:
         _for_all([pipeline], "close", EXIT_TIMEOUT)
 
 
+def is_exiting() -> bool:
+    """Return whether the pipelines have been closed because the interpreter ends."""
+    return _exiting
+
+
 def _close_all() -> None:
+    global _exiting  # noqa: PLW0603 - there is one interpreter
+    _exiting = True
     _for_all(list(_running), "close", EXIT_TIMEOUT)
 
 
@@ -107,17 +117,19 @@ def _for_all(pipelines: list[Any], action: str, timeout: float) -> None:
 def _begin_in_child() -> None:
     _running.clear()
     for pipeline in list(_all):
-        pipeline.reset()
+        pipeline.begin_in_child()
 
 
 def _install_handler() -> None:
-    global _previous_handler  # noqa: PLW0603 - the signal's handler is global too
-    if threading.current_thread() is not threading.main_thread():
+    """Install the handler, once: one installed later may call it, and must not be called by it."""
+    global _previous_handler, _installed  # noqa: PLW0603 - the signal's handler is global too
+    if _installed or threading.current_thread() is not threading.main_thread():
         return
     current = signal.getsignal(signal.SIGTERM)
     # None: not a Python handler, which could not be put back. SIG_IGN: nothing ends the process.
-    if current is _on_sigterm or current is None or current == signal.SIG_IGN:
+    if current is None or current == signal.SIG_IGN:
         return
+    _installed = True
     _previous_handler = current
     signal.signal(signal.SIGTERM, _on_sigterm)
 

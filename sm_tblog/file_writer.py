@@ -16,7 +16,8 @@ from sm_tblog.sinks.base import Event
 from sm_tblog.summary.convert import as_number, as_step
 
 if TYPE_CHECKING:
-    from sm_tblog.pipeline import DisabledPipeline, Pipeline
+    from sm_tblog._disabled import DisabledPipeline
+    from sm_tblog.pipeline import Pipeline
 
 __all__ = ["FileWriter"]
 

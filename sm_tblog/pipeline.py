@@ -16,6 +16,7 @@ raised by ``flush`` and ``close`` if the user asked for that.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sm_tblog._types import OnError, Overflow
     from sm_tblog.sinks.base import Sink
 
-__all__ = ["DisabledPipeline", "Pipeline"]
+__all__ = ["Pipeline"]
 
 TICK = 0.5
 """Seconds between two looks of the worker at the list: what a sudden death of the process costs."""
@@ -107,15 +108,19 @@ class Pipeline:
         self._wake_at = min((max_queue or WAKE_ROWS) * ENTRIES, self._full // 2)
         self._overflow = overflow
         self._on_error = on_error
-        self.reset()
+        self._begin()
         _process.watch(self)
 
-    def reset(self) -> None:
-        """Begin with nothing waiting and no worker.
-
-        At first, and in a forked child, where what there is belongs to the parent.
-        """
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked child, where what there is belongs to the parent."""
         self.rows.clear()
+        self._begin()
+        for sink in self._sinks:
+            if hasattr(sink, "begin_in_child"):
+                sink.begin_in_child()
+
+    def _begin(self) -> None:
+        """Begin with nothing waiting and no worker."""
         self.extend: Callable[[Iterable[Any]], None] = self.rows.extend
         self.limit = -1  # the first row starts the worker
         self._items: list[Item] = []
@@ -126,6 +131,7 @@ class Pipeline:
         self._woken = self._closing = self._threadless = False
         self._asked = self._done = 0  # the tickets of barriers
         self._all_stored = True
+        self._dropped_before = 0  # the last barrier
         self._progress = time.monotonic()
         self._stalled = False
         self._faults = Faults(self._on_error)
@@ -156,6 +162,9 @@ class Pipeline:
 
     def put(self, item: Item) -> None:
         """Take an item; wait, or drop it, if memory is used up."""
+        if sys.is_finalizing():
+            self._come_too_late(1)
+            return
         with self._condition:
             if not self._has_room_for(item):
                 self._wake()
@@ -174,6 +183,9 @@ class Pipeline:
 
     def relieve(self) -> None:
         """Do what a list longer than ``limit`` asks for. Called after the row was added."""
+        if sys.is_finalizing():
+            self._come_too_late(len(self.rows) // ENTRIES)
+            return
         with self._condition:
             if self._worker is None:
                 self._start()
@@ -191,7 +203,6 @@ class Pipeline:
         if len(self.rows) < self._full:
             self.extend = self.rows.extend
             self.limit = self._wake_at
-            self._faults.ended("overflow")
             self.rows.extend(rows)
         else:
             self._drop(len(tuple(rows)) // ENTRIES)
@@ -212,12 +223,24 @@ class Pipeline:
             self._condition.wait(patience)
         return True
 
+    def _come_too_late(self, count: int) -> None:
+        """Drop rows at the interpreter's teardown.
+
+        The worker and whoever holds the lock have been stopped for ever, where they stood.
+        """
+        self.rows.clear()
+        self._dropped += count
+        self._all_stored = False
+        with contextlib.suppress(Exception):
+            message = f"{self}: logged at the interpreter's teardown; rows are dropped"
+            self._faults.began("teardown", SinkError(message))
+
     def _drop(self, count: int) -> None:
         with self._condition:
             self._dropped += count
         why = "nothing has been stored for a while" if self._stalled else "rows come too fast"
         message = f"{self}: {why} and the memory for waiting rows is used up; rows are dropped"
-        self._faults.began("overflow", SinkError(message))
+        self._faults.began(f"overflow: {why}", SinkError(message))
 
     def _wake(self) -> None:
         if not self._woken:
@@ -235,6 +258,9 @@ class Pipeline:
         self._worker = _Worker(self)
         _process.arm(self)
         try:
+            if _process.is_exiting():
+                message = "a thread's rows might not be waited for"
+                raise RuntimeError(message)  # noqa: TRY301 - as where no thread can be started
             self._worker.start()
         except BaseException as error:
             if not self._worker.is_alive():
@@ -255,62 +281,68 @@ class Pipeline:
             timeout: seconds. By default as long as the worker gets something done.
 
         Returns:
-            Whether it is stored.
+            Whether all that was logged since the last barrier is stored.
 
         Raises:
             TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
         """
-        with self._condition:
-            if self._worker is None and (self.rows or self._items):
-                self._start()
-            if self._worker is None and self._threadless:
-                self._asked += 1
-                self.drain_once()
-            elif self._worker not in (None, threading.current_thread()):
-                self._asked += 1
-                if not self._done_in_time(self._asked, timeout):
-                    self._all_stored = False
-                    message = f"{self}: not everything could be stored in time; what waits is kept"
-                    self._faults.began("barrier", FlushTimeoutError(message))
-            stored = self._all_stored
+        self._barrier(timeout, closing=False)
         self._faults.raise_first()
-        return stored
-
-    def _done_in_time(self, ticket: int, timeout: float | None) -> bool:
-        begun = time.monotonic()
-        while self._done < ticket and self._worker is not None:
-            self._wake()
-            now = time.monotonic()
-            patience = max(self._progress, begun) + PATIENCE - now
-            if self._stalled or patience <= 0:
-                self._stalled = True
-                return False
-            if timeout is not None:
-                patience = min(patience, begun + timeout - now)
-                if patience <= 0:
-                    return False
-            self._condition.wait(patience)
-        return True
+        return self._all_stored
 
     def close(self, timeout: float | None = None) -> bool:
         """Store everything, close the sinks and end the worker. A later row begins anew.
 
         Takes, returns and raises what ``flush`` does.
         """
+        worker = self._barrier(timeout, closing=True)
+        if worker is not None:
+            with self._condition:
+                self._condition.wait_for(lambda: not self._closing, PATIENCE)
+                ended = self._worker is not worker
+            if ended:  # else rows came in the meantime, and it goes on with them
+                worker.join()
+        self._faults.raise_first()
+        return self._all_stored
+
+    def _barrier(self, timeout: float | None, *, closing: bool) -> _Worker | None:
+        """Have everything stored; return the worker that has done it, if there was one."""
+        if sys.is_finalizing():
+            return None
         with self._condition:
             if self._worker is None and (self.rows or self._items):
                 self._start()
+            if threading.current_thread() is self._worker:
+                return None
+            if self._worker is not None or self._threadless:
+                self._closing |= closing
+                self._asked += 1
             worker = self._worker
-            self._closing = worker is not None or self._threadless
-        try:
-            return self.flush(timeout)
-        finally:
-            if worker is not None and worker is not threading.current_thread():
-                with self._condition:
-                    self._condition.wait_for(lambda: not self._closing or self._stalled, PATIENCE)
-                    ended = self._worker is not worker
-                if ended:
-                    worker.join()
+            if worker is None and self._threadless:
+                self.drain_once()
+            elif worker is not None and not self._done_in_time(self._asked, timeout):
+                self._all_stored = False
+                message = f"{self}: not everything could be stored in time; what waits is kept"
+                self._faults.began("barrier", FlushTimeoutError(message))
+                return None
+            return worker
+
+    def _done_in_time(self, ticket: int, timeout: float | None) -> bool:
+        begun = time.monotonic()
+        while self._done < ticket and self._worker is not None:
+            self._wake()
+            now = time.monotonic()
+            if timeout is not None:
+                patience = begun + timeout - now
+            elif self._stalled:
+                patience = 0.0
+            else:
+                patience = max(self._progress, begun) + PATIENCE - now
+                self._stalled = patience <= 0
+            if patience <= 0:
+                return False
+            self._condition.wait(patience)
+        return True
 
     def close_without_waiting(self) -> None:
         """Have the worker store everything, close the sinks and end."""
@@ -344,27 +376,30 @@ class Pipeline:
         with self._condition:
             ticket, closing = self._asked, self._closing
             items, self._items, self._item_bytes = self._items, [], 0
+        flushed = False
         try:
-            all_stored = self._feed(items)
+            self._feed(items)
             if ticket > self._done or self._outlet.is_due:
-                all_stored &= self._outlet.flush()
+                flushed = self._outlet.flush()
             if closing:
-                all_stored &= self._outlet.close()
+                flushed &= self._outlet.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
-            all_stored = False
+            self._dropped += 1
             fault = SinkError(f"{self}: rows are lost: {type(error).__name__}: {error}")
             fault.__cause__ = error
             self._faults.began("worker", fault)
         with self._condition:
-            self._done = ticket
-            self._all_stored = all_stored
-            if all_stored:
-                self._faults.ended("barrier")
+            if ticket > self._done:
+                self._done = ticket
+                dropped = self._dropped + self._outlet.dropped
+                self._all_stored = flushed and dropped == self._dropped_before
+                self._dropped_before = dropped
+                if flushed:
+                    self._faults.ended("barrier")
             self._moved()
 
-    def _feed(self, items: Sequence[Item]) -> bool:
-        """Give the sinks the rows that wait now, and these items; return whether all took all."""
-        all_took = True
+    def _feed(self, items: Sequence[Item]) -> None:
+        """Give the sinks the rows that wait now, and these items."""
         waiting = len(self.rows)
         while waiting or items:
             count = min(waiting, CHUNK_ROWS * ENTRIES)
@@ -375,11 +410,10 @@ class Pipeline:
             batch, lost = make_batch(rows, items, self._faults)
             self._dropped += lost
             self._moved()
-            all_took &= self._outlet.write(batch) and not lost
+            self._outlet.write(batch)
             items = []
         if self.limit == self._full:
             self.limit = self._wake_at
-        return all_took
 
     def _moved(self) -> None:
         """Let those who wait see that the worker gets something done."""
@@ -387,31 +421,3 @@ class Pipeline:
             self._progress = time.monotonic()
             self._stalled = False
             self._condition.notify_all()
-
-
-class DisabledPipeline:
-    """Stands in for a pipeline and does nothing."""
-
-    rows = ()
-    limit = sys.maxsize
-
-    def extend(self, rows: Iterable[Any]) -> None:
-        """Do nothing."""
-
-    def put(self, item: Item) -> None:
-        """Do nothing."""
-
-    def relieve(self) -> None:
-        """Do nothing."""
-
-    def flush(self, timeout: float | None = None) -> bool:  # noqa: ARG002
-        """Say that everything is stored."""
-        return True
-
-    def close(self, timeout: float | None = None) -> bool:  # noqa: ARG002
-        """Say that everything is stored."""
-        return True
-
-    def stats(self) -> Stats:
-        """Return counters that are all zero."""
-        return Stats(0, 0, 0, 0, 0, 0, 0, None, "")

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog import _process
 from sm_tblog._batching import Item
+from sm_tblog._disabled import DisabledPipeline
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog._types import Series
 from sm_tblog.file_writer import FileWriter
-from sm_tblog.pipeline import DisabledPipeline, Pipeline
+from sm_tblog.pipeline import Pipeline
 from sm_tblog.sinks.base import as_sink, open_sink
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
@@ -131,14 +132,9 @@ class Writer:
         if sinks is not None and (isinstance(sinks, str) or not hasattr(sinks, "__iter__")):
             message = f"sinks is a sequence of names, objects and functions, got {sinks!r}"
             raise InvalidTypeError(message)
-        for name, value, least in (
-            ("max_queue", max_queue, 0),
-            ("flush_secs", flush_secs, 0),
-            ("max_bytes", max_bytes, 1),
-        ):
-            if value is not None and float(as_number(value, name)) < least:
-                message = f"{name} is {least} or more, not {value!r}"
-                raise InvalidValueError(message)
+        _check_at_least("max_queue", max_queue, 0)
+        _check_at_least("flush_secs", flush_secs, 0)
+        _check_at_least("max_bytes", max_bytes, 1)
         self._log_dir = _as_url(logdir or log_dir) or _default_logdir(comment)
         self._purge_step = None if purge_step is None else as_step(purge_step, "purge_step")
         self._config: dict[str, Any] = {
@@ -224,7 +220,8 @@ class Writer:
 
         Raises:
             InvalidTypeError: the tag, value or step is of the wrong kind.
-            InvalidValueError: the value has not one element, or the step does not fit an int64.
+            InvalidValueError: the value has not one element. A step that does not fit an int64 is
+                found out by the worker: the row is left out, counted and said.
         """
         pipeline = self._pipeline
         if (
@@ -257,6 +254,7 @@ class Writer:
             InvalidTypeError: a tag, value or the step is of the wrong kind.
             InvalidValueError: a value has not one element, or the step does not fit an int64.
         """
+        _check_mapping(values, "log")
         if type(step) is int and walltime is None:
             now = time()
             rows: list[Any] = []
@@ -288,7 +286,7 @@ class Writer:
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             layout: ``False`` makes each curve a run of its own below the log folder, named
-                ``<main_tag>_<curve>``, as the peers do. ``True`` keeps all in this run, as
+                ``<main_tag>_<curve>``, as PyTorch does. ``True`` keeps all in this run, as
                 ``<main_tag>/<curve>``, and lays them out as one chart of the Custom Scalars tab.
 
         Raises:
@@ -296,6 +294,7 @@ class Writer:
             InvalidValueError: a value has not one element, or the step does not fit an int64.
         """
         _check_tag(main_tag)
+        _check_mapping(tag_scalar_dict, repr(main_tag))
         if layout:
             self._extend_chart(main_tag, tag_scalar_dict)
         folder = _as_folder(main_tag)
@@ -351,11 +350,14 @@ class Writer:
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: the tag or step is of the wrong kind.
+            InvalidTypeError: the tag, text or step is of the wrong kind.
         """
         if isinstance(text_string, bytes):
             text_string = text_string.decode(errors="replace")
-        text = text_string if isinstance(text_string, str) else _frozen(text_string)
+        if not hasattr(text_string, "__iter__"):
+            message = f"{tag!r}: a text is a str or a sequence of str, got {text_string!r:.60}"
+            raise InvalidTypeError(message)
+        text = _frozen(text_string)
         self._put(tag, _build_text, (tag, text), global_step, walltime, len(text))
 
     def add_histogram(
@@ -410,8 +412,8 @@ class Writer:
         num: float,
         sum: float,
         sum_squares: float,
-        bucket_limits: Sequence[float],
-        bucket_counts: Sequence[float],
+        bucket_limits: Any,
+        bucket_counts: Any,
         global_step: Any = None,
         walltime: float | None = None,
     ) -> None:
@@ -560,6 +562,14 @@ SummaryWriter = Writer
 """The name under which the peers have it."""
 
 
+def _check_at_least(name: str, value: Any, least: int) -> None:
+    if value is None and name != "max_bytes":
+        return
+    if not isinstance(value, (int, float)) or value < least:
+        message = f"{name} is a number, {least} or more, not {value!r}"
+        raise (InvalidValueError if isinstance(value, (int, float)) else InvalidTypeError)(message)
+
+
 def _default_logdir(comment: str) -> str:
     return str(Path("runs") / f"{_time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}{comment}")
 
@@ -610,6 +620,12 @@ def _warn_of_double_precision() -> None:
 def _check_tag(tag: Any) -> None:
     if not isinstance(tag, str):
         message = f"a tag is a str, got {tag!r:.60} ({type(tag).__name__})"
+        raise InvalidTypeError(message)
+
+
+def _check_mapping(values: Any, what: str) -> None:
+    if not hasattr(values, "items"):
+        message = f"{what}: a mapping of numbers by tag is needed, got {values!r:.60}"
         raise InvalidTypeError(message)
 
 

@@ -76,8 +76,8 @@ class Sink(Protocol):
     ``flush``, or lost it: it is not given the same batch twice. One that keeps says how much in an
     attribute ``pending``, in bytes, and is given nothing more while that is above the writer's
     ``max_bytes``. A sink may have an attribute ``flush_secs``, how often it wants ``flush`` to be
-    called. After ``close``, a further ``write`` begins anew; so it does in a forked child, where
-    what the parent has opened must be left alone.
+    called. After ``close``, a further ``write`` begins anew. A method ``begin_in_child`` is called
+    in a forked child: what the parent has opened and keeps must be left alone there.
     """
 
     def write(self, batch: Batch) -> None:

@@ -92,7 +92,6 @@ class EventFileSink:
         self._files: dict[str, Appender] = {}
         self._purged: set[str] = set()
         self._closed_bytes = 0
-        self._process = os.getpid()
 
     def __str__(self) -> str:
         """Return the log folder."""
@@ -111,6 +110,10 @@ class EventFileSink:
         }
         return {**self.__dict__, **fresh}
 
+    def begin_in_child(self) -> None:
+        """Leave the parent's files alone; open others, which supersede nothing, when needed."""
+        self.__dict__.update(self.__getstate__())
+
     @property
     def pending(self) -> int:
         """Bytes encoded and not stored yet."""
@@ -127,10 +130,6 @@ class EventFileSink:
         Raises:
             StoreError: a store did not take it; it is kept and offered again.
         """
-        if self._process != os.getpid():
-            # A forked child shares the parent's open files and must leave them alone. Its own
-            # file supersedes nothing.
-            self.__dict__.update(self.__getstate__(), _process=os.getpid())
         blocks: dict[str, list[bytes]] = {}
         for run, block in self._encode_scalars(batch):
             blocks.setdefault(run, []).append(block)

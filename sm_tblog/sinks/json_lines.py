@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,6 @@ class JsonLinesSink:
         self._storage_options = storage_options or {}
         self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
         self._file = self._new_file()
-        self._process = os.getpid()
 
     def __str__(self) -> str:
         """Return the log folder."""
@@ -58,7 +56,11 @@ class JsonLinesSink:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew, with a file of its own."""
-        self.__dict__.update(state, _process=os.getpid())
+        self.__dict__.update(state)
+        self._file = self._new_file()
+
+    def begin_in_child(self) -> None:
+        """Leave the parent's file alone."""
         self._file = self._new_file()
 
     @property
@@ -72,8 +74,6 @@ class JsonLinesSink:
         Raises:
             StoreError: the store did not take them; they are kept and offered again.
         """
-        if self._process != os.getpid():  # a forked child has a file of its own
-            self.__setstate__(self.__getstate__())
         lines = [
             {
                 "run": series.run,

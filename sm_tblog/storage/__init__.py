@@ -1,5 +1,19 @@
 """Places that bytes go to, chosen by the scheme of a URL."""
 
-from sm_tblog.storage.base import Appender, Store, open_store, register_store
+from sm_tblog.storage.base import (
+    Appender,
+    Store,
+    StoreLostError,
+    open_store,
+    register_store,
+    side_file_path,
+)
 
-__all__ = ["Appender", "Store", "open_store", "register_store"]
+__all__ = [
+    "Appender",
+    "Store",
+    "StoreLostError",
+    "open_store",
+    "register_store",
+    "side_file_path",
+]
