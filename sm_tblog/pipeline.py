@@ -202,7 +202,7 @@ class Pipeline:
         """Stand in for ``rows.extend`` while memory is used up."""
         if len(self.rows) < self._full:
             self.extend = self.rows.extend
-            self.limit = self._wake_at
+            self.limit = -1 if self._worker is None else self._wake_at
             self.rows.extend(rows)
         else:
             self._drop(len(tuple(rows)) // ENTRIES)
@@ -308,6 +308,8 @@ class Pipeline:
     def _barrier(self, timeout: float | None, *, closing: bool) -> _Worker | None:
         """Have everything stored; return the worker that has done it, if there was one."""
         if sys.is_finalizing():
+            if self.rows:
+                self._come_too_late(len(self.rows) // ENTRIES)
             return None
         with self._condition:
             if self._worker is None and (self.rows or self._items):

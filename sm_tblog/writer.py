@@ -479,7 +479,8 @@ class Writer:
                 hangs is given up after 30 s.
 
         Returns:
-            Whether it is stored. What is not is kept and offered again, and said once.
+            Whether all that was logged since the last barrier is stored. If not, that has been said
+            once, and ``stats`` tells what is kept, to be offered again, and what was dropped.
 
         Raises:
             TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.

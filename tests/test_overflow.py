@@ -214,3 +214,17 @@ def test_what_a_refusing_store_leaves_no_room_for_is_counted_and_said_once(
     assert writer.close()
     assert writer.stats().rows_dropped == stats.rows_dropped
     assert _stored(read_scalars, tmp_path) + stats.rows_dropped == 5010
+
+
+def test_a_writer_that_was_closed_while_rows_were_dropped_begins_anew(
+    tmp_path, blocked, read_scalars
+):
+    url, released = blocked
+    writer = Writer(url, overflow="drop", max_bytes=MAX_BYTES)
+    _log(writer, range(5000))
+    released.set()
+    writer.close()
+    _log(writer, [5000])
+    assert writer._pipeline._worker is not None
+    assert writer.close()
+    assert read_scalars(tmp_path)[""]["loss"][-1] == (5000, 1.0)
