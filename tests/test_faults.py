@@ -364,6 +364,43 @@ def test_a_loss_between_two_barriers_is_reported_by_the_second(tmp_path, read_sc
     assert read_scalars(tmp_path) == _loss(10)
 
 
+def test_a_file_found_deleted_between_two_barriers_is_reported_by_the_second(tmp_path, event_files):
+    with Writer(tmp_path, flush_secs=0) as writer:  # so that the worker flushes at every turn
+        _log(writer, range(5))
+        assert writer.flush()
+        event_files(tmp_path)[0].unlink()
+        _log(writer, range(5, 10))
+        while writer.stats().errors == 0 or writer.stats().bytes_pending > 0:
+            pass
+        assert not writer.flush()
+        assert writer.flush()
+
+
+def test_a_loss_is_reported_by_the_barrier_that_waited_for_it_whoever_else_flushes(tmp_path):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def lose_the_first(_):
+        if not begun.is_set():
+            begun.set()
+            go_on.wait()
+            raise LookupError
+
+    writer = Writer(tmp_path, sinks=[lose_the_first], on_error=lambda _: None)
+    _log(writer, range(5))
+    results = []
+    first = threading.Thread(target=lambda: results.append(writer.flush()))
+    first.start()
+    begun.wait()
+    second = threading.Thread(target=writer.flush)
+    second.start()
+    while writer._pipeline._asked < 2:
+        pass
+    go_on.set()
+    first.join()
+    second.join()
+    assert results == [False]
+
+
 # A store that hangs.
 
 

@@ -111,6 +111,17 @@ def test_a_child_logs_into_a_file_of_its_own(tmp_path, writer, read_scalars, eve
     }
 
 
+def test_every_sink_of_a_child_has_a_file_of_its_own(tmp_path):
+    with Writer(tmp_path, sinks=["events", "jsonl"]) as writer:
+        _log_and_flush(writer, "parent", range(10))
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        Child(lambda: _log_and_flush(writer, "child", range(10))).join()
+        assert {path: path.read_bytes() for path in before} == before
+    files = [path.read_bytes() for path in tmp_path.iterdir()]
+    counts = sorted((data.count(b"parent"), data.count(b"child")) for data in files)
+    assert counts == [(0, 10), (0, 10), (10, 0), (10, 0)]
+
+
 def test_a_child_logs_although_its_parent_never_did(tmp_path, writer, read_scalars):
     Child(lambda: _log_and_flush(writer, "child", range(3))).join()
     assert read_scalars(tmp_path) == {"": {"child": [(0, 1.0), (1, 1.0), (2, 1.0)]}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import sys
 import threading
 from collections import Counter
 
@@ -106,6 +107,20 @@ def test_flush_from_many_threads_is_a_barrier_for_each(tmp_path, read_events):
 
     _in_threads(4, log)
     assert writer.close()
+
+
+def test_counters_may_be_read_while_runs_are_begun(tmp_path, store_at):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that the worker comes in between wherever it can
+    try:
+        with Writer(store_at(tmp_path, append=lambda *_: None)) as writer:
+            for part in range(1, 4):
+                writer.add_scalars("chart", {f"{part}/{i}": 1.0 for i in range(200)})
+                while writer.stats().rows_written < part * 200:
+                    pass
+    finally:
+        sys.setswitchinterval(interval)
+    assert writer.stats().rows_written == 600
 
 
 def test_closing_while_other_threads_log_loses_nothing(tmp_path, read_scalars):
