@@ -68,6 +68,11 @@ class Outlet:
         return sum(guard.dropped for guard in self._guards)
 
     @property
+    def losses(self) -> int:
+        """A number that grows with everything lost, whether dropped or gone after it was stored."""
+        return self.dropped + sum(guard.stores_lost for guard in self._guards)
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time for ``flush``."""
         return time.monotonic() >= self._next_flush
@@ -103,6 +108,7 @@ class _Guard:
 
     Attributes:
         dropped: rows and values that it was not given or has lost.
+        stores_lost: how often what a store had taken was gone.
     """
 
     def __init__(
@@ -114,9 +120,8 @@ class _Guard:
         self._moved = moved
         self._key = f"sink {id(sink)}"
         self._failing = ""  # the action that has failed and not succeeded since
-        self._was_lost = False  # what the store had taken is gone, since the last flush
         self._kept = 0  # rows and values that are not all stored yet
-        self.dropped = 0
+        self.dropped = self.stores_lost = 0
 
     def bytes(self, attribute: str) -> int:
         """Return how many bytes are ``"stored"`` or ``"pending"``; 0 if the sink does not say."""
@@ -139,9 +144,7 @@ class _Guard:
 
     def flush(self) -> bool:
         """Flush the sink; return whether it has stored what it has."""
-        stored = self._do("flush")
-        was_lost, self._was_lost = self._was_lost, False
-        return stored and not was_lost
+        return self._do("flush")
 
     def close(self) -> bool:
         """Close the sink; return whether it has stored what it had."""
@@ -160,7 +163,7 @@ class _Guard:
             getattr(self._sink, action)(*args)
         except Exception as error:  # noqa: BLE001 - a sink may be anyone's
             self._failing = self._failing or action
-            self._was_lost |= isinstance(error, StoreLostError)
+            self.stores_lost += isinstance(error, StoreLostError)
             self._faults.began(self._key, self._as_ours(error))
             return False
         finally:

@@ -7,7 +7,8 @@ the interpreter's exit     every pipeline is closed, with a deadline
 a child of                 the same, by that package's own exit hook: such a child ends with
 ``multiprocessing``        ``os._exit``, which runs no exit handlers
 ``SIGTERM``                every pipeline is flushed; then whatever was to happen before happens:
-                           an earlier handler is called, or the signal ends the process
+                           an earlier handler is called, or the signal ends the process. Not so
+                           in a child of ``multiprocessing``, which is commonly ended that way
 =========================  ===================================================================
 """
 
@@ -44,6 +45,7 @@ class _Pipeline(Protocol):
 
 _all: weakref.WeakSet[Any] = weakref.WeakSet()
 _running: set[Any] = set()
+_finalized: weakref.WeakSet[Any] = weakref.WeakSet()
 _exiting = False
 _installed = False
 _previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
@@ -59,10 +61,10 @@ def arm(pipeline: _Pipeline) -> None:
     """Close this pipeline, whose worker has begun, when the process ends."""
     _running.add(pipeline)
     _install_handler()
-    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-    if parent_process is not None and parent_process() is not None:
+    if _is_multiprocessing_child() and pipeline not in _finalized:
         from multiprocessing import util
 
+        _finalized.add(pipeline)
         util.Finalize(pipeline, _close, args=(weakref.ref(pipeline),), exitpriority=0)
 
 
@@ -114,8 +116,15 @@ def _for_all(pipelines: list[Any], action: str, timeout: float) -> None:
                 getattr(pipeline, action)(max(deadline - time.monotonic(), 0.0))
 
 
+def _is_multiprocessing_child() -> bool:
+    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    return parent_process is not None and parent_process() is not None
+
+
 def _begin_in_child() -> None:
+    _uninstall_handler()
     _running.clear()
+    _finalized.clear()
     for pipeline in list(_all):
         pipeline.begin_in_child()
 
@@ -125,6 +134,10 @@ def _install_handler() -> None:
     global _previous_handler, _installed  # noqa: PLW0603 - the signal's handler is global too
     if _installed or threading.current_thread() is not threading.main_thread():
         return
+    if _is_multiprocessing_child():
+        # Its parent expects the signal to end it at once. A handler in Python is not run when the
+        # signal comes just before a wait: Pool.terminate() would then wait for ever.
+        return
     current = signal.getsignal(signal.SIGTERM)
     # None: not a Python handler, which could not be put back. SIG_IGN: nothing ends the process.
     if current is None or current == signal.SIG_IGN:
@@ -132,6 +145,14 @@ def _install_handler() -> None:
     _installed = True
     _previous_handler = current
     signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _uninstall_handler() -> None:
+    """Have ``SIGTERM`` do what it did before; a forked child may be ended by it at any time."""
+    global _installed  # noqa: PLW0603 - the signal's handler is global too
+    if _installed and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, _previous_handler)
+        _installed = False
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -130,8 +130,8 @@ class Pipeline:
         self._worker: _Worker | None = None
         self._woken = self._closing = self._threadless = False
         self._asked = self._done = 0  # the tickets of barriers
-        self._all_stored = True
-        self._dropped_before = 0  # the last barrier
+        self._losses_before = 0  # the last barrier
+        self._failed = 0  # the last ticket of a barrier that found something not stored
         self._progress = time.monotonic()
         self._stalled = False
         self._faults = Faults(self._on_error)
@@ -230,7 +230,6 @@ class Pipeline:
         """
         self.rows.clear()
         self._dropped += count
-        self._all_stored = False
         with contextlib.suppress(Exception):
             message = f"{self}: logged at the interpreter's teardown; rows are dropped"
             self._faults.began("teardown", SinkError(message))
@@ -286,16 +285,16 @@ class Pipeline:
         Raises:
             TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
         """
-        self._barrier(timeout, closing=False)
+        _, stored = self._barrier(timeout, closing=False)
         self._faults.raise_first()
-        return self._all_stored
+        return stored
 
     def close(self, timeout: float | None = None) -> bool:
         """Store everything, close the sinks and end the worker. A later row begins anew.
 
         Takes, returns and raises what ``flush`` does.
         """
-        worker = self._barrier(timeout, closing=True)
+        worker, stored = self._barrier(timeout, closing=True)
         if worker is not None:
             with self._condition:
                 self._condition.wait_for(lambda: not self._closing, PATIENCE)
@@ -303,31 +302,33 @@ class Pipeline:
             if ended:  # else rows came in the meantime, and it goes on with them
                 worker.join()
         self._faults.raise_first()
-        return self._all_stored
+        return stored
 
-    def _barrier(self, timeout: float | None, *, closing: bool) -> _Worker | None:
-        """Have everything stored; return the worker that has done it, if there was one."""
+    def _barrier(self, timeout: float | None, *, closing: bool) -> tuple[_Worker | None, bool]:
+        """Have everything stored; return the worker that has done it, and whether it is."""
         if sys.is_finalizing():
             if self.rows:
                 self._come_too_late(len(self.rows) // ENTRIES)
-            return None
+            return None, self._losses() == self._losses_before
         with self._condition:
             if self._worker is None and (self.rows or self._items):
                 self._start()
-            if threading.current_thread() is self._worker:
-                return None
-            if self._worker is not None or self._threadless:
-                self._closing |= closing
-                self._asked += 1
             worker = self._worker
-            if worker is None and self._threadless:
+            if threading.current_thread() is worker or not (worker or self._threadless):
+                return None, True
+            self._closing |= closing
+            self._asked += 1
+            ticket = self._asked
+            if worker is None:
                 self.drain_once()
-            elif worker is not None and not self._done_in_time(self._asked, timeout):
-                self._all_stored = False
+            elif not self._done_in_time(ticket, timeout):
                 message = f"{self}: not everything could be stored in time; what waits is kept"
                 self._faults.began("barrier", FlushTimeoutError(message))
-                return None
-            return worker
+                return None, False
+            return worker, ticket > self._failed
+
+    def _losses(self) -> int:
+        return self._dropped + self._outlet.losses
 
     def _done_in_time(self, ticket: int, timeout: float | None) -> bool:
         begun = time.monotonic()
@@ -393,9 +394,10 @@ class Pipeline:
         with self._condition:
             if ticket > self._done:
                 self._done = ticket
-                dropped = self._dropped + self._outlet.dropped
-                self._all_stored = flushed and dropped == self._dropped_before
-                self._dropped_before = dropped
+                losses = self._losses()
+                if not flushed or losses > self._losses_before:
+                    self._failed = ticket
+                self._losses_before = losses
                 if flushed:
                     self._faults.ended("barrier")
             self._moved()

@@ -71,7 +71,7 @@ class Writer:
         logdir: the log folder, a path or URL. By default ``runs/<date>_<host><comment>``.
         comment: the end of the default folder's name.
         purge_step: what earlier files in the folder hold at this step and after is superseded;
-            for a run that resumes from a checkpoint.
+            for a run that resumes from a checkpoint. The mark is written at once.
         max_queue: rows that may wait before the worker is woken ahead of its tick, twice a second.
             By default 16,384. A small number costs processor time and gains nothing.
         flush_secs: at most so many seconds pass before what was logged is stored; by default what
@@ -186,6 +186,9 @@ class Writer:
             overflow=config["overflow"],
             on_error=config["on_error"],
         )
+        if self._purge_step is not None:
+            # Superseded is what was there before this moment, not what a child logs from now on.
+            self._put("purge_step", list, (), self._purge_step, None)
         finalizer = weakref.finalize(self, self._pipeline.close_without_waiting)
         finalizer.atexit = False  # at exit pipelines are closed by _process, which waits
 

@@ -290,6 +290,21 @@ def test_a_childs_file_supersedes_nothing(tmp_path, clock, read_scalars, read_ev
     assert [step for step, _ in read_scalars(tmp_path)[""]["loss"]] == list(range(5, 10))
 
 
+def test_what_a_child_logs_before_its_parent_is_not_superseded(tmp_path, clock, read_scalars):
+    clock(1e9)
+    with Writer(tmp_path) as earlier:
+        _log_and_flush(earlier, "loss", range(10))
+    clock(1e9 + 1)
+    with Writer(tmp_path, purge_step=5) as writer:
+        assert writer.flush()
+        clock(1e9 + 2)
+        Child(lambda: _log_and_flush(writer, "child", range(5, 7))).join()
+        clock(1e9 + 3)
+        _log_and_flush(writer, "parent", range(5, 7))
+    steps = {tag: [s for s, _ in points] for tag, points in read_scalars(tmp_path)[""].items()}
+    assert steps == {"loss": [0, 1, 2, 3, 4], "child": [5, 6], "parent": [5, 6]}
+
+
 def test_a_child_that_never_logged_dies_of_sigterm_as_ever(writer):
     _log_and_flush(writer, "parent", range(5))  # from here on SIGTERM is ours
     pid = os.fork()
@@ -393,6 +408,10 @@ writer = Writer(sys.argv[1])
 def log(step):
     writer.add_scalar("loss", 1.0, step)
 
+def log_and_flush(step):
+    log(step)
+    writer.flush()
+
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
     with context.Pool(2) as pool:
@@ -401,8 +420,8 @@ if __name__ == "__main__":
         pool.join()
     with ProcessPoolExecutor(2, mp_context=context) as executor:
         list(executor.map(log, range(100, 200)))
-    with context.Pool(2) as pool:  # which terminates its processes
-        pool.map(log, range(200, 300))
+    with context.Pool(2) as pool:  # which terminates its processes, so these must flush
+        pool.map(log_and_flush, range(200, 300))
 """
 
 

@@ -117,20 +117,24 @@ class EventFileSink:
     @property
     def pending(self) -> int:
         """Bytes encoded and not stored yet."""
-        return sum(file.pending for file in self._files.values())
+        return sum(file.pending for file in list(self._files.values()))
 
     @property
     def stored(self) -> int:
         """Bytes stored."""
-        return self._closed_bytes + sum(file.stored for file in self._files.values())
+        return self._closed_bytes + sum(file.stored for file in list(self._files.values()))
 
     def write(self, batch: Batch) -> None:
         """Encode the batch and append it to the runs' files.
+
+        With a ``purge_step`` the first batch begins the main run's file even if it is empty.
 
         Raises:
             StoreError: a store did not take it; it is kept and offered again.
         """
         blocks: dict[str, list[bytes]] = {}
+        if self._purge_step is not None and "" not in self._purged:
+            blocks[""] = []  # the mark does not wait for something to be logged
         for run, block in self._encode_scalars(batch):
             blocks.setdefault(run, []).append(block)
         for value in batch.values:
