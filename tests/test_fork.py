@@ -335,17 +335,16 @@ def test_a_forked_child_of_multiprocessing_need_not_flush(tmp_path, writer, read
     assert read_scalars(tmp_path) == {"": dict.fromkeys(tags, expected)}
 
 
-def test_a_forked_child_of_multiprocessing_that_is_terminated_has_stored_its_rows(
-    tmp_path, writer, read_scalars
-):
+def test_a_child_of_multiprocessing_is_ended_by_sigterm_at_once(tmp_path, writer, read_scalars):
+    _log_and_flush(writer, "parent", range(5))  # from here on SIGTERM is ours
     context = multiprocessing.get_context("fork")
     logged = context.Event()
 
     def log():
-        _log(writer, "child", range(100))
+        _log_and_flush(writer, "child", range(100))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         logged.set()
-        while True:  # a signal just before signal.pause() would be waited out
-            pass
+        signal.pause()
 
     process = context.Process(target=log)
     process.start()
@@ -353,7 +352,7 @@ def test_a_forked_child_of_multiprocessing_that_is_terminated_has_stored_its_row
     process.terminate()
     process.join(DEADLINE)
     assert process.exitcode == -signal.SIGTERM
-    assert read_scalars(tmp_path) == {"": {"child": [(step, 1.0) for step in range(100)]}}
+    assert read_scalars(tmp_path)[""]["child"] == [(step, 1.0) for step in range(100)]
 
 
 CHILDREN_OF_MULTIPROCESSING = """
