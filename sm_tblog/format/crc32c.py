@@ -32,6 +32,7 @@ __all__ = ["MAX_ROW", "crc32c", "crc32c_rows", "mask", "masked_crc32c"]
 MAX_ROW = 1024
 """The longest row that ``crc32c_rows`` takes, in bytes: its tables need 1 KiB for each byte."""
 
+_MANY = 256
 _MASK_DELTA = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78  # reflected
 
@@ -97,9 +98,9 @@ def crc32c_rows(
     for position in range(length) if columns is None else columns:
         column = rows[:, position]
         table = tables[length - 1 - position]
-        first = column[0] if count else 0
-        if (column == first).all():  # the high bytes of times and steps rarely change
-            crc ^= table[first]
+        # The high bytes of times and steps rarely change; to look is worth it for many rows.
+        if count > _MANY and (column == column[0]).all():
+            crc ^= table[column[0]]
         else:
             crc ^= table[column]
     return crc

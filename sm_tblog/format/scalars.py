@@ -200,7 +200,7 @@ def _fill(
     step_width: int,
 ) -> UInt8Array:
     """Return records of one shape as the rows of a uint8 matrix."""
-    patterns = [_pattern(template, step_width) for template in templates]
+    patterns, sums = zip(*[_pattern(template, step_width) for template in templates], strict=True)
     template = templates[0]
     length = len(patterns[0])
     rows = np.frombuffer(b"".join(patterns), np.uint8).reshape(-1, length)[codes]
@@ -223,14 +223,18 @@ def _fill(
         *range(step_at, step_at + step_width),
         *range(value_at, value_at + template.width),
     ]
-    base = np.array([crc32c(pattern[HEADER:-FOOTER]) for pattern in patterns], np.uint32)
+    base = np.array(sums, np.uint32)
     crc = crc32c_rows(rows[:, HEADER:-FOOTER], [c - HEADER for c in changing], base[codes])
     rows[:, -FOOTER:] = _octets(mask(crc).astype("<u4"))
     return rows
 
 
-def _pattern(template: _Template, step_width: int) -> bytes:
-    """Return a record with zeros for the time, the step, the value and the checksum."""
+@lru_cache(maxsize=65536)
+def _pattern(template: _Template, step_width: int) -> tuple[bytes, int]:
+    """Return a record with zeros for the time, the step, the value and the checksum.
+
+    And the CRC of its data.
+    """
     body = b"".join(
         (
             b"\x09" + bytes(8),
@@ -242,7 +246,7 @@ def _pattern(template: _Template, step_width: int) -> bytes:
             template.tail,
         )
     )
-    return frame_header(len(body)) + body + bytes(FOOTER)
+    return frame_header(len(body)) + body + bytes(FOOTER), crc32c(body)
 
 
 def _octets(array: np.ndarray[tuple[int], np.dtype[np.generic]]) -> UInt8Array:
