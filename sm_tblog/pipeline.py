@@ -94,7 +94,7 @@ class Pipeline:
         name: str = "",
         flush_secs: float | None = None,
         max_queue: int | None = None,
-        max_bytes: int = 64 << 20,
+        max_bytes: int = 32 << 20,
         overflow: Overflow = "block",
         on_error: OnError = "warn",
     ) -> None:

@@ -117,7 +117,7 @@ class Writer:
         on_error: OnError = "warn",
         overflow: Overflow = "block",
         rank_zero_only: bool = False,
-        max_bytes: int = 64 << 20,
+        max_bytes: int = 32 << 20,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if logdir is not None and log_dir is not None and logdir != log_dir:
