@@ -53,7 +53,7 @@ ROW_BYTES = 128
 WAKE_ROWS = 16_384
 """Waiting rows that wake the worker ahead of its tick."""
 
-CHUNK_ROWS = 65_536
+CHUNK_ROWS = 16_384
 """Rows that make a batch at most."""
 
 

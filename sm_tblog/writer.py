@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import time as _time
 import weakref
 from functools import cache
@@ -575,6 +574,8 @@ def _check_at_least(name: str, value: Any, least: int) -> None:
 
 
 def _default_logdir(comment: str) -> str:
+    import socket  # takes as long to import as the rest of this module
+
     return str(Path("runs") / f"{_time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}{comment}")
 
 

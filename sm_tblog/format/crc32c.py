@@ -1,7 +1,7 @@
 """CRC-32C (Castagnoli), of bytes and of many rows at once.
 
-Bytes go through the ``crc32c`` package, which uses the processor's instruction. For rows of equal
-length there is a vectorised form that never visits the bytes that rows have in common. It rests on
+Bytes go through the ``crc32c`` package, which uses the processor's instruction. For many rows there
+is a vectorised form that never visits the bytes that rows have in common. It rests on
 the CRC being affine over GF(2): with ``Z`` the CRC of ``n`` zero bytes,
 
     crc(row) = Z  xor  T[n-1][row[0]]  xor  T[n-2][row[1]]  xor  …  xor  T[0][row[n-1]]
@@ -16,23 +16,28 @@ rotate right by 15 bits and add a constant (tensorflow/tsl/lib/hash/crc32c.h).
 
 from __future__ import annotations
 
-import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import crc32c as _crc32c
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from sm_tblog._types import Bytes, IndexArray, UInt8Array, UInt32Array
 
-    from sm_tblog._types import Bytes, UInt8Array, UInt32Array
-
-__all__ = ["MAX_ROW", "crc32c", "crc32c_rows", "mask", "masked_crc32c"]
+__all__ = [
+    "MAX_ROW",
+    "contributions",
+    "crc32c",
+    "crc32c_rows",
+    "mask",
+    "masked_crc32c",
+    "table_starts",
+]
 
 MAX_ROW = 1024
-"""The longest row that ``crc32c_rows`` takes, in bytes: its tables need 1 KiB for each byte."""
+"""The longest row that has tables, in bytes: they take 1 KiB for each byte."""
 
-_MANY = 256
 _MASK_DELTA = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78  # reflected
 
@@ -62,45 +67,49 @@ def _byte_table() -> UInt32Array:
     return table.astype(np.uint32)
 
 
-_lock = threading.Lock()
-_tables: list[UInt32Array] = [_byte_table()]
+@lru_cache(maxsize=1)
+def _tables() -> UInt32Array:
+    """Return 256 zeros, then ``T[0]``, ``T[1]``, … of the module's docstring; flat."""
+    tables = np.zeros((MAX_ROW + 1, 256), np.uint32)
+    tables[1] = _byte_table()
+    for position in range(2, MAX_ROW + 1):
+        last = tables[position - 1]
+        tables[position] = last >> 8 ^ tables[1].take(last & 0xFF)
+    return tables.ravel()
 
 
-def _contributions(length: int) -> list[UInt32Array]:
-    """Return ``T`` of the module's docstring for at least ``length`` positions."""
-    if len(_tables) < length:
-        with _lock:
-            while len(_tables) < length:
-                last = _tables[-1]
-                _tables.append(last >> 8 ^ _tables[0][last & 0xFF])
-    return _tables
-
-
-def crc32c_rows(
-    rows: UInt8Array, columns: Iterable[int] | None = None, base: UInt32Array | int | None = None
-) -> UInt32Array:
-    """Return the CRC-32C of each row.
+def table_starts(after: IndexArray) -> IndexArray:
+    """Return where ``contributions`` finds the tables of some bytes.
 
     Args:
-        rows: uint8, shape (rows, length), length at most ``MAX_ROW``.
-        columns: the columns that may be other than zero in what ``base`` was computed from;
-            all by default.
-        base: the CRC of each row, or of every row, with zeros in ``columns``. By default that of
-            a row of zeros.
+        after: how many bytes stand after each in its row, less than ``MAX_ROW``; -1 for a byte
+            that is no part of its row and contributes nothing.
+    """
+    return (after + 1) * 256
+
+
+def contributions(columns: UInt8Array, starts: IndexArray) -> UInt32Array:
+    """Return what some bytes of each row make, by xor, of the CRC of the row with zeros there.
+
+    Args:
+        columns: the bytes; shape (columns, rows).
+        starts: of their tables, from ``table_starts``; shape (columns, rows) or (columns, 1).
 
     Returns:
         uint32, shape (rows,).
     """
-    count, length = rows.shape
-    tables = _contributions(length)
-    crc = np.empty(count, np.uint32)
-    crc[:] = crc32c(bytes(length)) if base is None else base
-    for position in range(length) if columns is None else columns:
-        column = rows[:, position]
-        table = tables[length - 1 - position]
-        # The high bytes of times and steps rarely change; to look is worth it for many rows.
-        if count > _MANY and (column == column[0]).all():
-            crc ^= table[column[0]]
-        else:
-            crc ^= table[column]
+    contributed = _tables().take(starts + columns)
+    changed: UInt32Array = np.bitwise_xor.reduce(contributed, axis=0)
+    return changed
+
+
+def crc32c_rows(rows: UInt8Array) -> UInt32Array:
+    """Return the CRC-32C of each row of a matrix whose rows are no longer than ``MAX_ROW``.
+
+    Returns:
+        uint32, shape (rows,).
+    """
+    length = rows.shape[1]
+    starts = table_starts(np.arange(length)[::-1, np.newaxis])
+    crc: UInt32Array = contributions(rows.T, starts) ^ np.uint32(crc32c(bytes(length)))
     return crc

@@ -147,7 +147,7 @@ def find_header(data: Bytes) -> int | None:
     Twelve arbitrary bytes pass for a header once in 2^32.
     """
     view = np.frombuffer(data, np.uint8)
-    piece = 1 << 16
+    piece = 1 << 13
     for start in range(0, len(view) - HEADER + 1, piece):
         windows = np.lib.stride_tricks.sliding_window_view(
             view[start : start + piece + HEADER - 1], HEADER

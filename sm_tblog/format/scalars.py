@@ -1,9 +1,10 @@
 """Scalars to records, one at a time and by the batch.
 
 A scalar's record is its series' template with four places filled in: the wall time, the step (a
-varint, of 0 to 10 bytes), the value and the checksum. ``encode_scalar`` fills one; where there are
-many, ``encode_scalars`` fills a matrix of uint8 in which every row is a record, column by column.
-Both give the same bytes in the same order; a property test holds them to it.
+varint, of 0 to 10 bytes), the value and the checksum. ``encode_scalar`` fills one. Where there are
+many, ``encode_scalars`` makes a matrix of them, one row a record, in which every field has the
+columns that the widest record needs; fills it column by column; and leaves out the padding. Both
+give the same bytes in the same order; a property test holds them to it.
 
 The encoding of the messages is that of protobuf (https://protobuf.dev/programming-guides/encoding),
 field by field in ascending order as protobuf itself writes them::
@@ -24,26 +25,31 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sm_tblog.format.crc32c import MAX_ROW, crc32c, crc32c_rows, mask
+from sm_tblog.format.crc32c import MAX_ROW, contributions, crc32c, mask, table_starts
 from sm_tblog.format.records import FOOTER, HEADER, frame, frame_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sm_tblog._types import Float64Array, IndexArray, Int64Array, Series, UInt8Array
+    import numpy.typing as npt
+
+    from sm_tblog._types import Float64Array, IndexArray, Int64Array, Series, UInt32Array
 
 __all__ = ["encode_scalar", "encode_scalars", "encode_varint"]
 
 _FEW = 24
-"""Below so many records of one shape, one at a time is faster than by columns."""
+"""Below so many records, one at a time is faster than by columns."""
+
+_BLOCK = 1024
+"""Records filled at a time: what is computed on the way stays in the processor's cache."""
 
 _DOUBLE = struct.Struct("<d")
 _FLOAT = struct.Struct("<f")
 _VARINT_WIDTHS = np.array([1 << 7 * i for i in range(10)], np.uint64)
 _VARINT_WIDTHS[0] = 1  # zero is the default of the field and takes no bytes at all
 _DATA_CLASS_SCALAR = 1
-_BEFORE_SUMMARY = 9 + 11 + 11
-"""The most bytes of an ``Event`` before its ``Summary``: the time, the step and the length."""
+_CHANGING = {"wall_time": "<f8", "step": "u1", "single": "<f4", "double": "<f8"}
+"""The fields whose bytes are not known before the scalar is, but for the checksum."""
 
 
 def encode_varint(number: int) -> bytes:
@@ -146,108 +152,123 @@ def encode_scalars(
         wall_times: seconds since the epoch; shape (n,).
         values: shape (n,); rounded as by ``encode_scalar``.
     """
-    # Records are filled together that are of one shape: as many bytes before the value and after
-    # it, the value and the step of equal width.
-    templates = [_template(s) for s in series]
-    shapes: dict[tuple[int, int, int], list[int]] = {}
-    for position, template in enumerate(templates):
-        shape = len(template.head), len(template.tail), template.width
-        shapes.setdefault(shape, []).append(position)
-    shape_of = np.empty(len(series), np.intp)
-    place = np.empty(len(series), np.intp)  # of a series among those of its shape
-    for number, members in enumerate(shapes.values()):
-        shape_of[members] = number
-        place[members] = np.arange(len(members))
-    members_of = list(shapes.values())
-
     step_widths = np.searchsorted(_VARINT_WIDTHS, steps.view(np.uint64), side="right")
-    groups = shape_of[codes] * 16 + step_widths
-    present = np.flatnonzero(np.bincount(groups)).tolist()
-    records = np.empty(len(groups), object)
-    for group in present:
-        members = members_of[group // 16]
-        rows = slice(None) if len(present) == 1 else np.flatnonzero(groups == group)
-        chosen = codes[rows]
-        if len(chosen) < _FEW or templates[members[0]].size > MAX_ROW - _BEFORE_SUMMARY:
-            columns = (steps[rows], wall_times[rows], values[rows])
-            records[rows] = [
-                encode_scalar(series[i], step, wall_time, value)
-                for i, step, wall_time, value in zip(
-                    chosen.tolist(), *(column.tolist() for column in columns), strict=True
-                )
-            ]
-            continue
-        matrix = _fill(
-            [templates[i] for i in members],
-            place[chosen],
-            steps[rows],
-            wall_times[rows],
-            values[rows],
-            group % 16,
+    keys = codes * 16 + step_widths
+    present = np.flatnonzero(np.bincount(keys))
+    layout = _layout(tuple((series[key // 16], key % 16) for key in present.tolist()))
+    if len(keys) < _FEW or layout.patterns.itemsize > MAX_ROW:
+        columns = (codes, steps, wall_times, values)
+        return b"".join(
+            encode_scalar(series[code], step, wall_time, value)
+            for code, step, wall_time, value in zip(*(c.tolist() for c in columns), strict=True)
         )
-        if len(present) == 1:
-            return matrix.tobytes()
-        records[rows] = matrix.view(f"V{matrix.shape[1]}").ravel().tolist()
-    return b"".join(records.tolist())
+    place = np.empty(present[-1] + 1, np.intp)
+    place[present] = np.arange(len(present))
+    kinds = place[keys]
+    return b"".join(
+        _fill(layout, kinds[rows], steps[rows], wall_times[rows], values[rows])
+        for rows in (slice(start, start + _BLOCK) for start in range(0, len(keys), _BLOCK))
+    )
+
+
+class _Layout(NamedTuple):
+    """Several kinds of record, each field padded to the width that the widest kind needs.
+
+    Attributes:
+        patterns: a record of each kind, with zeros for what changes; structured, shape (kinds,).
+        kept: the bytes that are no padding; shape (kinds, columns).
+        crcs: of the patterns' data; shape (kinds,).
+        changing: the columns of ``_CHANGING``; shape (changing,).
+        starts: of these columns' tables, for ``contributions``; shape (changing, kinds).
+    """
+
+    patterns: npt.NDArray[np.void]
+    kept: npt.NDArray[np.bool_]
+    crcs: UInt32Array
+    changing: IndexArray
+    starts: IndexArray
+
+
+# A loop logs the same series at every step, so the worker asks for few layouts again and again.
+@lru_cache(maxsize=16)
+def _layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
+    """Return the layout of records of these series and step widths."""
+    records = [_fields(series, step_width) for series, step_width in kinds]
+    lengths = np.array([[len(field) for field in fields.values()] for fields in records])
+    widths = lengths.max(axis=0)
+    begins = widths.cumsum() - widths
+    field_of = np.repeat(np.arange(len(widths)), widths)  # of each column
+    kept = np.arange(len(field_of)) - begins[field_of] < lengths[:, field_of]
+    after = kept[:, ::-1].cumsum(axis=1)[:, ::-1] - 1 - FOOTER
+
+    names = list(records[0])
+    changing = np.flatnonzero(np.isin(field_of, [names.index(name) for name in _CHANGING]))
+    formats = {**_CHANGING, "step": f"({widths[names.index('step')]},)u1", "crc": "<u4"}
+    present = [name for name, width in zip(names, widths, strict=True) if width and name in formats]
+    dtype = np.dtype(
+        {
+            "names": present,
+            "formats": [formats[name] for name in present],
+            "offsets": [int(begins[names.index(name)]) for name in present],
+            "itemsize": len(field_of),
+        }
+    )
+    padded = [
+        field.ljust(width, b"\0")
+        for fields in records
+        for field, width in zip(fields.values(), widths.tolist(), strict=True)
+    ]
+    data = [b"".join(fields.values())[HEADER:-FOOTER] for fields in records]
+    return _Layout(
+        np.frombuffer(b"".join(padded), dtype),
+        kept,
+        np.array([crc32c(one) for one in data], np.uint32),
+        changing,
+        table_starts(np.where(kept, after, -1)[:, changing].T.copy()),
+    )
+
+
+def _fields(series: Series, step_width: int) -> dict[str, bytes]:
+    """Return a record by its fields, with zeros for what changes."""
+    template = _template(series)
+    fields = {
+        "start": b"\x09",
+        "wall_time": bytes(8),
+        "key": b"\x10" if step_width else b"",
+        "step": bytes(step_width),
+        "head": b"\x2a" + encode_varint(template.size) + template.head,
+        "single": bytes(4 if template.width == 4 else 0),
+        "double": bytes(8 if template.width == 8 else 0),
+        "tail": template.tail,
+    }
+    length = sum(len(field) for field in fields.values())
+    return {"header": frame_header(length), **fields, "crc": bytes(FOOTER)}
 
 
 def _fill(
-    templates: Sequence[_Template],
-    codes: IndexArray,
+    layout: _Layout,
+    kinds: IndexArray,
     steps: Int64Array,
     wall_times: Float64Array,
     values: Float64Array,
-    step_width: int,
-) -> UInt8Array:
-    """Return records of one shape as the rows of a uint8 matrix."""
-    patterns, sums = zip(*[_pattern(template, step_width) for template in templates], strict=True)
-    template = templates[0]
-    length = len(patterns[0])
-    rows = np.frombuffer(b"".join(patterns), np.uint8).reshape(-1, length)[codes]
-
-    time_at = HEADER + 1
-    rows[:, time_at : time_at + 8] = _octets(wall_times.astype("<f8"))
-    step_at = time_at + 9
-    digits = steps.view(np.uint64)
-    for position in range(step_width):
-        more = 0x80 if position < step_width - 1 else 0
-        digit = (digits >> np.uint64(7 * position)).astype(np.uint8) & np.uint8(0x7F)
-        rows[:, step_at + position] = digit | np.uint8(more)
-    value_at = length - FOOTER - len(template.tail) - template.width
+) -> bytes:
+    """Return records, each of one of the layout's kinds."""
+    records = layout.patterns.take(kinds)
+    fields = records.dtype.names or ()
+    records["wall_time"] = wall_times
+    if "step" in fields:
+        rest = steps.view(np.uint64)
+        for digit in records["step"].T:
+            low = rest.astype(np.uint8) & np.uint8(0x7F)
+            rest = rest >> np.uint64(7)
+            digit[:] = low | (rest > 0).view(np.uint8) << np.uint8(7)
     with np.errstate(over="ignore", invalid="ignore"):
-        numbers = values.astype("<f8" if template.width == 8 else "<f4")
-    rows[:, value_at : value_at + template.width] = _octets(numbers)
-
-    changing = [
-        *range(time_at, time_at + 8),
-        *range(step_at, step_at + step_width),
-        *range(value_at, value_at + template.width),
-    ]
-    base = np.array(sums, np.uint32)
-    crc = crc32c_rows(rows[:, HEADER:-FOOTER], [c - HEADER for c in changing], base[codes])
-    rows[:, -FOOTER:] = _octets(mask(crc).astype("<u4"))
-    return rows
-
-
-@lru_cache(maxsize=65536)
-def _pattern(template: _Template, step_width: int) -> tuple[bytes, int]:
-    """Return a record with zeros for the time, the step, the value and the checksum.
-
-    And the CRC of its data.
-    """
-    body = b"".join(
-        (
-            b"\x09" + bytes(8),
-            b"\x10" + bytes(step_width) if step_width else b"",
-            b"\x2a",
-            encode_varint(template.size),
-            template.head,
-            bytes(template.width),
-            template.tail,
-        )
-    )
-    return frame_header(len(body)) + body + bytes(FOOTER), crc32c(body)
-
-
-def _octets(array: np.ndarray[tuple[int], np.dtype[np.generic]]) -> UInt8Array:
-    return array.view(np.uint8).reshape(len(array), array.itemsize)
+        for name in ("single", "double"):
+            if name in fields:
+                records[name] = values
+    octets = records.view(np.uint8).reshape(len(records), -1)
+    changed = contributions(octets.T[layout.changing], layout.starts.take(kinds, axis=1))
+    records["crc"] = mask(layout.crcs.take(kinds) ^ changed)
+    if not layout.kept.all():
+        octets = octets[layout.kept.take(kinds, axis=0)]
+    return octets.tobytes()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import secrets
 import socket
 import struct
 import time
@@ -44,7 +43,7 @@ def event_file_name(suffix: str = "") -> str:
     host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "localhost"
     return (
         f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}"
-        f".{next(_counter):04d}.{secrets.token_hex(4)}{suffix}"
+        f".{next(_counter):04d}.{os.urandom(4).hex()}{suffix}"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -72,7 +71,7 @@ class LocalStore:
             StoreError: the path cannot be written.
         """
         path = self._folder / side_file_path(name)
-        partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+        partial = path.with_name(f".{os.urandom(8).hex()}.partial")
         with self._errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
