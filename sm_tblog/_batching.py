@@ -8,7 +8,7 @@ import numpy as np
 
 from sm_tblog._errors import InvalidValueError, SinkError
 from sm_tblog._types import Series, Value
-from sm_tblog.sinks.base import Batch, Event
+from sm_tblog.sinks.base import Batch, Event, File
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ class Item(NamedTuple):
         wall_time: seconds since the epoch.
         nbytes: the memory that it keeps until it is built.
         build: returns a ``Summary.Value`` message, or that and a remark to be said once for the
-            tag, or a list of ``Value`` and ``Event``.
-        args: what ``build`` is given.
+            tag, or a list of messages, ``Value``, ``Event`` and ``File``.
+        args: what ``build`` is given behind the tag.
     """
 
     run: str
@@ -44,13 +44,19 @@ class Item(NamedTuple):
     args: tuple[Any, ...]
 
 
-def make_batch(rows: list[Any], items: Sequence[Item], faults: Faults) -> tuple[Batch, int]:
+def make_batch(
+    rows: list[Any],
+    items: Sequence[Item],
+    faults: Faults,
+    rename: Callable[[str], str] | None = None,
+) -> tuple[Batch, int]:
     """Return a batch, and how many rows and items had to be left out of it.
 
     Args:
         rows: flat, ``ENTRIES`` to a row.
         items: what is to be built.
         faults: told what was left out, and why.
+        rename: applied to every tag.
     """
     given = len(rows) // ENTRIES
     try:
@@ -59,8 +65,19 @@ def make_batch(rows: list[Any], items: Sequence[Item], faults: Faults) -> tuple[
         rows = _readable(rows, faults)
         columns = _columns(rows)
     series, codes = _codes(rows[0::ENTRIES])
-    values, events, lost = _build(items, faults)
-    return Batch(series, codes, *columns, values, events), given - len(codes) + lost
+    if rename is not None:
+        series = [one._replace(tag=rename(one.tag)) for one in series]
+        items = [item._replace(tag=rename(item.tag)) for item in items]
+    built, lost = _build(items, faults)
+    batch = Batch(
+        series,
+        codes,
+        *columns,
+        [one for one in built if isinstance(one, Value)],
+        [one for one in built if isinstance(one, Event)],
+        [one for one in built if isinstance(one, File)],
+    )
+    return batch, given - len(codes) + lost
 
 
 def _columns(rows: list[Any]) -> tuple[Any, Any, Any]:
@@ -99,28 +116,32 @@ def _codes(series: list[Any]) -> tuple[list[Series], Any]:
     return [s if isinstance(s, Series) else Series(s) for s in distinct], codes
 
 
-def _build(items: Sequence[Item], faults: Faults) -> tuple[list[Value], list[Event], int]:
-    values: list[Value] = []
-    events: list[Event] = []
+def _build(items: Sequence[Item], faults: Faults) -> tuple[list[Value | Event | File], int]:
+    built: list[Value | Event | File] = []
     lost = 0
     for item in items:
         try:
-            built = item.build(*item.args)
+            made = item.build(item.tag, *item.args)
+            remark = ""
+            if isinstance(made, tuple) and not isinstance(made, Value | Event | File):
+                made, remark = made
+            parts = made if isinstance(made, list) else [made]
+            built += [_as_part(part, item) for part in parts]
         except Exception as error:  # noqa: BLE001 - a builder meets any user's data
             fault = SinkError(f"{item.tag!r} at step {item.step} is not logged: {error}")
             fault.__cause__ = error
             faults.began(f"build {item.tag}", fault)
             lost += 1
             continue
-        if isinstance(built, list):
-            values.extend(b for b in built if isinstance(b, Value))
-            events.extend(b for b in built if isinstance(b, Event))
-            continue
-        if isinstance(built, tuple):
-            built, remark = built
-            if remark:
-                faults.remark(f"remark {item.tag}", f"{item.tag!r}: {remark}")
-        plugin = built.metadata.plugin_data.plugin_name
-        data = built.SerializeToString()
-        values.append(Value(item.run, item.step, item.wall_time, data, built.tag, plugin))
-    return values, events, lost
+        if remark:
+            faults.remark(f"remark {item.tag}", f"{item.tag!r}: {remark}")
+    return built, lost
+
+
+def _as_part(part: Any, item: Item) -> Value | Event | File:
+    """Return what a builder has made, a message as a ``Value``."""
+    if isinstance(part, Value | Event | File):
+        return part
+    plugin = part.metadata.plugin_data.plugin_name
+    data = part.SerializeToString()
+    return Value(item.run, item.step, item.wall_time, data, part.tag, plugin)

@@ -32,7 +32,7 @@ class Outlet:
 
     Attributes:
         rows: scalars given to the sinks.
-        values: values and events given to the sinks.
+        values: values, events and side files given to the sinks.
         last_flush: when every sink had stored everything, in seconds since the epoch.
     """
 
@@ -81,11 +81,12 @@ class Outlet:
         """Give every sink a batch."""
         if self._next_flush == float("inf"):
             self._next_flush = time.monotonic() + self._flush_secs
-        count = len(batch.codes) + len(batch.values) + len(batch.events)
+        rich = len(batch.values) + len(batch.events) + len(batch.files)
+        count = len(batch.codes) + rich
         for guard in self._guards:
             guard.write(batch, count)
         self.rows += len(batch.codes)
-        self.values += count - len(batch.codes)
+        self.values += rich
 
     def flush(self) -> bool:
         """Flush every sink; return whether all have stored what they have."""

@@ -135,7 +135,7 @@ def _serialized(message: Any, kind: str) -> bytes:
     return data
 
 
-def _build_event(data: bytes, step: int | None, wall_time: float) -> list[Any]:
+def _build_event(_: str, data: bytes, step: int | None, wall_time: float) -> list[Any]:
     from sm_tblog.format import schema
 
     event = schema.Event.FromString(data)
@@ -147,7 +147,7 @@ def _build_event(data: bytes, step: int | None, wall_time: float) -> list[Any]:
     return [Event("", event.SerializeToString())]
 
 
-def _build_summary(data: bytes, step: int, wall_time: float) -> list[Any]:
+def _build_summary(_: str, data: bytes, step: int, wall_time: float) -> list[Any]:
     from sm_tblog.format import schema
 
     return _values(schema.Summary.FromString(data), step, wall_time)
@@ -167,7 +167,7 @@ def _values(summary: Any, step: int, wall_time: float) -> list[Any]:
     ]
 
 
-def _build_graph(graph: bytes, metadata: bytes | None, wall_time: float) -> list[Any]:
+def _build_graph(_: str, graph: bytes, metadata: bytes | None, wall_time: float) -> list[Any]:
     from sm_tblog.format import schema
 
     events = [schema.Event(wall_time=wall_time, graph_def=graph)]

@@ -1,14 +1,9 @@
 """From the caller's hands to the sinks, without the caller waiting.
 
-A scalar is four entries on a flat list: ``extend((series, value, step, wall_time))``. That one
-call is atomic in CPython, so it needs no lock, and makes nothing that the garbage collector looks
-at. What is more than a number goes, as a function that builds it, on a second list. A worker
-thread takes both up at every tick, makes a ``Batch`` of them and gives it to each sink.
-
-The caller looks at one number besides, ``limit``: while the list is longer, it calls ``relieve``.
-All that is out of the ordinary hangs on that: starting the worker at the first row, waking it
-early, waiting for it or dropping rows when memory is used up, and beginning anew after ``close``
-or in a forked child.
+Scalars wait as rows of a flat list; what is more than a number waits, as a function that builds
+it, on a second list (see ``_intake``). A worker thread takes both up at every tick, makes a
+``Batch`` of them, has each processor look at it, and gives it to each sink. After ``close``, and
+in a forked child, the next row begins anew.
 
 Nothing that goes wrong on the worker reaches the caller by itself. It is counted, said once, and
 raised by ``flush`` and ``close`` if the user asked for that.
@@ -16,25 +11,25 @@ raised by ``flush`` and ``close`` if the user asked for that.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sm_tblog import _process
 from sm_tblog._batching import ENTRIES, make_batch
 from sm_tblog._errors import FlushTimeoutError, SinkError
 from sm_tblog._faults import Faults
+from sm_tblog._intake import Intake
 from sm_tblog._outlet import Outlet
 from sm_tblog._types import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from sm_tblog._batching import Item
     from sm_tblog._types import OnError, Overflow
-    from sm_tblog.sinks.base import Sink
+    from sm_tblog.sinks.base import Batch, Sink
 
 __all__ = ["Pipeline"]
 
@@ -44,17 +39,14 @@ TICK = 0.5
 PATIENCE = 30.0
 """Seconds that a barrier waits for a worker that gets nothing done."""
 
-STALL = 5.0
-"""Seconds that a caller with a full buffer waits for a worker that gets nothing done."""
-
-ROW_BYTES = 128
-"""Memory of a waiting row: four references, three numbers, the list's room to grow."""
-
-WAKE_ROWS = 16_384
-"""Waiting rows that wake the worker ahead of its tick."""
+BUILDING_PATIENCE = 600.0
+"""Seconds that a barrier waits while values are built: a long video takes its time."""
 
 CHUNK_ROWS = 16_384
 """Rows that make a batch at most."""
+
+CHUNK_BYTES = 8 << 20
+"""Memory of the items that make a batch, at most, if they are more than one."""
 
 
 class _Worker(threading.Thread):
@@ -73,7 +65,7 @@ class _Worker(threading.Thread):
         self._pipeline.close()
 
 
-class Pipeline:
+class Pipeline(Intake):
     """A buffer, a worker and some sinks.
 
     Args:
@@ -85,6 +77,11 @@ class Pipeline:
         max_bytes: memory for rows that wait, for values that wait, and for what each sink keeps.
         overflow: what happens when that is used up: the caller waits, or the row is dropped.
         on_error: what happens to a failure on the worker besides being counted.
+        rename: applied by the worker to every tag.
+
+    Attributes:
+        processors: called by the worker with each batch in turn; the sinks are given what the last
+            one returns.
     """
 
     def __init__(
@@ -97,17 +94,16 @@ class Pipeline:
         max_bytes: int = 32 << 20,
         overflow: Overflow = "block",
         on_error: OnError = "warn",
+        rename: Callable[[str], str] | None = None,
     ) -> None:
-        self.rows: list[Any] = []
+        super().__init__(max_queue, max_bytes, overflow)
         self._sinks = sinks
         self._name = name
         self._flush_secs = flush_secs
         self._tick = TICK if flush_secs is None else min(TICK, max(flush_secs, 0.001))
-        self._max_bytes = max_bytes
-        self._full = max(max_bytes // ROW_BYTES, 1) * ENTRIES
-        self._wake_at = min((max_queue or WAKE_ROWS) * ENTRIES, self._full // 2)
-        self._overflow = overflow
         self._on_error = on_error
+        self._rename = rename
+        self.processors: list[Callable[[Batch], Batch]] = []
         self._begin()
         _process.watch(self)
 
@@ -121,19 +117,11 @@ class Pipeline:
 
     def _begin(self) -> None:
         """Begin with nothing waiting and no worker."""
-        self.extend: Callable[[Iterable[Any]], None] = self.rows.extend
-        self.limit = -1  # the first row starts the worker
-        self._items: list[Item] = []
-        self._item_bytes = 0
-        self._dropped = 0
-        self._condition = threading.Condition()
-        self._worker: _Worker | None = None
-        self._woken = self._closing = self._threadless = False
+        self._begin_intake()
+        self._building = self._closing = self._threadless = False
         self._asked = self._done = 0  # the tickets of barriers
         self._losses_before = 0  # the last barrier
         self._failed = 0  # the last ticket of a barrier that found something not stored
-        self._progress = time.monotonic()
-        self._stalled = False
         self._faults = Faults(self._on_error)
         self._outlet = Outlet(
             self._sinks, self._flush_secs, self._max_bytes, self._faults, self._moved
@@ -157,94 +145,6 @@ class Pipeline:
             last_flush=outlet.last_flush,
             last_error=self._faults.last,
         )
-
-    # The caller's side: adding.
-
-    def put(self, item: Item) -> None:
-        """Take an item; wait, or drop it, if memory is used up."""
-        if sys.is_finalizing():
-            self._come_too_late(1)
-            return
-        with self._condition:
-            if not self._has_room_for(item):
-                self._wake()
-                if not self._may_wait_for(lambda: self._has_room_for(item)):
-                    self._drop(1)
-                    return
-            self._items.append(item)
-            self._item_bytes += item.nbytes
-            if self._worker is None:
-                self._start()
-            elif self._item_bytes > self._max_bytes // 2:
-                self._wake()
-
-    def _has_room_for(self, item: Item) -> bool:
-        return not self._items or self._item_bytes + item.nbytes <= self._max_bytes
-
-    def relieve(self) -> None:
-        """Do what a list longer than ``limit`` asks for. Called after the row was added."""
-        if sys.is_finalizing():
-            self._come_too_late(len(self.rows) // ENTRIES)
-            return
-        with self._condition:
-            if self._worker is None:
-                self._start()
-            elif len(self.rows) <= self._full:
-                self.limit = self._full
-                self._wake()
-            else:
-                self._wake()
-                if not self._may_wait_for(lambda: len(self.rows) <= self._full):
-                    self.extend = self._extend_if_room
-                    self.limit = sys.maxsize
-
-    def _extend_if_room(self, rows: Iterable[Any]) -> None:
-        """Stand in for ``rows.extend`` while memory is used up."""
-        if len(self.rows) < self._full:
-            self.extend = self.rows.extend
-            self.limit = -1 if self._worker is None else self._wake_at
-            self.rows.extend(rows)
-        else:
-            self._drop(len(tuple(rows)) // ENTRIES)
-
-    def _may_wait_for(self, has_room: Callable[[], bool]) -> bool:
-        """Wait until there is room; False to drop instead.
-
-        A worker that gets nothing done for a while is waited for no longer, by anyone, until it
-        moves: whatever hangs, training goes on.
-        """
-        if self._overflow == "drop" or threading.current_thread() is self._worker:
-            return has_room()
-        while not has_room():
-            patience = self._progress + STALL - time.monotonic()
-            if self._stalled or patience <= 0:
-                self._stalled = True
-                return False
-            self._condition.wait(patience)
-        return True
-
-    def _come_too_late(self, count: int) -> None:
-        """Drop rows at the interpreter's teardown.
-
-        The worker and whoever holds the lock have been stopped for ever, where they stood.
-        """
-        self.rows.clear()
-        self._dropped += count
-        with contextlib.suppress(Exception):
-            message = f"{self}: logged at the interpreter's teardown; rows are dropped"
-            self._faults.began("teardown", SinkError(message))
-
-    def _drop(self, count: int) -> None:
-        with self._condition:
-            self._dropped += count
-        why = "nothing has been stored for a while" if self._stalled else "rows come too fast"
-        message = f"{self}: {why} and the memory for waiting rows is used up; rows are dropped"
-        self._faults.began(f"overflow: {why}", SinkError(message))
-
-    def _wake(self) -> None:
-        if not self._woken:
-            self._woken = True
-            self._condition.notify_all()
 
     def _start(self) -> None:
         """Start the worker; where no thread can be started, do its work here.
@@ -304,7 +204,9 @@ class Pipeline:
         self._faults.raise_first()
         return stored
 
-    def _barrier(self, timeout: float | None, *, closing: bool) -> tuple[_Worker | None, bool]:
+    def _barrier(
+        self, timeout: float | None, *, closing: bool
+    ) -> tuple[threading.Thread | None, bool]:
         """Have everything stored; return the worker that has done it, and whether it is."""
         if sys.is_finalizing():
             if self.rows:
@@ -340,7 +242,8 @@ class Pipeline:
             elif self._stalled:
                 patience = 0.0
             else:
-                patience = max(self._progress, begun) + PATIENCE - now
+                allowed = BUILDING_PATIENCE if self._building else PATIENCE
+                patience = max(self._progress, begun) + allowed - now
                 self._stalled = patience <= 0
             if patience <= 0:
                 return False
@@ -378,7 +281,7 @@ class Pipeline:
         """Give the sinks everything that waits, and flush or close them if it is time."""
         with self._condition:
             ticket, closing = self._asked, self._closing
-            items, self._items, self._item_bytes = self._items, [], 0
+            items = len(self._items)
         flushed = False
         try:
             self._feed(items)
@@ -402,22 +305,49 @@ class Pipeline:
                     self._faults.ended("barrier")
             self._moved()
 
-    def _feed(self, items: Sequence[Item]) -> None:
-        """Give the sinks the rows that wait now, and these items."""
+    def _feed(self, items: int) -> None:
+        """Give the sinks the rows that wait now, and the first so many items."""
         waiting = len(self.rows)
         while waiting or items:
             count = min(waiting, CHUNK_ROWS * ENTRIES)
             rows = self.rows[:count]
             del self.rows[:count]
             waiting -= count
+            chosen = self._take_items(items)
+            items -= len(chosen)
             self._moved()
-            batch, lost = make_batch(rows, items, self._faults)
+            try:
+                self._building = bool(chosen)
+                batch, lost = make_batch(rows, chosen, self._faults, self._rename)
+            finally:
+                self._building = False
+                with self._condition:
+                    self._item_bytes -= sum(item.nbytes for item in chosen)
             self._dropped += lost
             self._moved()
-            self._outlet.write(batch)
-            items = []
+            self._outlet.write(self._processed(batch))
         if self.limit == self._full:
             self.limit = self._wake_at
+
+    def _processed(self, batch: Batch) -> Batch:
+        for process in self.processors:
+            try:
+                batch = process(batch)
+            except Exception as error:  # noqa: BLE001, PERF203 - its fault costs no rows
+                fault = SinkError(f"{self}: {process} failed: {type(error).__name__}: {error}")
+                fault.__cause__ = error
+                self._faults.began(f"processor {process}", fault)
+        return batch
+
+    def _take_items(self, most: int) -> list[Item]:
+        """Take so many items at most, and more than one only if they are small."""
+        taken: list[Item] = []
+        nbytes = 0
+        with self._condition:
+            while len(taken) < most and (not taken or nbytes + self._items[0].nbytes < CHUNK_BYTES):
+                taken.append(self._items.popleft())
+                nbytes += taken[-1].nbytes
+        return taken
 
     def _moved(self) -> None:
         """Let those who wait see that the worker gets something done."""

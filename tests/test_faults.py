@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from sm_tblog import FlushTimeoutError, StoreError, Writer, pipeline
+from sm_tblog import FlushTimeoutError, StoreError, Writer, _intake, pipeline
 from sm_tblog.storage.local import LocalStore
 
 pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
@@ -408,7 +408,7 @@ def test_a_loss_is_reported_by_the_barrier_that_waited_for_it_whoever_else_flush
 def hanging_url(tmp_path, store_at, monkeypatch):
     """A store that hangs, one that it has begun to, and what ends that."""
     monkeypatch.setattr(pipeline, "PATIENCE", 0.1)
-    monkeypatch.setattr(pipeline, "STALL", 0.1)
+    monkeypatch.setattr(_intake, "STALL", 0.1)
     hangs, released = threading.Event(), threading.Event()
 
     def append(store, data):

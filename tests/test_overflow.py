@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from sm_tblog import StoreError, Writer, pipeline
+from sm_tblog import StoreError, Writer, _intake, pipeline
 from sm_tblog.storage.local import LocalStore
 
 MAX_ROWS = 100
-MAX_BYTES = MAX_ROWS * pipeline.ROW_BYTES
+MAX_BYTES = MAX_ROWS * _intake.ROW_BYTES
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_values_wait_for_a_slow_store_too(tmp_path, slow, caplog, read_events, e
 def test_no_caller_waits_for_a_store_that_hangs(
     tmp_path, blocked, caplog, read_scalars, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "STALL", 0.1)
+    monkeypatch.setattr(_intake, "STALL", 0.1)
     url, released = blocked
     writer = Writer(url, overflow="block", max_bytes=MAX_BYTES)
     _log(writer, range(5000))

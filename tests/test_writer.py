@@ -13,7 +13,7 @@ import pytest
 import sm_tblog
 from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer
 from sm_tblog.testing import make_batch
-from sm_tblog.writer import _warn_of_double_precision
+from sm_tblog.writer.scalars import _warn_of_double_precision
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Where batches go: event files, JSON lines, the terminal, or anything registered."""
 
 from sm_tblog._types import Series, Value
-from sm_tblog.sinks.base import Batch, Event, Sink, open_sink
+from sm_tblog.sinks.base import Batch, Event, File, Sink, open_sink
 
-__all__ = ["Batch", "Event", "Series", "Sink", "Value", "open_sink"]
+__all__ = ["Batch", "Event", "File", "Series", "Sink", "Value", "open_sink"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sm_tblog._types import Float64Array, IndexArray, Int64Array, Series, Value
 
-__all__ = ["Batch", "Event", "FunctionSink", "Sink", "as_sink", "open_sink"]
+__all__ = ["Batch", "Event", "File", "FunctionSink", "Sink", "as_sink", "open_sink"]
 
 ENTRY_POINTS = "sm_tblog.sinks"
 
@@ -39,6 +39,21 @@ class Event(NamedTuple):
     data: bytes
 
 
+class File(NamedTuple):
+    """A side file: what TensorBoard's plugins read beside event files.
+
+    Attributes:
+        run: the folder below the log folder.
+        name: a relative path below that folder.
+        data: what the file is to hold; or a function from what it holds, None where there is no
+            such file, to that.
+    """
+
+    run: str
+    name: str
+    data: bytes | Callable[[bytes | None], bytes]
+
+
 class Batch(NamedTuple):
     """What a sink is given: what was logged between two ticks of the worker.
 
@@ -51,6 +66,7 @@ class Batch(NamedTuple):
         scalars: the values; float64, shape (n,).
         values: everything that is more than a number.
         events: whole events other than summaries.
+        files: side files, in the order in which they are to be written.
     """
 
     series: Sequence[Series]
@@ -60,6 +76,7 @@ class Batch(NamedTuple):
     scalars: Float64Array
     values: Sequence[Value] = ()
     events: Sequence[Event] = ()
+    files: Sequence[File] = ()
 
     def rows(self) -> Iterator[tuple[Series, int, float, float]]:
         """Iterate over the scalars as ``(series, step, wall_time, value)``."""

@@ -8,6 +8,9 @@ A file is named ``events.out.tfevents.<seconds>.<host>.<process>.<counter>.<rand
 TensorBoard asks for ``tfevents`` in the name and reads the files of a run in the order of their
 names; so the time comes first. The counter orders the files that one process begins in the same
 second; the random part keeps apart containers that share a host name and a process id.
+
+Side files, which plugins read beside event files, are written in their order, after the events of
+the same batch. What a store refuses waits and is offered again.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ import re
 import socket
 import struct
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sm_tblog._errors import StoreError
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
@@ -30,7 +35,8 @@ from sm_tblog.storage.base import Appender, open_store, store_class
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
-    from sm_tblog.sinks.base import Batch
+    from sm_tblog.sinks.base import Batch, File
+    from sm_tblog.storage.base import Store
 
 __all__ = ["EventFileSink", "event_file_name"]
 
@@ -89,6 +95,7 @@ class EventFileSink:
         self._storage_options = storage_options or {}
         self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
         self._files: dict[str, Appender] = {}
+        self._side_files: deque[File] = deque()
         self._purged: set[str] = set()
         self._closed_bytes = 0
 
@@ -103,6 +110,7 @@ class EventFileSink:
         """
         fresh: dict[str, Any] = {
             "_files": {},
+            "_side_files": deque(),
             "_purge_step": None,
             "_purged": set(),
             "_closed_bytes": 0,
@@ -116,7 +124,8 @@ class EventFileSink:
     @property
     def pending(self) -> int:
         """Bytes encoded and not stored yet."""
-        return sum(file.pending for file in list(self._files.values()))
+        side_files = sum(_size(file) for file in list(self._side_files))
+        return side_files + sum(file.pending for file in list(self._files.values()))
 
     @property
     def stored(self) -> int:
@@ -140,7 +149,9 @@ class EventFileSink:
             blocks.setdefault(value.run, []).append(encode_value(value))
         for event in batch.events:
             blocks.setdefault(event.run, []).append(frame(event.data))
-        self._each([partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()])
+        self._side_files.extend(batch.files)
+        appends = [partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()]
+        self._each([*appends, self._put_side_files])
 
     def flush(self) -> None:
         """Deliver what waits and flush the stores.
@@ -148,7 +159,7 @@ class EventFileSink:
         Raises:
             StoreError: a store did not take all.
         """
-        self._each([file.flush for file in self._files.values()])
+        self._each([*(file.flush for file in self._files.values()), self._put_side_files])
 
     def close(self) -> None:
         """Deliver what waits and close the files. A later ``write`` begins new ones.
@@ -158,9 +169,27 @@ class EventFileSink:
         """
         files, self._files = self._files, {}
         try:
-            self._each([file.close for file in files.values()])
+            self._each([*(file.close for file in files.values()), self._put_side_files])
         finally:
+            self._side_files.clear()
             self._closed_bytes += sum(file.stored for file in files.values())
+
+    def _put_side_files(self) -> None:
+        while self._side_files:
+            file = self._side_files[0]
+            store = self._open(file.run, "")
+            try:
+                data = file.data
+                store.put(file.name, data(store.get(file.name)) if callable(data) else data)
+            except StoreError:
+                raise  # it is offered again
+            except Exception:
+                self._side_files.popleft()  # it would fail for ever
+                raise
+            finally:
+                store.close()
+            self._side_files.popleft()
+            self._closed_bytes += _size(file)
 
     @staticmethod
     def _each(actions: list[Any]) -> None:
@@ -197,12 +226,15 @@ class EventFileSink:
 
     def _file(self, run: str) -> Appender:
         if run not in self._files:
-            folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
             self._files[run] = Appender(
-                lambda: open_store(folder, event_file_name(self._suffix), **self._storage_options),
+                lambda: self._open(run, event_file_name(self._suffix)),
                 partial(self._preamble, run),
             )
         return self._files[run]
+
+    def _open(self, run: str, name: str) -> Store:
+        folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
+        return open_store(folder, name, **self._storage_options)
 
     def _preamble(self, run: str) -> bytes:
         now = time.time()
@@ -217,3 +249,8 @@ class EventFileSink:
             # beginning, and supersedes nothing; its event_accumulator heeds every mark.
             records += [frame(start.SerializeToString())] * 2
         return b"".join(records)
+
+
+def _size(file: File) -> int:
+    """Return the bytes that a side file keeps while it waits; a function's count for nothing."""
+    return 0 if callable(file.data) else len(file.data)

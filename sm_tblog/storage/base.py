@@ -55,6 +55,10 @@ class Store(Protocol):
         """Write the side file ``name``, a relative path below the folder, replacing it whole."""
         ...
 
+    def get(self, name: str) -> bytes | None:
+        """Return what the side file ``name`` holds, None where there is none."""
+        ...
+
     def flush(self) -> None:
         """Return when everything appended is where a reader can see it."""
         ...

@@ -80,6 +80,22 @@ class LocalStore:
             finally:
                 partial.unlink(missing_ok=True)
 
+    def get(self, name: str) -> bytes | None:
+        """Return what the side file ``name`` holds, None where there is none.
+
+        Raises:
+            InvalidValueError: ``name`` is absolute or leaves the folder.
+            StoreError: the file is there and cannot be read.
+        """
+        path = self._folder / side_file_path(name)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        except OSError as error:
+            message = f"cannot read {path}: {error.strerror or error}"
+            raise StoreError(error.errno, message) from error
+
     def flush(self) -> None:
         """Check that the file is still there; its bytes are visible already.
 

@@ -45,6 +45,15 @@ class MemoryStore:
         """
         self._files.pipe_file(f"{self._folder}/{side_file_path(name)}", bytes(data))
 
+    def get(self, name: str) -> bytes | None:
+        """Return what the side file ``name`` holds, None where there is none.
+
+        Raises:
+            InvalidValueError: ``name`` is absolute or leaves the folder.
+        """
+        path = f"{self._folder}/{side_file_path(name)}"
+        return bytes(self._files.cat_file(path)) if self._files.isfile(path) else None
+
     def flush(self) -> None:
         """Do nothing: every append is visible at once."""
 

@@ -21,8 +21,9 @@ class FlakyStore:
 
     Args:
         store: takes what gets through.
-        plan: for each call of ``append``, ``put`` and ``flush`` in turn, ``None`` to let it through
-            or what it raises; ``True`` for a plain ``StoreError``. After its end all get through.
+        plan: for each call of ``append``, ``put``, ``get`` and ``flush`` in turn, ``None`` to let
+            it through or what it raises; ``True`` for a plain ``StoreError``. After its end all get
+            through.
 
     Attributes:
         failed: how many calls have failed.
@@ -48,6 +49,11 @@ class FlakyStore:
         """Write a side file, or fail."""
         self._follow_plan("put")
         self._store.put(name, data)
+
+    def get(self, name: str) -> bytes | None:
+        """Read a side file, or fail."""
+        self._follow_plan("get")
+        return self._store.get(name)
 
     def flush(self) -> None:
         """Flush, or fail."""
@@ -97,6 +103,10 @@ class SlowStore:
     def put(self, name: str, data: Bytes) -> None:
         """Write a side file."""
         self._store.put(name, data)
+
+    def get(self, name: str) -> bytes | None:
+        """Read a side file."""
+        return self._store.get(name)
 
     def flush(self) -> None:
         """Flush."""

@@ -101,10 +101,22 @@ class StoreTests:
         assert self.read_back(folder, "other") == b""
         assert self.read_back(folder, "file") == b"bytes"
 
+    def test_side_files_are_read_back(self, folder: str) -> None:
+        store = self.open(folder, "file")
+        assert store.get("plugins/projector/config") is None
+        store.put("plugins/projector/config", b"first")
+        store.put("plugins/projector/config", b"second")
+        assert store.get("plugins/projector/config") == b"second"
+        assert self.open(folder, "another").get("plugins/projector/config") == b"second"
+        assert store.get("plugins/projector") is None
+        store.close()
+
     @pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside", ""])
     def test_side_files_stay_below_the_folder(self, folder: str, name: str) -> None:
         with pytest.raises(InvalidValueError, match="side file"):
             self.open(folder, "file").put(name, b"bytes")
+        with pytest.raises(InvalidValueError, match="side file"):
+            self.open(folder, "file").get(name)
 
     def test_stores_in_one_folder_keep_apart(self, folder: str) -> None:
         first, second = self.open(folder, "first"), self.open(folder, "second")

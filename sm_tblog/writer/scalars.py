@@ -1,0 +1,192 @@
+"""Numbers: one at a time, many at a step, several in a chart."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._types import Series
+from sm_tblog.summary.convert import as_number
+from sm_tblog.writer.arguments import check_mapping, check_tag
+from sm_tblog.writer.layouts import LayoutMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["ScalarMethods"]
+
+logger = logging.getLogger("sm_tblog")
+
+
+class ScalarMethods(LayoutMethods):
+    """What logs numbers."""
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        new_style: bool = False,
+        double_precision: bool = False,
+        display_name: str = "",
+        summary_description: str = "",
+    ) -> None:
+        """Log one number.
+
+        Args:
+            tag: the curve's name, taken as it is.
+            scalar_value: anything like a number: Python's and NumPy's, Decimal, Fraction, bool, or
+                an array of any library with one element, on any device. One on an accelerator is
+                copied without waiting for the device.
+            global_step: any integer; by default ``writer.step``.
+            walltime: seconds since the epoch; by default now.
+            new_style: write a tensor of the scalars plugin, as TensorFlow 2 does, instead of the
+                shorter ``simple_value``. TensorBoard shows both alike.
+            double_precision: write a float64 instead of a float32. Implies ``new_style``.
+                TensorBoard 2.21 shows such curves with ``--load_fast=false`` only.
+            display_name: what TensorBoard shows instead of the tag.
+            summary_description: Markdown, shown beside the chart.
+
+        Raises:
+            InvalidTypeError: the tag, value or step is of the wrong kind.
+            InvalidValueError: the value has not one element. A step that does not fit an int64 is
+                found out by the worker: the row is left out, counted and said.
+        """
+        pipeline = self._pipeline
+        if (
+            type(scalar_value) is float
+            and type(global_step) is int
+            and type(tag) is str
+            and walltime is None
+            and not (new_style or double_precision or display_name or summary_description)
+        ):
+            pipeline.extend((tag, scalar_value, global_step, self._clock()))
+            if len(pipeline.rows) > pipeline.limit:
+                pipeline.relieve()
+            return
+        style = (new_style, double_precision, display_name, summary_description)
+        series = _as_series(tag, *style) if any(style) else tag
+        self._add_rows(((series, tag, scalar_value),), global_step, walltime)
+
+    def log(
+        self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None
+    ) -> None:
+        """Log many numbers at one step.
+
+        Args:
+            values: numbers by tag, each as in ``add_scalar``; a mapping instead of a number logs
+                its own values as ``tag/key``.
+            step: any integer; by default ``writer.step``.
+            walltime: seconds since the epoch; by default now.
+
+        Raises:
+            InvalidTypeError: a tag, value or the step is of the wrong kind.
+            InvalidValueError: a value has not one element, or the step does not fit an int64.
+        """
+        check_mapping(values, "log")
+        if type(step) is int and walltime is None:
+            now = self._clock()
+            rows: list[Any] = []
+            for tag, value in values.items():
+                if type(value) is not float or type(tag) is not str:
+                    break
+                rows += (tag, value, step, now)
+            else:
+                pipeline = self._pipeline
+                pipeline.extend(rows)
+                if len(pipeline.rows) > pipeline.limit:
+                    pipeline.relieve()
+                return
+        self._add_rows(((tag, tag, value) for tag, value in _flat(values)), step, walltime)
+
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: Mapping[str, Any],
+        global_step: Any = None,
+        walltime: float | None = None,
+        layout: bool = False,
+    ) -> None:
+        """Log several numbers that belong in one chart.
+
+        Args:
+            main_tag: the chart's name.
+            tag_scalar_dict: numbers by curve, each as in ``add_scalar``.
+            global_step: any integer; by default ``writer.step``.
+            walltime: seconds since the epoch; by default now.
+            layout: ``False`` makes each curve a run of its own below the log folder, named
+                ``<main_tag>_<curve>``, as PyTorch does. ``True`` keeps all in this run, as
+                ``<main_tag>/<curve>``, and lays them out as one chart of the Custom Scalars tab.
+
+        Raises:
+            InvalidTypeError: a tag, value or the step is of the wrong kind.
+            InvalidValueError: a value has not one element, or the step does not fit an int64.
+        """
+        check_tag(main_tag)
+        check_mapping(tag_scalar_dict, repr(main_tag))
+        if layout:
+            self._extend_chart(main_tag, tag_scalar_dict)
+        folder = _as_folder(main_tag)
+        rows = (
+            (
+                f"{main_tag}/{key}" if layout else Series(main_tag, f"{folder}_{_as_folder(key)}"),
+                f"{main_tag}/{key}",
+                value,
+            )
+            for key, value in tag_scalar_dict.items()
+        )
+        self._add_rows(rows, global_step, walltime)
+
+    def _add_rows(
+        self, rows: Iterable[tuple[Any, str, Any]], step: Any, walltime: float | None
+    ) -> None:
+        """Add rows of series, name for messages, and value, at one step, all or none."""
+        if not self._enabled:
+            return
+        now = self._as_time(walltime)
+        flat: list[Any] = []
+        for series, name, value in rows:
+            check_tag(name)
+            flat += (series, as_number(value, name), self._as_step(step, name), now)
+        self._pipeline.extend(flat)
+        if len(self._pipeline.rows) > self._pipeline.limit:
+            self._pipeline.relieve()
+
+
+def _as_folder(name: str) -> str:
+    """Return a curve's name as the end of a folder's."""
+    return str(name).replace("/", "_").replace("\\", "_")
+
+
+def _as_series(
+    tag: Any, new_style: Any, double_precision: Any, display_name: str, description: str
+) -> Series:
+    check_tag(tag)
+    if isinstance(new_style, str):  # tensorboardX has display_name and description here
+        display_name, description = new_style, double_precision or ""
+        new_style = double_precision = False
+    if double_precision:
+        _warn_of_double_precision()
+    return Series(
+        tag, "", bool(new_style), bool(double_precision), display_name or "", description or ""
+    )
+
+
+@cache
+def _warn_of_double_precision() -> None:
+    """Say, once, what would else look like lost data: measured with its data server 0.7.2."""
+    logger.warning(
+        "double_precision: TensorBoard's default loader shows no float64 scalars; start it with "
+        "--load_fast=false to see them"
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for tag, value in values.items():
+        check_tag(tag)
+        if hasattr(value, "items"):
+            yield from _flat(value, f"{prefix}{tag}/")
+        else:
+            yield prefix + tag, value
