@@ -178,6 +178,23 @@ def test_tags_that_are_no_unicode_are_still_written():
     assert schema.Event.FromString(data).summary.value[0].tag == "a?b"
 
 
+THEIR_NAMES = {
+    "HParamsPluginData": "hparams.HParamsPluginData",
+    "Experiment": "hparams.Experiment",
+    "HParamInfo": "hparams.HParamInfo",
+    "MetricInfo": "hparams.MetricInfo",
+    "MetricName": "hparams.MetricName",
+    "SessionEndInfo": "hparams.SessionEndInfo",
+    "SessionStartInfo": "hparams.SessionStartInfo",
+    "MeshPluginData": "mesh.MeshPluginData",
+    "EmbeddingInfo": "projector.EmbeddingInfo",
+    "ProjectorConfig": "projector.ProjectorConfig",
+}
+"""What TensorBoard has in a package of the plugin's."""
+
+JSON = {"JsonValue": "google.protobuf.Value", "JsonList": "google.protobuf.ListValue"}
+
+
 def test_every_message_has_the_fields_of_tensorboards():
     """Each of our fields is in TensorBoard's schema under the same name, number and type."""
     modules = [
@@ -189,6 +206,12 @@ def test_every_message_has_the_fields_of_tensorboards():
         "tensorboard.plugins.scalar.plugin_data_pb2",
         "tensorboard.plugins.histogram.plugin_data_pb2",
         "tensorboard.plugins.text.plugin_data_pb2",
+        "tensorboard.plugins.audio.plugin_data_pb2",
+        "tensorboard.plugins.image.plugin_data_pb2",
+        "tensorboard.plugins.pr_curve.plugin_data_pb2",
+        "tensorboard.plugins.mesh.plugin_data_pb2",
+        "tensorboard.plugins.hparams.plugin_data_pb2",
+        "tensorboard.plugins.projector.projector_config_pb2",
     ]
     for module in modules:
         pytest.importorskip(module)
@@ -200,13 +223,18 @@ def test_every_message_has_the_fields_of_tensorboards():
         descriptor = getattr(getattr(schema, name), "DESCRIPTOR", None)
         if descriptor is None:
             continue
-        for message in (descriptor, *descriptor.nested_types):
-            other = theirs.FindMessageTypeByName(message.full_name)
+        package, _, own = descriptor.full_name.partition(".")
+        outer, dot, inner = own.partition(".")
+        their_name = f"{package}.{THEIR_NAMES.get(outer, outer)}{dot}{inner}"
+        their_message = theirs.FindMessageTypeByName(JSON.get(name, their_name))
+        pairs = [(descriptor, their_message)]
+        pairs += [(m, their_message.nested_types_by_name[m.name]) for m in descriptor.nested_types]
+        for message, other in pairs:
             for field in message.fields:
                 twin = other.fields_by_name[field.name]
                 assert (twin.number, twin.type) == (field.number, field.type), field.full_name
                 checked += 1
-    assert checked > 90
+    assert checked > 150
 
 
 def test_the_schema_loads_beside_tensorboards_own():

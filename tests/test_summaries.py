@@ -399,7 +399,7 @@ def test_texts(text, shape, strings):
 
 def test_layouts_are_tensorboards():
     layout_pb2 = pytest.importorskip("tensorboard.plugins.custom_scalar.layout_pb2")
-    value = layout_value({"loss/all": ["loss/all/a", "loss/all/b(c)"], "acc": ["acc/x"]})
+    value = layout_value("", {"loss/all": ["loss/all/a", "loss/all/b(c)"], "acc": ["acc/x"]})
     assert value.tag == "custom_scalars__config__"
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
     assert [category.title for category in layout.category] == ["loss", "acc"]

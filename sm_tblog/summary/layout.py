@@ -15,7 +15,7 @@ __all__ = ["LAYOUT_TAG", "layout_value"]
 LAYOUT_TAG = "custom_scalars__config__"
 
 
-def layout_value(charts: Mapping[str, Sequence[str]]) -> Any:
+def layout_value(_: str, charts: Mapping[str, Sequence[str]]) -> Any:
     """Return a ``Summary.Value`` that lays out charts, each of several curves.
 
     Args:
