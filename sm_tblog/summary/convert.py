@@ -37,13 +37,32 @@ class Deferred:
     """A value that is on its way from a device. Reading it waits until it has arrived.
 
     ``float`` of it works, so a column of numbers may hold some.
+
+    Attributes:
+        shape: of the array that ``array`` will return.
+        ndim: how many dimensions that are.
+        dtype: of that array; None where the device's library does not tell.
+        nbytes: the memory that it keeps until then.
     """
 
-    __slots__ = ("_read", "nbytes")
+    __slots__ = ("_read", "dtype", "nbytes", "shape")
 
-    def __init__(self, read: Callable[[], Any], nbytes: int = 8) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Any],
+        shape: tuple[int, ...] = (),
+        dtype: np.dtype[Any] | None = None,
+        nbytes: int = 8,
+    ) -> None:
         self._read = read
+        self.shape = shape
+        self.dtype = dtype
         self.nbytes = nbytes
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions the array has."""
+        return len(self.shape)
 
     def array(self) -> npt.NDArray[Any]:
         """Return the value as an array in host memory."""
@@ -119,19 +138,23 @@ def as_step(step: Any, tag: str) -> int:
     return int(number)
 
 
-def snapshot(values: Any, tag: str) -> npt.NDArray[Any] | Deferred:
+def snapshot(values: Any, tag: str, *, kinds: str = "biuf") -> npt.NDArray[Any] | Deferred:
     """Return a copy of an array-like that later changes do not reach.
 
     Args:
         values: anything that NumPy can read, a PyTorch, JAX or CuPy array on any device, or a
             list of such.
         tag: named in errors.
+        kinds: what the array may hold, as NumPy's ``dtype.kind``: by default bools and real
+            numbers, where bfloat16 and float8 count as ``"f"``. ``"c"`` adds complex numbers,
+            ``"U"`` and ``"S"`` strings.
 
     Returns:
-        An array of numbers or bools, or a ``Deferred`` if the values are on a device.
+        An array of these kinds, or a ``Deferred`` if the values are on a device; its ``shape``
+        and ``dtype`` can be checked without waiting.
 
     Raises:
-        InvalidTypeError: it is not an array of real numbers.
+        InvalidTypeError: it is not an array of these kinds.
     """
     try:
         if (deferred := _maybe_deferred(values)) is not None:
@@ -144,16 +167,16 @@ def snapshot(values: Any, tag: str) -> npt.NDArray[Any] | Deferred:
     except Exception as error:
         message = f"{tag!r}: cannot read an array from {_name(type(values))}: {error}"
         raise InvalidTypeError(message) from error
-    return check_real(array, tag)
+    return check_kind(array, tag, kinds)
 
 
-def check_real(array: npt.NDArray[Any], tag: str) -> npt.NDArray[Any]:
-    """Return the array if it holds real numbers or bools.
+def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = "biuf") -> npt.NDArray[Any]:
+    """Return the array if it holds what ``kinds`` says, as in ``snapshot``.
 
     Raises:
         InvalidTypeError: it holds anything else.
     """
-    if array.dtype.kind in "biuf":
+    if array.dtype.kind in kinds:
         return array
     if array.dtype.kind == "V" and np.can_cast(array.dtype, np.float64):  # bfloat16, float8
         return array
@@ -162,7 +185,8 @@ def check_real(array: npt.NDArray[Any], tag: str) -> npt.NDArray[Any]:
             return array.astype(np.float64)
         except (TypeError, ValueError, OverflowError):
             pass
-    message = f"{tag!r}: an array of real numbers is needed, got dtype {array.dtype}"
+    wanted = "real numbers" if kinds == "biuf" else f"dtype kinds {kinds!r}"
+    message = f"{tag!r}: an array of {wanted} is needed, got dtype {array.dtype}"
     raise InvalidTypeError(message)
 
 
@@ -174,31 +198,40 @@ def _maybe_deferred(value: Any) -> Deferred | None:
         return _defer_torch(value)
     if hasattr(kind, "copy_to_host_async"):
         value.copy_to_host_async()
-        return Deferred(lambda: np.asarray(value), int(value.nbytes))
+        return Deferred(lambda: np.asarray(value), *_layout(value))
     if hasattr(kind, "__cuda_array_interface__"):
         copy = value.copy()
-        return Deferred(copy.get if hasattr(copy, "get") else copy.copy_to_host, int(copy.nbytes))
+        return Deferred(copy.get if hasattr(copy, "get") else copy.copy_to_host, *_layout(copy))
     return None
+
+
+def _layout(array: Any) -> tuple[tuple[int, ...], np.dtype[Any] | None, int]:
+    """Return the shape, dtype and size of an array whose dtype, if it tells it, is NumPy's."""
+    dtype = getattr(array, "dtype", None)
+    return tuple(array.shape), None if dtype is None else np.dtype(dtype), int(array.nbytes)
 
 
 def _defer_torch(tensor: Any) -> Deferred:
     """Copy a tensor to pinned host memory on its device's current stream, without waiting."""
     device = tensor.device
     tensor = tensor.detach()
-    nbytes = tensor.numel() * tensor.element_size()
+    as_numpy = _torch_on_host(
+        tensor.new_empty(0, device="cpu", layout=sys.modules["torch"].strided)
+    )
+    layout = tuple(tensor.shape), as_numpy.dtype, tensor.numel() * tensor.element_size()
     if tensor.numel() > 1:
         tensor = tensor.clone()  # so that a later change in place does not overtake the copy
     host = tensor.to("cpu", non_blocking=True)
     backend = getattr(sys.modules["torch"], device.type, None)
     if backend is None or not hasattr(backend, "current_stream"):  # no streams: the copy was made
-        return Deferred(lambda: _torch_on_host(host), nbytes)
+        return Deferred(lambda: _torch_on_host(host), *layout)
     arrived = backend.current_stream(device).record_event()
 
     def read() -> npt.NDArray[Any]:
         arrived.synchronize()
         return _torch_on_host(host)
 
-    return Deferred(read, nbytes)
+    return Deferred(read, *layout)
 
 
 def _torch_on_host(tensor: Any) -> npt.NDArray[Any]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, check_real
+from sm_tblog.summary.convert import Deferred, check_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -243,7 +243,7 @@ def histogram_value(
     Raises:
         InvalidTypeError: values that were on a device are not real numbers.
     """
-    array = check_real(values.array(), tag) if isinstance(values, Deferred) else values
+    array = check_kind(values.array(), tag) if isinstance(values, Deferred) else values
     if isinstance(bins, str) and bins == "tensorflow":
         histogram = count(array)
     else:
@@ -259,13 +259,13 @@ def histogram_value(
 
 def raw_histogram_value(
     tag: str,
-    limits: npt.NDArray[Any],
-    counts: npt.NDArray[Any],
-    least: float,
-    most: float,
-    num: float,
-    total: float,
-    squares: float,
+    limits: npt.NDArray[Any] | Deferred,
+    counts: npt.NDArray[Any] | Deferred,
+    least: float | Deferred,
+    most: float | Deferred,
+    num: float | Deferred,
+    total: float | Deferred,
+    squares: float | Deferred,
 ) -> Any:
     """Return a ``Summary.Value`` of counts that the caller has made."""
     limits, counts = (x.array() if isinstance(x, Deferred) else x for x in (limits, counts))
