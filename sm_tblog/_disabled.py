@@ -30,7 +30,7 @@ class DisabledPipeline:
     def relieve(self) -> None:
         """Do nothing."""
 
-    def flush(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+    def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:  # noqa: ARG002
         """Say that everything is stored."""
         return True
 

@@ -63,6 +63,11 @@ class Outlet:
         return sum(guard.bytes("pending") for guard in self._guards)
 
     @property
+    def unacknowledged(self) -> int:
+        """Bytes that wait on the disk until a remote store has them."""
+        return sum(guard.bytes("unacknowledged") for guard in self._guards)
+
+    @property
     def dropped(self) -> int:
         """Rows and values that a sink was not given or has lost, summed over the sinks."""
         return sum(guard.dropped for guard in self._guards)
@@ -98,8 +103,22 @@ class Outlet:
         self._next_flush = float("inf")
         return self._stored([guard.close() for guard in self._guards])
 
+    def wait(self, timeout: float, *, force: bool) -> list[str]:
+        """Wait for so many seconds until remote stores have everything.
+
+        Called by the thread that waits at a barrier.
+
+        Returns:
+            What it is that they do not have: the sinks, and the local files that hold it.
+        """
+        deadline = time.monotonic() + timeout
+        waits = [guard.wait(max(deadline - time.monotonic(), 0.0), force) for guard in self._guards]
+        if not any(waits):
+            self.last_flush = time.time()
+        return [what for what in waits if what]
+
     def _stored(self, results: list[bool]) -> bool:
-        if all(results):
+        if all(results) and not self.unacknowledged:
             self.last_flush = time.time()
         return all(results)
 
@@ -156,6 +175,12 @@ class _Guard:
             message = f"{self._sink}: {kept} rows and values could not be stored and are lost"
             self._faults.began(f"loss of {self._key}", SinkError(message))
         return stored
+
+    def wait(self, timeout: float, force: bool) -> str:
+        """Wait until the sink's stores have everything; say where it is if they have not."""
+        if not hasattr(self._sink, "wait") or self._sink.wait(timeout, force=force):
+            return ""
+        return f"{self._sink}: {', '.join(self._sink.left)}"
 
     def _do(self, action: str, *args: object) -> bool:
         """Have the sink do something; return whether it succeeded."""

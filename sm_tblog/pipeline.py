@@ -39,6 +39,9 @@ TICK = 0.5
 PATIENCE = 30.0
 """Seconds that a barrier waits for a worker that gets nothing done."""
 
+CLOSE_PATIENCE = 60.0
+"""Seconds that ``close`` waits for remote stores."""
+
 BUILDING_PATIENCE = 600.0
 """Seconds that a barrier waits while values are built: a long video takes its time."""
 
@@ -139,7 +142,7 @@ class Pipeline(Intake):
             values_written=outlet.values,
             rows_dropped=self._dropped + outlet.dropped,
             bytes_stored=outlet.stored,
-            bytes_pending=outlet.pending,
+            bytes_pending=outlet.pending + outlet.unacknowledged,
             errors=self._faults.count,
             queue_depth=len(self.rows) // ENTRIES + len(self._items),
             last_flush=outlet.last_flush,
@@ -173,11 +176,12 @@ class Pipeline(Intake):
 
     # The caller's side: barriers.
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
         """Wait until all that was logged before is stored.
 
         Args:
             timeout: seconds. By default as long as the worker gets something done.
+            force: wait for a remote store also if its next delivery is due within a second.
 
         Returns:
             Whether all that was logged since the last barrier is stored.
@@ -185,7 +189,10 @@ class Pipeline(Intake):
         Raises:
             TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
         """
+        begun = time.monotonic()
         _, stored = self._barrier(timeout, closing=False)
+        limit = PATIENCE if timeout is None else timeout
+        stored &= self._delivered(begun + limit, force=force)
         self._faults.raise_first()
         return stored
 
@@ -194,7 +201,10 @@ class Pipeline(Intake):
 
         Takes, returns and raises what ``flush`` does.
         """
+        begun = time.monotonic()
         worker, stored = self._barrier(timeout, closing=True)
+        limit = CLOSE_PATIENCE if timeout is None else timeout
+        stored &= self._delivered(begun + limit, force=True)
         if worker is not None:
             with self._condition:
                 self._condition.wait_for(lambda: not self._closing, PATIENCE)
@@ -228,6 +238,21 @@ class Pipeline(Intake):
                 self._faults.began("barrier", FlushTimeoutError(message))
                 return None, False
             return worker, ticket > self._failed
+
+    def _delivered(self, deadline: float, *, force: bool) -> bool:
+        """Wait until remote stores have what the sinks gave them; return whether they have."""
+        if threading.current_thread() is self._worker:
+            return True
+        missing = self._outlet.wait(max(deadline - time.monotonic(), 0.0), force=force)
+        if missing:
+            message = (
+                f"not everything could be uploaded in time. It is kept and uploaded later, by this "
+                f"process, the next writer to that folder, or sm-tblog upload: {'; '.join(missing)}"
+            )
+            self._faults.began("delivery", FlushTimeoutError(message))
+        else:
+            self._faults.ended("delivery")
+        return not missing
 
     def _losses(self) -> int:
         return self._dropped + self._outlet.losses

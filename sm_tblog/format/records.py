@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from sm_tblog._types import Bytes
 
-__all__ = ["FOOTER", "HEADER", "Record", "Unframer", "find_header", "frame", "frame_header"]
+__all__ = [
+    "FOOTER",
+    "HEADER",
+    "Record",
+    "Unframer",
+    "find_header",
+    "frame",
+    "frame_header",
+    "padding",
+]
 
 HEADER = 12
 """Bytes before a record's data."""
@@ -43,6 +52,21 @@ def frame_header(length: int) -> bytes:
 def frame(data: Bytes) -> bytes:
     """Return ``data`` as one record."""
     return b"".join((frame_header(len(data)), data, _CRC.pack(masked_crc32c(data))))
+
+
+def padding(nbytes: int) -> bytes:
+    """Return a record of so many bytes, 64 or more, that every reader of event files passes over.
+
+    Its message has one field, of a number that no schema of TensorBoard's has.
+    """
+    key = b"\xc2\x3e"  # field 1000, of a given length
+    room = nbytes - HEADER - FOOTER - len(key)
+    digits = next(n for n in range(1, 6) if room - n < 1 << (7 * n))
+    length = room - digits
+    varint = bytes(
+        (length >> (7 * i) & 0x7F) | (0x80 if i < digits - 1 else 0) for i in range(digits)
+    )
+    return frame(key + varint + bytes(length))
 
 
 class Record(NamedTuple):

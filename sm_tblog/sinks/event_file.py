@@ -31,7 +31,7 @@ from sm_tblog._errors import StoreError
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
-from sm_tblog.storage.base import Appender, open_store, store_class
+from sm_tblog.storage.base import Appender, RemoteStore, open_store, store_class
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
@@ -96,6 +96,8 @@ class EventFileSink:
         self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
         self._files: dict[str, Appender] = {}
         self._side_files: deque[File] = deque()
+        self._side_stores: dict[str, Store] = {}
+        self._remote: list[RemoteStore] = []
         self._purged: set[str] = set()
         self._closed_bytes = 0
 
@@ -111,6 +113,8 @@ class EventFileSink:
         fresh: dict[str, Any] = {
             "_files": {},
             "_side_files": deque(),
+            "_side_stores": {},
+            "_remote": [],
             "_purge_step": None,
             "_purged": set(),
             "_closed_bytes": 0,
@@ -130,7 +134,18 @@ class EventFileSink:
     @property
     def stored(self) -> int:
         """Bytes stored."""
-        return self._closed_bytes + sum(file.stored for file in list(self._files.values()))
+        taken = self._closed_bytes + sum(file.stored for file in list(self._files.values()))
+        return taken - self.unacknowledged
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that remote stores have taken and not delivered yet; they wait on the disk."""
+        return sum(store.unacknowledged for store in list(self._remote))
+
+    @property
+    def left(self) -> list[str]:
+        """The local files that hold what remote stores have not delivered."""
+        return sorted({path for store in list(self._remote) for path in store.left})
 
     def write(self, batch: Batch) -> None:
         """Encode the batch and append it to the runs' files.
@@ -172,22 +187,33 @@ class EventFileSink:
             self._each([*(file.close for file in files.values()), self._put_side_files])
         finally:
             self._side_files.clear()
+            stores, self._side_stores = self._side_stores, {}
+            self._each([store.close for store in stores.values()])
             self._closed_bytes += sum(file.stored for file in files.values())
+
+    def wait(self, timeout: float, *, force: bool = False) -> bool:
+        """Wait for so many seconds until remote stores have all; return whether they have.
+
+        Called by the thread that waits at a barrier; see ``RemoteStore.wait``.
+        """
+        deadline = time.monotonic() + timeout
+        stores = list(self._remote)
+        # Each is asked, also when the time is up.
+        done = [s.wait(max(deadline - time.monotonic(), 0.0), force=force) for s in stores]
+        return all(done)
 
     def _put_side_files(self) -> None:
         while self._side_files:
             file = self._side_files[0]
-            store = self._open(file.run, "")
+            if file.run not in self._side_stores:
+                self._side_stores[file.run] = self._open(file.run, "")
             try:
-                data = file.data
-                store.put(file.name, data(store.get(file.name)) if callable(data) else data)
+                self._side_stores[file.run].put(file.name, file.data)
             except StoreError:
                 raise  # it is offered again
             except Exception:
                 self._side_files.popleft()  # it would fail for ever
                 raise
-            finally:
-                store.close()
             self._side_files.popleft()
             self._closed_bytes += _size(file)
 
@@ -234,7 +260,11 @@ class EventFileSink:
 
     def _open(self, run: str, name: str) -> Store:
         folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
-        return open_store(folder, name, **self._storage_options)
+        store = open_store(folder, name, **self._storage_options)
+        if isinstance(store, RemoteStore):
+            # One lane delivers for all stores of a folder: those that have delivered can go.
+            self._remote = [one for one in self._remote if one.unacknowledged] + [store]
+        return store
 
     def _preamble(self, run: str) -> bytes:
         now = time.time()

@@ -17,11 +17,15 @@ from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreErr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from sm_tblog._types import Bytes
 
+    SideData: TypeAlias = Bytes | Callable[[bytes | None], bytes]
+
 __all__ = [
     "Appender",
+    "RemoteStore",
     "Store",
     "StoreLostError",
     "open_store",
@@ -39,6 +43,9 @@ class Store(Protocol):
     A store is made by ``Class(folder, name, **storage_options)``. That touches neither disk nor
     network; the first ``append`` does. It is used by one thread at a time. Every failure is a
     ``StoreError``.
+
+    A store whose ``flush`` and ``close`` only begin to make visible what was appended is a
+    ``RemoteStore``.
     """
 
     flush_secs: ClassVar[float]
@@ -51,8 +58,12 @@ class Store(Protocol):
         """
         ...
 
-    def put(self, name: str, data: Bytes) -> None:
-        """Write the side file ``name``, a relative path below the folder, replacing it whole."""
+    def put(self, name: str, data: SideData) -> None:
+        """Write the side file ``name``, a relative path below the folder, replacing it whole.
+
+        ``data`` is what it is to hold, or a function from what it holds, as ``get`` returns it, to
+        that.
+        """
         ...
 
     def get(self, name: str) -> bytes | None:
@@ -65,6 +76,34 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Flush and let go of every resource. Closing twice does nothing."""
+        ...
+
+
+@runtime_checkable
+class RemoteStore(Store, Protocol):
+    """A store that delivers on a thread of its own, which may take long.
+
+    Attributes:
+        is_full: the file is so long that another had better follow.
+        unacknowledged: bytes of the file that are not delivered.
+        left: the local files that hold what is not delivered.
+    """
+
+    @property
+    def is_full(self) -> bool: ...  # noqa: D102 - above
+
+    @property
+    def unacknowledged(self) -> int: ...  # noqa: D102 - above
+
+    @property
+    def left(self) -> list[str]: ...  # noqa: D102 - above
+
+    def wait(self, timeout: float, *, force: bool = False) -> bool:
+        """Wait for so many seconds until all is delivered; return whether it is.
+
+        Called by the thread that waits at a barrier. Without ``force`` a delivery that is due
+        within a second need not be waited for, if another one has just been made.
+        """
         ...
 
 
@@ -181,6 +220,8 @@ class Appender:
             StoreError: the store did not take all of it.
         """
         while self._waiting:
+            if getattr(self._store, "is_full", False):
+                self._let_go()
             if self._store is None:
                 self._store = self._open()
                 if preamble := self._preamble():

@@ -13,6 +13,7 @@ from sm_tblog.storage.base import StoreLostError, side_file_path
 
 if TYPE_CHECKING:
     from sm_tblog._types import Bytes
+    from sm_tblog.storage.base import SideData
 
 __all__ = ["LocalStore", "local_path"]
 
@@ -63,7 +64,7 @@ class LocalStore:
             self._write(self._descriptor, memoryview(data))
         self._size += len(data)
 
-    def put(self, name: str, data: Bytes) -> None:
+    def put(self, name: str, data: SideData) -> None:
         """Write a side file beside a temporary name, then move it into place.
 
         Raises:
@@ -71,6 +72,8 @@ class LocalStore:
             StoreError: the path cannot be written.
         """
         path = self._folder / side_file_path(name)
+        if callable(data):
+            data = data(self.get(name))
         partial = path.with_name(f".{os.urandom(8).hex()}.partial")
         with self._errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from sm_tblog.storage.base import side_file_path
 
 if TYPE_CHECKING:
     from sm_tblog._types import Bytes
+    from sm_tblog.storage.base import SideData
 
 __all__ = ["MemoryStore"]
 
@@ -37,13 +38,14 @@ class MemoryStore:
         with self._files.open(self._path, mode) as file:
             file.write(data)
 
-    def put(self, name: str, data: Bytes) -> None:
+    def put(self, name: str, data: SideData) -> None:
         """Write the side file ``name``.
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
         """
-        self._files.pipe_file(f"{self._folder}/{side_file_path(name)}", bytes(data))
+        path = f"{self._folder}/{side_file_path(name)}"
+        self._files.pipe_file(path, bytes(data(self.get(name)) if callable(data) else data))
 
     def get(self, name: str) -> bytes | None:
         """Return what the side file ``name`` holds, None where there is none.

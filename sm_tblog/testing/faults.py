@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sm_tblog._types import Bytes
-    from sm_tblog.storage.base import Store
+    from sm_tblog.storage.base import SideData, Store
 
 __all__ = ["FlakyStore", "SlowStore"]
 
@@ -45,7 +45,7 @@ class FlakyStore:
         self._follow_plan("append")
         self._store.append(data)
 
-    def put(self, name: str, data: Bytes) -> None:
+    def put(self, name: str, data: SideData) -> None:
         """Write a side file, or fail."""
         self._follow_plan("put")
         self._store.put(name, data)
@@ -100,7 +100,7 @@ class SlowStore:
         self._gate.wait()
         self._store.append(data)
 
-    def put(self, name: str, data: Bytes) -> None:
+    def put(self, name: str, data: SideData) -> None:
         """Write a side file."""
         self._store.put(name, data)
 

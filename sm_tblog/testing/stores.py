@@ -109,6 +109,10 @@ class StoreTests:
         assert store.get("plugins/projector/config") == b"second"
         assert self.open(folder, "another").get("plugins/projector/config") == b"second"
         assert store.get("plugins/projector") is None
+        store.put("plugins/projector/config", lambda before: (before or b"") + b" and third")
+        store.put("other", lambda before: b"new" if before is None else before)
+        assert store.get("plugins/projector/config") == b"second and third"
+        assert store.get("other") == b"new"
         store.close()
 
     @pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside", ""])

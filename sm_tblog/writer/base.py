@@ -100,7 +100,7 @@ class BaseWriter:
         }
         self._step = 0
         self._clock: Callable[[], float] = time.time
-        self._charts: dict[str, list[str]] = {}
+        self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
 
     def _open(self) -> None:
@@ -208,12 +208,15 @@ class BaseWriter:
         finally:
             self._step, self._clock = before
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
         """Wait until all that was logged before is stored, where a reader sees it.
 
         Args:
             timeout: seconds. By default as long as the worker gets something done; a store that
                 hangs is given up after 30 s.
+            force: on an object store, wait for the store's word also if it was asked less than a
+                second ago. Without it such a call returns when everything is on the local disk, and
+                the upload follows within that second: a script may call ``flush`` at every step.
 
         Returns:
             Whether all that was logged since the last barrier is stored. If not, that has been said
@@ -222,7 +225,7 @@ class BaseWriter:
         Raises:
             TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
         """
-        return self._pipeline.flush(timeout)
+        return self._pipeline.flush(timeout, force=force)
 
     def close(self, timeout: float | None = None) -> bool:
         """Store everything, close the files and end the worker. Logging again begins new files.
