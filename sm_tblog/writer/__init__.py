@@ -5,6 +5,7 @@ The methods stand in one module a family; ``base`` has what they share.
 
 from __future__ import annotations
 
+from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.texts import TextMethods
@@ -12,7 +13,7 @@ from sm_tblog.writer.texts import TextMethods
 __all__ = ["SummaryWriter", "Writer"]
 
 
-class Writer(ScalarMethods, TextMethods, DistributionMethods):
+class Writer(CurveMethods, DistributionMethods, ScalarMethods, TextMethods):
     """Logs to TensorBoard from any training script.
 
     ::

@@ -1,0 +1,246 @@
+"""Precision-recall curves: what a classifier gets right at evenly spaced thresholds.
+
+TensorBoard's pr_curves plugin reads a float32 tensor of shape (6, thresholds): true positives,
+false positives, true negatives, false negatives, precision, recall
+(tensorboard/plugins/pr_curve/metadata.py). Threshold k of n is k / (n - 1), and a sample counts as
+positive if its prediction is at least that. So each sample falls into the bucket of the largest
+threshold that it reaches, a ``bincount`` sums the buckets, and the sums from each one to the last
+are the counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.format import schema
+from sm_tblog.summary.convert import Deferred, check_kind
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sm_tblog._types import Float64Array
+
+    Snapshot = npt.NDArray[Any] | Deferred
+
+__all__ = [
+    "check_raw_curve",
+    "check_samples",
+    "check_thresholds",
+    "counts_at_thresholds",
+    "pr_curve_value",
+    "raw_pr_curve_value",
+]
+
+_ROUNDING = 1e-5
+"""How far beyond 0 and 1 a prediction may be: what a mean or a sum of float32 may be off."""
+
+_LEAST = 1e-7
+"""What precision and recall are divided by at least, as in TensorBoard."""
+
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+def check_thresholds(num_thresholds: Any, tag: str) -> int:
+    """Return how many thresholds there are.
+
+    Raises:
+        InvalidTypeError: it is not an integer.
+        InvalidValueError: it is less than two.
+    """
+    try:
+        count = int(num_thresholds.__index__())
+    except AttributeError:
+        message = f"{tag!r}: num_thresholds is an integer, got {num_thresholds!r:.60}"
+        raise InvalidTypeError(message) from None
+    if count < 2:
+        message = f"{tag!r}: a curve needs two thresholds or more, 0 and 1; got {count}"
+        raise InvalidValueError(message)
+    return count
+
+
+def check_samples(
+    labels: Snapshot, predictions: Snapshot, weights: Snapshot | None, tag: str
+) -> None:
+    """Raise if no curve can be made of these. Of what is on a device, see the shape alone.
+
+    Raises:
+        InvalidValueError: a shape or a number is not as ``pr_curve_value`` wants it.
+    """
+    if labels.shape != predictions.shape:
+        message = (
+            f"{tag!r}: a curve needs a prediction for each label, got labels of shape "
+            f"{labels.shape} and predictions of shape {predictions.shape}; for class k of "
+            "several, give labels == k and predictions[:, k]"
+        )
+        raise InvalidValueError(message)
+    if weights is not None and not _broadcasts(weights.shape, labels.shape):
+        message = (
+            f"{tag!r}: weights are one number or an array that fits the labels, got weights of "
+            f"shape {weights.shape} and labels of shape {labels.shape}"
+        )
+        raise InvalidValueError(message)
+    if not isinstance(labels, Deferred):
+        _check_range(labels, 0, 1, "labels are 0 or 1, or bools", tag)
+    if not isinstance(predictions, Deferred):
+        # A prediction that is NaN is data: a diverged model must not end its training here.
+        what = "predictions are probabilities from 0 to 1, not logits"
+        _check_range(predictions, -_ROUNDING, 1 + _ROUNDING, what, tag, skip_nan=True)
+    if weights is not None and not isinstance(weights, Deferred):
+        _check_range(weights, 0, _LARGEST, "weights are finite and not negative", tag)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
+def _check_range(
+    array: npt.NDArray[Any],
+    low: float,
+    high: float,
+    what: str,
+    tag: str,
+    *,
+    skip_nan: bool = False,
+) -> None:
+    if not array.size:
+        return
+    if array.dtype.kind == "V":  # bfloat16, float8
+        array = array.astype(np.float32)
+    smallest, greatest = (np.fmin, np.fmax) if skip_nan else (np.minimum, np.maximum)
+    least = float(smallest.reduce(array, axis=None))
+    most = float(greatest.reduce(array, axis=None))
+    if not (low <= least and most <= high) and not (skip_nan and np.isnan(least)):
+        message = f"{tag!r}: {what}; got numbers from {least:g} to {most:g}"
+        raise InvalidValueError(message)
+
+
+def check_raw_curve(
+    rows: list[Snapshot], num_thresholds: Any, weights: Snapshot | None, tag: str
+) -> None:
+    """Raise if these are not six rows of a curve, and weights that fit them.
+
+    Raises:
+        InvalidTypeError: ``num_thresholds`` is not an integer.
+        InvalidValueError: the rows are not as long as each other, or as ``num_thresholds`` says.
+    """
+    shapes = [row.shape for row in rows]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0][0] < 2:
+        message = (
+            f"{tag!r}: counts, precision and recall have one dimension and a number for each "
+            f"of two thresholds or more, got shapes {', '.join(map(str, shapes))}"
+        )
+        raise InvalidValueError(message)
+    (length,) = shapes[0]
+    if num_thresholds is not None and check_thresholds(num_thresholds, tag) != length:
+        message = f"{tag!r}: num_thresholds is {num_thresholds}, but there are {length} counts"
+        raise InvalidValueError(message)
+    if weights is not None and not _broadcasts(weights.shape, shapes[0]):
+        message = (
+            f"{tag!r}: weights are one number or one for each of {length} thresholds, got shape "
+            f"{weights.shape}"
+        )
+        raise InvalidValueError(message)
+
+
+def counts_at_thresholds(
+    labels: npt.NDArray[Any],
+    predictions: npt.NDArray[Any],
+    num_thresholds: int,
+    weights: npt.NDArray[Any] | None = None,
+) -> Float64Array:
+    """Return the plugin's tensor; shape (6, num_thresholds).
+
+    Args:
+        labels: from 0 to 1, any shape.
+        predictions: from 0 to 1 without NaN, of the same shape.
+        num_thresholds: 2 or more.
+        weights: what each sample counts for; broadcast to the shape of the labels.
+    """
+    if predictions.dtype not in (np.float32, np.float64):
+        predictions = predictions.astype(np.float32)
+    last = num_thresholds - 1
+    # In the predictions' own precision: where 0.7 is float32, a threshold of 0.7 is reached.
+    buckets = np.clip(np.floor(predictions * predictions.dtype.type(last)), 0, last)
+    buckets = buckets.astype(np.intp).reshape(-1)
+    positive = labels.astype(np.float64)
+    negative = 1.0 - positive
+    if weights is not None:
+        positive, negative = positive * weights, negative * weights
+    in_buckets = [
+        np.bincount(buckets, amount.reshape(-1), num_thresholds) for amount in (positive, negative)
+    ]
+    tp, fp = (np.cumsum(amount[::-1])[::-1] for amount in in_buckets)
+    tn, fn = fp[0] - fp, tp[0] - tp
+    precision = tp / np.maximum(_LEAST, tp + fp)
+    recall = tp / np.maximum(_LEAST, tp + fn)
+    return np.stack((tp, fp, tn, fn, precision, recall))
+
+
+def pr_curve_value(
+    tag: str,
+    labels: Snapshot,
+    predictions: Snapshot,
+    num_thresholds: int,
+    weights: Snapshot | None = None,
+) -> tuple[Any, str]:
+    """Return a ``Summary.Value`` of the pr_curves plugin, and a remark on what it leaves out.
+
+    Args:
+        tag: the tag, taken as it is.
+        labels: bools or 0 and 1, of any shape; a number between counts as that much of a positive.
+        predictions: from 0 to 1, of the same shape. NaN is left out.
+        num_thresholds: 2 or more.
+        weights: what each sample counts for: a number, or an array that broadcasts to the labels.
+
+    Raises:
+        InvalidTypeError: an array that was on a device does not hold real numbers.
+        InvalidValueError: its numbers are out of range.
+    """
+    labels, predictions = _arrived(labels, tag), _arrived(predictions, tag)
+    weights = None if weights is None else _arrived(weights, tag)
+    check_samples(labels, predictions, weights, tag)
+    remark = ""
+    nan = np.isnan(predictions.astype(np.float32, copy=False))
+    if nan.any():
+        remark = f"the curve leaves out {nan.sum()} of {nan.size} predictions, which are NaN"
+        if weights is not None:
+            weights = np.broadcast_to(weights, nan.shape)[~nan]
+        labels, predictions = labels[~nan], predictions[~nan]
+    return _value(tag, counts_at_thresholds(labels, predictions, num_thresholds, weights)), remark
+
+
+def raw_pr_curve_value(tag: str, rows: list[Snapshot], weights: Snapshot | None = None) -> Any:
+    """Return a ``Summary.Value`` of a curve that the caller has counted.
+
+    Args:
+        tag: the tag, taken as it is.
+        rows: the plugin's six, each of shape (thresholds,).
+        weights: the four counts are multiplied by this.
+    """
+    data = np.stack([_arrived(row, tag).astype(np.float64) for row in rows])
+    if weights is not None:
+        data[:4] *= _arrived(weights, tag)
+    return _value(tag, data)
+
+
+def _arrived(array: Snapshot, tag: str) -> npt.NDArray[Any]:
+    return check_kind(array.array(), tag) if isinstance(array, Deferred) else array
+
+
+def _value(tag: str, data: Float64Array) -> Any:
+    value = schema.Value(tag=tag)
+    value.metadata.plugin_data.plugin_name = "pr_curves"
+    content = schema.PrCurvePluginData(num_thresholds=data.shape[1])
+    value.metadata.plugin_data.content = content.SerializeToString()
+    value.metadata.data_class = schema.DATA_CLASS_TENSOR
+    value.tensor.dtype = schema.DT_FLOAT
+    for length in data.shape:
+        value.tensor.tensor_shape.dim.add(size=length)
+    value.tensor.tensor_content = data.astype("<f4").tobytes()
+    return value
