@@ -399,7 +399,11 @@ def test_texts(text, shape, strings):
 
 def test_layouts_are_tensorboards():
     layout_pb2 = pytest.importorskip("tensorboard.plugins.custom_scalar.layout_pb2")
-    value = layout_value("", {"loss/all": ["loss/all/a", "loss/all/b(c)"], "acc": ["acc/x"]})
+    charts = [
+        ("loss", "loss/all", "Curves", ("loss/all/a", "loss/all/b(c)")),
+        ("acc", "acc", "Curves", ("acc/x",)),
+    ]
+    value = layout_value("custom_scalars__config__", charts)
     assert value.tag == "custom_scalars__config__"
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
     assert [category.title for category in layout.category] == ["loss", "acc"]

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
+from sm_tblog.writer.exports import ExportMethods
+from sm_tblog.writer.geometry import GeometryMethods
 from sm_tblog.writer.scalars import ScalarMethods
+from sm_tblog.writer.tensors import TensorMethods
 from sm_tblog.writer.texts import TextMethods
 
 __all__ = ["SummaryWriter", "Writer"]
 
 
-class Writer(CurveMethods, DistributionMethods, ScalarMethods, TextMethods):
+class Writer(
+    CurveMethods,
+    DistributionMethods,
+    ExportMethods,
+    GeometryMethods,
+    ScalarMethods,
+    TensorMethods,
+    TextMethods,
+):
     """Logs to TensorBoard from any training script.
 
     ::

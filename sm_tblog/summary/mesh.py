@@ -1,0 +1,117 @@
+"""Meshes and point clouds: one tag each for vertices, faces and colors.
+
+TensorBoard's plugin takes float32 vertices, int32 faces and uint8 colors, each with a batch
+dimension, and puts them together again by the name in their metadata
+(tensorboard/plugins/mesh/metadata.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog._errors import InvalidValueError
+from sm_tblog.format import schema
+from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.tensor import tensor_proto
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sm_tblog._types import UInt8Array
+
+__all__ = ["mesh_values"]
+
+_UNIT = 2.0
+"""Floats up to here are colors from 0 to 1, and what lies above 1 is rounding; as colors from 0 to
+255 all of them would be black."""
+
+_INDEXED = 1 << 16
+"""How many vertices TensorBoard 2.21 can tell apart in faces, which it keeps in 16 bits."""
+
+
+def mesh_values(
+    tag: str,
+    vertices: npt.NDArray[Any] | Deferred,
+    faces: npt.NDArray[Any] | Deferred | None,
+    colors: npt.NDArray[Any] | Deferred | None,
+    config: str,
+) -> tuple[list[Any], str]:
+    """Return a ``Summary.Value`` of the mesh plugin for each array, and what there is to say.
+
+    Args:
+        tag: the mesh's name, taken as it is.
+        vertices: real numbers of shape (vertices, 3) or (batch, vertices, 3).
+        faces: positions of vertices, from 0; shape (faces, 3), for the whole batch, or
+            (batch, faces, 3). None makes a point cloud.
+        colors: shaped like ``vertices``, or (vertices, 3) for the whole batch. Integers from 0 to
+            255, or floats from 0 to 1; floats of which one is above 2 are from 0 to 255.
+        config: the scene's configuration in JSON.
+
+    Raises:
+        InvalidTypeError: an array that was on a device does not hold real numbers.
+        InvalidValueError: a face is not made of vertices, or a color is not from 0 to 255.
+    """
+    points = _as_vertices(_on_host(vertices, tag))
+    batch, count, _ = points.shape
+    parts: dict[str, npt.NDArray[Any]] = {"VERTEX": points}
+    remarks = []
+    if faces is not None:
+        parts["FACE"] = _as_faces(_on_host(faces, tag), count)
+        if count > _INDEXED:
+            remarks.append(f"TensorBoard draws faces of {_INDEXED:,} vertices, not of {count:,}")
+    if colors is not None:
+        parts["COLOR"] = _as_colors(_on_host(colors, tag))
+    if bad := int((~np.isfinite(points)).any(axis=-1).sum()):
+        remarks.append(f"TensorBoard draws nothing, for {bad:,} vertices are NaN or infinite")
+    kinds = {name: schema.MeshPluginData.ContentType.Value(name) for name in parts}
+    components = sum(1 << kind for kind in kinds.values())
+    values = []
+    for name, array in parts.items():
+        whole = np.broadcast_to(array, (batch, *array.shape[-2:]))
+        value = schema.Value(tag=f"{tag}_{name}", tensor=tensor_proto(whole))
+        value.metadata.data_class = schema.DATA_CLASS_TENSOR
+        value.metadata.plugin_data.plugin_name = "mesh"
+        value.metadata.plugin_data.content = schema.MeshPluginData(
+            name=tag,
+            content_type=kinds[name],
+            json_config=config,
+            shape=whole.shape,
+            components=components,
+        ).SerializeToString()
+        values.append(value)
+    return values, "; ".join(remarks)
+
+
+def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
+    return check_kind(values.array(), tag) if isinstance(values, Deferred) else values
+
+
+def _as_vertices(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # becomes infinite, and that is said
+        vertices = values.astype(np.float32)
+    return vertices.reshape(-1, *vertices.shape[-2:])
+
+
+def _as_faces(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int32]:
+    good = (values >= 0) & (values < count) & (values == np.floor(values))
+    if not good.all():
+        message = (
+            f"a face is made of three positions of vertices, 0 to {count - 1}; "
+            f"{values[~good][0]} is none"
+        )
+        raise InvalidValueError(message)
+    return values.astype(np.int32)
+
+
+def _as_colors(values: npt.NDArray[Any]) -> UInt8Array:
+    if values.dtype.kind in "iu":
+        if values.size and not 0 <= values.min() <= values.max() <= 255:
+            message = f"a color is from 0 to 255, got {values.min()} to {values.max()}"
+            raise InvalidValueError(message)
+        return values.astype(np.uint8)
+    colors = np.nan_to_num(values.astype(np.float32))
+    if colors.size and colors.max() <= _UNIT:
+        colors *= 255
+    return np.rint(colors).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,82 @@
+"""Tensors: arrays with their shapes and dtypes, element for element."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog.format import schema
+from sm_tblog.summary.convert import Deferred, check_kind
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["tensor_proto", "tensor_value"]
+
+_DTYPES = {
+    "b1": schema.DT_BOOL,
+    "i1": schema.DT_INT8,
+    "i2": schema.DT_INT16,
+    "i4": schema.DT_INT32,
+    "i8": schema.DT_INT64,
+    "u1": schema.DT_UINT8,
+    "u2": schema.DT_UINT16,
+    "u4": schema.DT_UINT32,
+    "u8": schema.DT_UINT64,
+    "f2": schema.DT_HALF,
+    "f4": schema.DT_FLOAT,
+    "f8": schema.DT_DOUBLE,
+    "c8": schema.DT_COMPLEX64,
+    "c16": schema.DT_COMPLEX128,
+}
+"""By kind and bytes of an element, as in NumPy's ``dtype.str``."""
+
+_NEAREST = {"f": "f8", "c": "c16", "V": "f4"}
+"""For what is not among these, by kind: ``longdouble``, its complex numbers, bfloat16 and float8.
+The messages have a bfloat16, but TensorBoard without TensorFlow cannot read it."""
+
+
+def tensor_value(tag: str, values: npt.NDArray[Any] | Deferred, kinds: str) -> Any:
+    """Return a ``Summary.Value`` of the plugin "tensor", the name that PyTorch's writer uses.
+
+    Args:
+        tag: the tag, taken as it is.
+        values: what ``tensor_proto`` takes.
+        kinds: as in ``convert.snapshot``.
+
+    Raises:
+        InvalidTypeError: values that were on a device are not of these kinds.
+    """
+    array = check_kind(values.array(), tag, kinds) if isinstance(values, Deferred) else values
+    value = schema.Value(tag=tag, tensor=tensor_proto(array))
+    value.metadata.plugin_data.plugin_name = "tensor"
+    value.metadata.data_class = schema.DATA_CLASS_TENSOR
+    return value
+
+
+def tensor_proto(array: npt.NDArray[Any]) -> Any:
+    """Return an array as a ``TensorProto``.
+
+    Elements are packed, little-endian, as TensorFlow packs them (``tensor_content``); strings
+    stand one by one, in UTF-8.
+
+    Args:
+        array: bools, numbers or strings of any shape and byte order. bfloat16 and float8 are
+            written as float32, which holds them exactly; ``longdouble`` as float64.
+    """
+    tensor = schema.TensorProto()
+    tensor.tensor_shape.SetInParent()
+    for length in array.shape:
+        tensor.tensor_shape.dim.add(size=length)
+    if array.dtype.kind in "US":
+        tensor.dtype = schema.DT_STRING
+        tensor.string_val.extend(
+            text if isinstance(text, bytes) else text.encode(errors="replace")
+            for text in array.reshape(-1).tolist()
+        )
+        return tensor
+    element = array.dtype.str[1:]
+    if element not in _DTYPES:
+        element = _NEAREST[array.dtype.kind]
+    tensor.dtype = _DTYPES[element]
+    tensor.tensor_content = array.astype(f"<{element}", copy=False).tobytes()
+    return tensor
