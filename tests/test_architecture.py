@@ -18,7 +18,7 @@ LAYERS = [
     {"format"},
     {"storage", "summary", "_process", "_faults"},
     {"sinks", "readers"},
-    {"_batching", "_outlet"},
+    {"_batching", "_best", "_outlet"},
     {"_intake"},
     {"pipeline", "_disabled"},
     {"file_writer"},

@@ -9,6 +9,7 @@ from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.exports import ExportMethods
 from sm_tblog.writer.geometry import GeometryMethods
+from sm_tblog.writer.hparams import HParamsMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.tensors import TensorMethods
 from sm_tblog.writer.texts import TextMethods
@@ -21,6 +22,7 @@ class Writer(
     DistributionMethods,
     ExportMethods,
     GeometryMethods,
+    HParamsMethods,
     ScalarMethods,
     TensorMethods,
     TextMethods,

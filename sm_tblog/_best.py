@@ -1,0 +1,96 @@
+"""The best value so far of chosen metrics, each a curve of its own.
+
+TensorBoard's HParams tab shows the last value of every scalar. A curve that gets a point only when
+its metric improves ends with the best one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sm_tblog._types import Series
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from sm_tblog._types import Float64Array, IndexArray
+    from sm_tblog.sinks.base import Batch
+
+__all__ = ["PREFIX", "BestTracker"]
+
+PREFIX = "best/"
+"""What stands before the metric's tag in that of its best value."""
+
+
+class BestTracker:
+    """A processor that adds to each batch a row for every value that is better than all before.
+
+    The row has the step and time of that value and the tag ``best/<tag>``. Values are compared in
+    the order in which they were logged, whatever their steps; NaN is never better. Metrics are the
+    main run's scalars: curves in folders below it are not looked at.
+
+    A batch without any of the metrics is returned as it is. ``watch`` may be called while another
+    thread processes a batch.
+    """
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, _Metric] = {}
+
+    def watch(self, tag: str, mode: str, best: float | None = None) -> None:
+        """Look for the best value of a metric from now on.
+
+        Args:
+            tag: of the metric. One that is watched already in this mode keeps its best value.
+            mode: ``"min"`` or ``"max"``.
+            best: the best value so far, if one is known.
+        """
+        known = self._metrics.get(tag)
+        if known is None or known.mode != mode or best is not None:
+            self._metrics[tag] = _Metric(mode, best)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch, with rows added."""
+        watched: dict[str, list[int]] = {}
+        for code, series in enumerate(batch.series):
+            if series.tag in self._metrics and not series.run:
+                watched.setdefault(series.tag, []).append(code)
+        added = [
+            (tag, rows)
+            for tag, codes in watched.items()
+            if len(rows := self._improvements(tag, codes, batch))
+        ]
+        if not added:
+            return batch
+        rows = np.concatenate([rows for _, rows in added])
+        codes = np.repeat(np.arange(len(added)), [len(rows) for _, rows in added])
+        return batch._replace(
+            series=[*batch.series, *(Series(PREFIX + tag) for tag, _ in added)],
+            codes=np.concatenate((batch.codes, len(batch.series) + codes)),
+            steps=np.concatenate((batch.steps, batch.steps[rows])),
+            wall_times=np.concatenate((batch.wall_times, batch.wall_times[rows])),
+            scalars=np.concatenate((batch.scalars, batch.scalars[rows])),
+        )
+
+    def _improvements(self, tag: str, codes: list[int], batch: Batch) -> IndexArray:
+        """Return which rows of the batch are better than all before."""
+        rows: IndexArray = np.flatnonzero(np.isin(batch.codes, codes))
+        improved = self._metrics[tag].improved(batch.scalars[rows])
+        return rows[improved]
+
+
+class _Metric:
+    """A metric's best value so far, NaN before any; negated if more is better."""
+
+    def __init__(self, mode: str, best: float | None) -> None:
+        self.mode = mode
+        self._sign = -1.0 if mode == "max" else 1.0
+        self._least = float("nan") if best is None else self._sign * best
+
+    def improved(self, values: Float64Array) -> npt.NDArray[np.bool_]:
+        """Return which of the values are better than all before, and keep the best."""
+        costs = self._sign * values
+        least = np.fmin.accumulate(np.concatenate(([self._least], costs)))
+        self._least = float(least[-1])
+        return np.asarray(~(costs >= least[:-1]) & ~np.isnan(costs))

@@ -1,0 +1,268 @@
+"""Hyperparameters and the metrics that they are compared by."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._best import BestTracker
+from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog._types import Series
+from sm_tblog.pipeline import Pipeline
+from sm_tblog.sinks.base import File
+from sm_tblog.storage.base import scheme_of
+from sm_tblog.storage.local import local_path
+from sm_tblog.summary.convert import as_number
+from sm_tblog.summary.flatten import flatten
+from sm_tblog.writer.arguments import as_tag_cleaner, check_mapping, check_tag
+from sm_tblog.writer.scalars import ScalarMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import PurePath
+    from types import TracebackType
+
+    from sm_tblog.summary.flatten import Plain
+
+__all__ = ["HParamsMethods"]
+
+
+class HParamsMethods(ScalarMethods):
+    """What logs hyperparameters."""
+
+    _hparams: dict[str, Plain]
+    _best: BestTracker
+
+    def _open(self) -> None:
+        # A copy comes here with the values and the bests of its original, but without its session.
+        self.__dict__.setdefault("_hparams", {})
+        self.__dict__.setdefault("_best", BestTracker())
+        self._session_process = 0  # the process whose close() ends the session
+        self._last_run = 0.0
+        super()._open()
+        if isinstance(self._pipeline, Pipeline):
+            self._pipeline.processors.append(self._best)
+
+    def hparams(
+        self,
+        values: Any,
+        metrics: Mapping[str, str] | None = None,
+        best: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log what this run was made with, and choose the metrics that runs are compared by.
+
+        The values belong to this run; no other is made. Call it again to add values and to change
+        some, also from a process that resumes the run. TensorBoard's HParams tab shows the values
+        and the last point of every scalar of the run. For each metric named here there is one more
+        scalar, ``best/<tag>``, that gets a point whenever the metric improves, from now on and by
+        itself.
+
+        ``close`` marks the run as successful; a ``with`` block that an exception leaves marks it
+        as failed.
+
+        TensorBoard keeps what it reads of a run first: it shows what a later call changes when it
+        is started anew.
+
+        Args:
+            values: a mapping, nested at will (parts are named ``part/name``), a namespace, or an
+                object of a dataclass, of attrs or of pydantic. A value is a bool, a number or a
+                string; or None, which removes it; or what has a text of its own, such as an enum's
+                member, a path, a date, a list, a class or a function.
+            metrics: ``"min"`` or ``"max"``, which is best, by the tag of a scalar of this run. NaN
+                is never best.
+            best: the best values so far, by tag, of a run that resumes: they are not read from its
+                earlier files.
+
+        Raises:
+            InvalidTypeError: an argument is no mapping, or a value has no text of its own.
+            InvalidValueError: two names are equal or one is empty, an array has not one element, a
+                mode is unknown, a best value is NaN or its metric is not named.
+        """
+        if not self._enabled:
+            return
+        flat = flatten(values, "hparams")
+        modes = _checked_modes({} if metrics is None else metrics)
+        bests = _checked_bests({} if best is None else best, modes)
+        clean = as_tag_cleaner(self._config["clean_tags"]) or str
+        for tag, mode in modes.items():
+            self._best.watch(clean(tag), mode, bests.get(tag))
+        self._hparams.update(flat)
+        self._session_process = os.getpid()
+        now = self._clock()
+        # The dict itself: TensorBoard keeps what it reads first, so that may as well hold what
+        # later calls add before the worker gets here.
+        self._put("hparams", _build_session, (self._hparams, now), 0, now)
+
+    def add_hparams(
+        self,
+        hparam_dict: Any,
+        metric_dict: Mapping[str, Any],
+        hparam_domain_discrete: Mapping[str, Sequence[Any]] | str | None = None,
+        run_name: str | int | None = None,
+        global_step: Any = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        """Log hyperparameters and results as a run of their own, as the peers do.
+
+        Their tab takes the columns of all runs from a single one, so every call should name the
+        same hyperparameters and metrics. ``hparams`` has no such limit, and makes no run.
+
+        Args:
+            hparam_dict: values as in ``hparams``; those that are None are left out.
+            metric_dict: numbers by tag, each as in ``add_scalar``.
+            hparam_domain_discrete: all that a hyperparameter may be, a list by its name. A str
+                here is the name, and a number behind it the step, as in tensorboardX.
+            run_name: the run's folder below the log folder; by default the time. ``"."`` is the
+                log folder itself.
+            global_step: any integer; by default ``writer.step``.
+            name: another name of ``run_name``.
+
+        Raises:
+            InvalidTypeError: an argument, a value or a metric is of the wrong kind.
+            InvalidValueError: as in ``hparams``, or the folder is not below the log folder.
+        """
+        if not self._enabled:
+            return
+        if isinstance(hparam_domain_discrete, str):  # tensorboardX has the name here
+            name, hparam_domain_discrete = hparam_domain_discrete, None
+        if isinstance(run_name, int):  # and the step here
+            global_step, run_name = run_name, None
+        values = flatten(hparam_dict, "add_hparams")
+        domains = _checked_domains(values, hparam_domain_discrete or {})
+        check_mapping(metric_dict, "add_hparams: metric_dict")
+        step = self._as_step(global_step, "add_hparams")
+        run = self._as_run(name or run_name or self._time_as_name())
+        rows = ((Series(tag, run), tag, value) for tag, value in metric_dict.items())
+        self._add_rows(rows, step, None)
+        self._put("add_hparams", _build_run, (values, [*metric_dict], domains), step, None, run=run)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Mark the run of ``hparams``, if it was called, as successful; then see ``BaseWriter``."""
+        self._end_session(succeeded=True)
+        return super().close(timeout)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close; the run of ``hparams`` has failed if an exception leaves the block."""
+        if kind is not None:
+            self._end_session(succeeded=False)
+        super().__exit__(kind, error, traceback)
+
+    def _end_session(self, *, succeeded: bool) -> None:
+        """End the session that this process has begun, if it goes on."""
+        if self._session_process == os.getpid():
+            self._session_process = 0
+            now = self._clock()
+            self._put("hparams", _build_end, (dict(self._hparams), succeeded, now), 0, now)
+
+    def _as_run(self, name: Any) -> str:
+        """Return a name joined to the log folder, as the peers do it, as a folder below that."""
+        if not isinstance(name, str):
+            message = f"add_hparams: a run's name is a str, got {name!r:.60}"
+            raise InvalidTypeError(message)
+        is_local = scheme_of(self._log_dir) == "file"
+        root: PurePath = local_path(self._log_dir).absolute() if is_local else PurePosixPath("/")
+        path = root / name
+        if ".." in Path(name).parts or not path.is_relative_to(root):
+            message = f"add_hparams: the run {name!r} is not below the log folder {self._log_dir!r}"
+            raise InvalidValueError(message)
+        run = path.relative_to(root).as_posix()
+        return "" if run == "." else run
+
+    def _time_as_name(self) -> str:
+        """Return the time, another one at each call where the clock is slow."""
+        self._last_run = max(time.time(), self._last_run + 1e-6)
+        return f"{self._last_run:.6f}"
+
+
+def _checked_modes(metrics: Any) -> dict[str, str]:
+    if not hasattr(metrics, "items"):
+        message = f"metrics: a mapping of 'min' or 'max' by tag is needed, got {metrics!r:.60}"
+        raise InvalidTypeError(message)
+    for tag, mode in metrics.items():
+        check_tag(tag)
+        if mode not in ("min", "max"):
+            message = (
+                f"metrics: {tag!r}: 'min' or 'max' is best, not {mode!r:.60}; the last value of "
+                "every scalar is shown without being named"
+            )
+            raise InvalidValueError(message)
+    return dict(metrics)
+
+
+def _checked_bests(best: Any, modes: Mapping[str, str]) -> dict[str, float]:
+    check_mapping(best, "best")
+    bests = {}
+    for tag, value in best.items():
+        bests[tag] = float(as_number(value, tag))
+        if tag not in modes:
+            message = f"best: {tag!r} is none of the metrics named in this call"
+            raise InvalidValueError(message)
+        if math.isnan(bests[tag]):
+            message = f"best: {tag!r}: NaN is no best value; leave it out if there is none yet"
+            raise InvalidValueError(message)
+    return bests
+
+
+def _checked_domains(values: Mapping[str, Plain], domains: Any) -> dict[str, list[Plain]]:
+    if not hasattr(domains, "items"):
+        message = f"hparam_domain_discrete: a mapping of lists is needed, got {domains!r:.60}"
+        raise InvalidTypeError(message)
+    checked = {}
+    for name, domain in domains.items():
+        if not isinstance(domain, (list, tuple)) or values.get(name) is None:
+            message = (
+                f"hparam_domain_discrete: a list for one of the hyperparameters that have a value "
+                f"is needed, got {domain!r:.60} for {name!r}"
+            )
+            raise InvalidTypeError(message)
+        items = flatten(dict(enumerate(domain)), f"hparam_domain_discrete: {name!r}")
+        checked[name] = list(items.values())
+        if any(_kind(item) is not _kind(values[name]) for item in checked[name]):
+            message = (
+                f"hparam_domain_discrete: {name!r} is {values[name]!r:.60}, and what else it may "
+                f"be is of another kind: {domain!r:.60}"
+            )
+            raise InvalidTypeError(message)
+    return checked
+
+
+def _kind(value: Plain) -> type:
+    return float if type(value) is int else type(value)
+
+
+def _build_session(_: str, values: dict[str, Plain], now: float) -> list[Any]:
+    from sm_tblog.summary import hparams as summary
+
+    known = dict(values)
+    update = partial(summary.updated_file, values=known, end=None, now=now)
+    return [summary.start_value(known, now), File("", summary.FIRST_FILE, update)]
+
+
+def _build_end(_: str, values: dict[str, Plain], succeeded: bool, now: float) -> list[Any]:
+    from sm_tblog.summary import hparams as summary
+
+    end = summary.end_value(succeeded=succeeded, ended=now)
+    update = partial(summary.updated_file, values=values, end=end, now=now)
+    return [end, File("", summary.FIRST_FILE, update)]
+
+
+def _build_run(
+    _: str, values: dict[str, Plain], metrics: list[str], domains: dict[str, list[Plain]]
+) -> list[Any]:
+    from sm_tblog.summary import hparams as summary
+
+    return [
+        summary.experiment_value(values, metrics, domains),
+        summary.start_value(values),
+        summary.end_value(succeeded=True),
+    ]
