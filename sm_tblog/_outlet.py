@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import SinkError, TBLogError
-from sm_tblog.storage.base import StoreLostError
+from sm_tblog.storage.base import NotDeliveredError, StoreLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -187,6 +187,9 @@ class _Guard:
         begun = time.monotonic()
         try:
             getattr(self._sink, action)(*args)
+        except NotDeliveredError as error:
+            self._faults.began(f"delivery of {self._key}", error)
+            return False
         except Exception as error:  # noqa: BLE001 - a sink may be anyone's
             self._failing = self._failing or action
             self.stores_lost += isinstance(error, StoreLostError)
@@ -200,6 +203,8 @@ class _Guard:
         if took > SLOW:
             message = f"{self._sink}: {action} took {took:.0f} s"
             self._faults.began(f"slow {self._key}", SinkError(message))
+        if action != "write":
+            self._faults.ended(f"delivery of {self._key}", f"{self._sink}: uploads go on")
         # A sink that keeps what it could not store has recovered when anything succeeds; any
         # other one when that succeeds which had failed.
         if self._failing == action or hasattr(self._sink, "pending"):

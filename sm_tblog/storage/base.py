@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Appender",
+    "NotDeliveredError",
+    "RefusedError",
     "RemoteStore",
     "Store",
     "StoreLostError",
@@ -107,6 +109,14 @@ class RemoteStore(Store, Protocol):
         ...
 
 
+class NotDeliveredError(StoreError):
+    """A remote store's last delivery failed. What it was to bring is kept, and tried again."""
+
+
+class RefusedError(StoreError):
+    """A store refuses, and will until something is changed: there is no such bucket, say."""
+
+
 class StoreLostError(StoreError):
     """What was appended is gone, a deleted file say. The next append goes to a new store."""
 
@@ -114,7 +124,14 @@ class StoreLostError(StoreError):
 _STORES: dict[str, tuple[str, str]] = {
     "file": ("sm_tblog.storage.local:LocalStore", ""),
     "memory": ("sm_tblog.storage.memory:MemoryStore", "pip install fsspec"),
+    **dict.fromkeys(
+        ("s3", "s3a"),
+        ("sm_tblog.storage.object_store:ObjectStore", "pip install 'sm-tblog[s3]'"),
+    ),
 }
+
+_OBJECT_STORE = ("sm_tblog.storage.object_store:ObjectStore", "pip install fsspec")
+"""The store of every other scheme that fsspec knows."""
 
 
 def register_store(scheme: str, store: str, install: str = "") -> None:
@@ -142,13 +159,13 @@ def store_class(url: str) -> Callable[..., Store]:
         MissingDependencyError: the store's package is not installed.
     """
     scheme = scheme_of(url)
-    if scheme not in _STORES:
+    if scheme not in _STORES and not _is_known_to_fsspec(scheme):
         message = (
             f"no store for {url!r}: the scheme {scheme!r} is not one of {', '.join(_STORES)}; "
             "sm_tblog.storage.register_store adds one"
         )
         raise InvalidValueError(message)
-    path, install = _STORES[scheme]
+    path, install = _STORES.get(scheme, _OBJECT_STORE)
     module, _, name = path.partition(":")
     try:
         found: Any = getattr(importlib.import_module(module), name)
@@ -157,6 +174,12 @@ def store_class(url: str) -> Callable[..., Store]:
         message = f"{scheme}:// needs a package that is not installed ({error}){hint}"
         raise MissingDependencyError(message) from error
     return found  # type: ignore[no-any-return]
+
+
+def _is_known_to_fsspec(scheme: str) -> bool:
+    from fsspec import available_protocols
+
+    return scheme in available_protocols()
 
 
 def open_store(url: str, name: str, **storage_options: object) -> Store:

@@ -1,0 +1,273 @@
+"""Object stores: a growing object in a bucket, and side files beside it.
+
+``append`` writes to a spool file on the local disk and returns; a ``Lane`` brings it to its place.
+So a store that is slow, down or refuses costs the training loop nothing, and what it has not
+acknowledged survives the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import threading
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sm_tblog._errors import StoreError
+from sm_tblog.format.records import padding
+from sm_tblog.storage import s3_options, spool
+from sm_tblog.storage.base import NotDeliveredError, scheme_of, side_file_path
+from sm_tblog.storage.lane import Lane
+from sm_tblog.storage.spool import SpoolFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sm_tblog._types import Bytes
+    from sm_tblog.storage.base import SideData
+    from sm_tblog.storage.lane import Job, Place
+
+__all__ = ["ObjectStore", "open_place", "upload_left_behind"]
+
+logger = logging.getLogger("sm_tblog")
+
+S3_SCHEMES = ("s3", "s3a")
+
+_lanes: dict[tuple[str, str, Path], Lane] = {}
+_lanes_lock = threading.Lock()
+
+
+class ObjectStore:
+    """Appends to an object, by way of the spool.
+
+    Args:
+        folder: the URL of a folder in a bucket.
+        name: the growing object's name in it.
+        spool: the folder for spool files, see ``spool.default_folder``.
+        storage_options: passed to the place; see ``s3_options`` and ``fsspec_place``.
+
+    Raises:
+        MissingDependencyError: a package is not installed.
+        InvalidValueError: there is no such option.
+    """
+
+    flush_secs: ClassVar[float] = 10.0
+
+    def __init__(
+        self,
+        folder: str,
+        name: str,
+        *,
+        spool: str | os.PathLike[str] | None = None,
+        **storage_options: Any,
+    ) -> None:
+        self._folder = folder.rstrip("/")
+        self._name = name
+        self._spool = spool
+        self._options = storage_options
+        check_options(self._folder, storage_options)
+        self._job: Job | None = None
+        self._lane: Lane | None = None
+
+    def __str__(self) -> str:
+        """Return the URL of the growing object."""
+        return f"{self._folder}/{self._name}"
+
+    def append(self, data: Bytes) -> None:
+        """Append ``data`` to the spool file.
+
+        Raises:
+            StoreError: the disk is full, or the spool is.
+        """
+        if self._job is None:
+            file = _create(_folder_of(self._spool), self._folder, self._name, self._options)
+            self._job = self._find_lane().add(file)
+        _check_room(self._job.file, len(data))
+        self._job.file.append(data)
+
+    def put(self, name: str, data: SideData) -> None:
+        """Have the side file ``name`` written.
+
+        Raises:
+            InvalidValueError: ``name`` is absolute or leaves the folder.
+        """
+        self._find_lane().put(str(side_file_path(name)), data)
+
+    def get(self, name: str) -> bytes | None:
+        """Return what the side file ``name`` holds at its place, None where there is none.
+
+        Raises:
+            InvalidValueError: ``name`` is absolute or leaves the folder.
+            StoreError: the place cannot be read.
+        """
+        return open_place(self._folder, self._options).get(str(side_file_path(name)))
+
+    def flush(self) -> None:
+        """Have what was appended uploaded. ``wait`` waits for it.
+
+        Raises:
+            NotDeliveredError: the last attempt to upload failed. What it was to bring is in the
+                spool, and is tried again.
+        """
+        if self._lane is not None:
+            self._lane.ask()
+            if self._lane.error is not None:
+                raise NotDeliveredError(str(self._lane.error)) from self._lane.error
+
+    def wait(self, timeout: float, *, force: bool = False) -> bool:
+        """Wait until everything is acknowledged; return whether it is.
+
+        Args:
+            timeout: seconds.
+            force: also if an upload has just been made, and the next one is due within a second.
+        """
+        if self._lane is None:
+            return True
+        closed = self._job is not None and self._job.closed
+        return self._lane.wait(timeout, force=force or closed, patient=closed)
+
+    def close(self) -> None:
+        """Have the object finished. ``wait`` waits for it."""
+        if self._job is not None and not self._job.closed:
+            self._job.closed = True
+        if self._lane is not None:
+            self._lane.ask(force=True)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the object has the size at which another had better follow."""
+        return self._job is not None and self._job.is_full
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes of the object that its place has not acknowledged."""
+        return 0 if self._job is None else self._job.waiting
+
+    @property
+    def left(self) -> list[str]:
+        """The spool files of this folder that hold what is not acknowledged."""
+        return [] if self._lane is None else self._lane.files
+
+    def _find_lane(self) -> Lane:
+        if self._lane is None:
+            self._lane = _lane(self._folder, self._options, _folder_of(self._spool))
+        return self._lane
+
+
+def open_place(url: str, options: dict[str, Any]) -> Place:
+    """Return the place of a folder's objects. Touches the network.
+
+    Raises:
+        StoreError: it cannot be reached, or its options do not fit.
+    """
+    if scheme_of(url) in S3_SCHEMES:
+        from sm_tblog.storage.s3 import S3Place
+
+        return S3Place(url, options)
+    from sm_tblog.storage.fsspec_place import FsspecPlace
+
+    return FsspecPlace(url, options)
+
+
+def check_options(url: str, options: dict[str, Any]) -> None:
+    """Raise if a place cannot be opened for want of a package, or of an option's name.
+
+    Raises:
+        MissingDependencyError: a package is not installed.
+        InvalidValueError: there is no such option.
+    """
+    if scheme_of(url) in S3_SCHEMES:
+        s3_options.check(url, options)
+    else:
+        from sm_tblog.storage import fsspec_place
+
+        fsspec_place.check(url)
+
+
+def upload_left_behind(
+    folder: Path, options: dict[str, Any], timeout: float
+) -> Iterator[tuple[SpoolFile, bool]]:
+    """Upload the spool files that no process holds; iterate over them and whether each is done.
+
+    Args:
+        folder: a spool folder, or one spool file.
+        options: as for ``ObjectStore``, for all of them.
+        timeout: seconds for each.
+    """
+    for file, notes in spool.left_behind(folder):
+        file.cut_to_whole_records()
+        lane = Lane(file.url, partial(open_place, file.url, {**notes, **options}), padding)
+        lane.add(file).closed = True
+        yield file, lane.wait(timeout, force=True, patient=True)
+
+
+def _lane(url: str, options: dict[str, Any], spool_folder: Path) -> Lane:
+    """Return this process's lane of a folder."""
+    key = url, repr(sorted(options.items())), spool_folder
+    with _lanes_lock:
+        if key not in _lanes:
+            _lanes[key] = Lane(
+                url, partial(open_place, url, options), padding, partial(_adopt, spool_folder, url)
+            )
+        return _lanes[key]
+
+
+def _adopt(folder: Path, url: str) -> list[SpoolFile]:
+    """Return the files that an earlier process has left behind, their cut records dropped."""
+    files = [file for file, _ in spool.left_behind(folder, url)]
+    for file in files:
+        file.cut_to_whole_records()
+    return sorted(files, key=lambda file: file.name)
+
+
+def _create(folder: Path, url: str, name: str, options: dict[str, Any]) -> SpoolFile:
+    """Return a new spool file, in memory if the disk has no place for it."""
+    notes = {key: options[key] for key in ("endpoint_url",) if key in options}
+    try:
+        return spool.Spool(folder).create(url, name, **notes)
+    except StoreError as error:
+        _warn_of_memory(str(error))
+        return SpoolFile(io.BytesIO(), url, name)
+
+
+@cache
+def _warn_of_memory(why: str) -> None:
+    logger.warning(
+        "%s; what is not uploaded yet waits in memory, at most %d MB of it, and is lost with the "
+        "process. Set SM_TBLOG_SPOOL to a folder that can be written",
+        why,
+        spool.MEMORY_LIMIT >> 20,
+    )
+
+
+def _check_room(file: SpoolFile, more: int) -> None:
+    """Raise if the spool has no room for so many bytes more.
+
+    Raises:
+        StoreError: it has not.
+    """
+    in_memory = file.path is None
+    files = [job.file for lane in list(_lanes.values()) for job in lane.jobs()]
+    used = sum(each.size for each in files if (each.path is None) == in_memory)
+    limit = spool.MEMORY_LIMIT if in_memory else spool.LIMIT
+    if used + more > limit:
+        message = f"the spool is full: {used:,} bytes wait to be uploaded to {file.url}"
+        raise StoreError(errno.ENOSPC, message)
+
+
+def _folder_of(folder: str | os.PathLike[str] | None) -> Path:
+    return spool.default_folder() if folder is None else Path(folder).expanduser()
+
+
+def _forget_lanes() -> None:
+    """Leave the parent's lanes to it: their threads are not in this process."""
+    global _lanes_lock  # noqa: PLW0603 - a fork may have happened while it was held
+    _lanes_lock = threading.Lock()
+    _lanes.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lanes)
