@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import threading
+import time
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,6 +48,8 @@ class ObjectStore:
         folder: the URL of a folder in a bucket.
         name: the growing object's name in it.
         spool: the folder for spool files, see ``spool.default_folder``.
+        stretch: let uploads become rarer as the run goes on: at most this share of its age passes
+            between two, 0.01 say.
         storage_options: passed to the place; see ``s3_options`` and ``fsspec_place``.
 
     Raises:
@@ -62,12 +65,15 @@ class ObjectStore:
         name: str,
         *,
         spool: str | os.PathLike[str] | None = None,
+        stretch: float = 0.0,
         **storage_options: Any,
     ) -> None:
         self._folder = folder.rstrip("/")
         self._name = name
         self._spool = spool
         self._options = storage_options
+        self._stretch = stretch
+        self._began = self._asked = time.monotonic()
         check_options(self._folder, storage_options)
         self._job: Job | None = None
         self._lane: Lane | None = None
@@ -112,10 +118,14 @@ class ObjectStore:
             NotDeliveredError: the last attempt to upload failed. What it was to bring is in the
                 spool, and is tried again.
         """
-        if self._lane is not None:
+        if self._lane is None:
+            return
+        now = time.monotonic()
+        if now - self._asked >= self._stretch * (now - self._began):
+            self._asked = now
             self._lane.ask()
-            if self._lane.error is not None:
-                raise NotDeliveredError(str(self._lane.error)) from self._lane.error
+        if self._lane.error is not None:
+            raise NotDeliveredError(str(self._lane.error)) from self._lane.error
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait until everything is acknowledged; return whether it is.
@@ -189,8 +199,8 @@ def check_options(url: str, options: dict[str, Any]) -> None:
 
 def upload_left_behind(
     folder: Path, options: dict[str, Any], timeout: float
-) -> Iterator[tuple[SpoolFile, bool]]:
-    """Upload the spool files that no process holds; iterate over them and whether each is done.
+) -> Iterator[tuple[SpoolFile, StoreError | None]]:
+    """Upload the spool files that no process holds; iterate over them, with what went wrong.
 
     Args:
         folder: a spool folder, or one spool file.
@@ -201,7 +211,9 @@ def upload_left_behind(
         file.cut_to_whole_records()
         lane = Lane(file.url, partial(open_place, file.url, {**notes, **options}), padding)
         lane.add(file).closed = True
-        yield file, lane.wait(timeout, force=True, patient=True)
+        stored = lane.wait(timeout, force=True, patient=True)
+        late = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
+        yield file, None if stored else lane.error or late
 
 
 def _lane(url: str, options: dict[str, Any], spool_folder: Path) -> Lane:

@@ -1,0 +1,138 @@
+"""What logging to S3 will cost: the algorithm itself, run on a store that only counts.
+
+Prices are S3 Standard's in us-east-1 (aws.amazon.com/s3/pricing): 0.005 USD for a thousand PUT,
+COPY, POST or LIST requests, 0.0004 USD for a thousand of the others. Uploading is free; storage is
+not counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+from sm_tblog.format.records import padding
+from sm_tblog.storage.s3 import ROLL, ROLL_WHOLE, S3Object
+
+__all__ = ["DEAR", "Estimate", "estimate"]
+
+DEAR = 0.005 / 1000
+"""USD for a request that writes or lists."""
+
+CHEAP = 0.0004 / 1000
+"""USD for any other request."""
+
+RELOAD_SECS = 5.0
+"""Seconds between two looks of TensorBoard, by default."""
+
+_WRITES = {
+    "PutObject",
+    "CreateMultipartUpload",
+    "UploadPartCopy",
+    "UploadPart",
+    "CompleteMultipartUpload",
+}
+
+
+class Estimate(NamedTuple):
+    """What a run costs.
+
+    Attributes:
+        logged: bytes of records.
+        uploaded: bytes of request bodies.
+        requests: how many, by the operation's name.
+        objects: how many there are in the end.
+        writing_usd: for those requests.
+        watching_usd: for TensorBoard processes that look on.
+    """
+
+    logged: int
+    uploaded: int
+    requests: dict[str, int]
+    objects: int
+    writing_usd: float
+    watching_usd: float
+
+
+def estimate(
+    seconds: float,
+    bytes_per_second: float,
+    flush_secs: float = 10.0,
+    *,
+    copies: bool = True,
+    watchers: int = 0,
+) -> Estimate:
+    """Return what a run of so many seconds costs.
+
+    Args:
+        seconds: how long the run is.
+        bytes_per_second: of records; a scalar has about 45.
+        flush_secs: between two uploads.
+        copies: whether the bucket allows an object to grow by a copy; one that keeps versions does
+            not.
+        watchers: TensorBoard processes that look at the run all the time.
+    """
+    place = _CountingPlace()
+    spooled = _Zeros()
+    object_: Any = None
+    done = objects = 0
+    for _ in range(math.ceil(seconds / flush_secs)):
+        if object_ is None or spooled.size >= object_.roll_bytes:
+            object_, spooled = S3Object(place, "key"), _Zeros()  # type: ignore[arg-type]
+            object_.roll_bytes = ROLL if copies else ROLL_WHOLE
+            place.copies = copies
+            objects += 1
+        more = min(round(bytes_per_second * flush_secs), round(bytes_per_second * seconds) - done)
+        done += more
+        spooled.size += more
+        if missing := object_.padding(spooled.size) if copies else 0:
+            spooled.size += len(padding(missing))
+        place.size = spooled.size
+        object_.commit(spooled, spooled.size)
+    writes = sum(n for operation, n in place.requests.items() if operation in _WRITES)
+    reads = place.requests.total() - writes
+    looks = watchers * seconds / RELOAD_SECS
+    return Estimate(
+        done,
+        place.uploaded,
+        dict(place.requests),
+        objects,
+        writes * DEAR + reads * CHEAP,
+        looks * (4 * DEAR + 2 * CHEAP),  # measured with one idle run: 4 LIST, a GET and a HEAD
+    )
+
+
+class _Zeros:
+    """A spool file of nothing but zeros."""
+
+    size = 0
+
+    def read(self, begin: int, end: int) -> bytes:
+        return bytes(end - begin)
+
+
+class _CountingPlace:
+    """A bucket that takes everything and keeps nothing."""
+
+    bucket = "bucket"
+    copies = True
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.uploaded = 0
+        self.size = 0
+
+    def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        self.requests[operation] += 1
+        self.uploaded += len(parameters.get("Body", b""))
+        version = {} if self.copies else {"VersionId": "1"}
+        return {
+            "ETag": '"1"',
+            "UploadId": "1",
+            "CopyPartResult": {"ETag": '"1"'},
+            "ContentLength": self.size,
+            **version,
+        }
+
+    def knows(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - as S3Place has it
+        return False
