@@ -403,7 +403,8 @@ def test_layouts_are_tensorboards():
         ("loss", "loss/all", "Curves", ("loss/all/a", "loss/all/b(c)")),
         ("acc", "acc", "Curves", ("acc/x",)),
     ]
-    value = layout_value("custom_scalars__config__", charts)
+    value, remark = layout_value("custom_scalars__config__", charts)
+    assert remark == "TensorBoard fails to draw the chart 'loss/all': a tag has a parenthesis"
     assert value.tag == "custom_scalars__config__"
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
     assert [category.title for category in layout.category] == ["loss", "acc"]

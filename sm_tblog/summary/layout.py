@@ -17,8 +17,8 @@ def layout_value(
     tag: str,
     charts: Iterable[tuple[str, str, str, tuple[str, ...]]],
     clean: Callable[[str], str] = str,
-) -> Any:
-    """Return a ``Summary.Value`` of the custom_scalars plugin that lays out charts.
+) -> tuple[Any, str]:
+    """Return a ``Summary.Value`` of the custom_scalars plugin, and what it cannot draw.
 
     Args:
         tag: the one that the plugin looks for.
@@ -30,10 +30,14 @@ def layout_value(
     """
     layout = schema.Layout()
     categories: dict[str, Any] = {}
+    remark = ""
     for category, title, kind, tags in charts:
         if category not in categories:
             categories[category] = layout.category.add(title=category)
         chart = categories[category].chart.add(title=title)
+        if kind != "Multiline" and any("(" in clean(given) for given in tags):
+            # It finds a curve's run, and so its color, behind the first parenthesis.
+            remark = f"TensorBoard fails to draw the chart {title!r}: a tag has a parenthesis"
         if kind == "Margin":
             value, lower, upper = map(clean, tags)
             chart.margin.series.add(value=value, lower=lower, upper=upper)
@@ -48,7 +52,7 @@ def layout_value(
     value.tensor.dtype = schema.DT_STRING
     value.tensor.tensor_shape.SetInParent()
     value.tensor.string_val.append(layout.SerializeToString())
-    return value
+    return value, remark
 
 
 def _exactly(tag: str) -> str:
@@ -56,7 +60,7 @@ def _exactly(tag: str) -> str:
 
 
 def _patterns(given: str, tag: str) -> tuple[str, ...]:
-    """Return what matches all that ``given`` does, and the tag of that name: ``loss (train)``."""
+    """Return what matches all that ``given`` does, and the tag of that name: ``c++/loss``."""
     try:
         return (given,) if re.match(given, tag) else (given, _exactly(tag))
     except re.error:

@@ -27,8 +27,8 @@ _UNIT = 2.0
 """Floats up to here are colors from 0 to 1, and what lies above 1 is rounding; as colors from 0 to
 255 all of them would be black."""
 
-_INDEXED = 1 << 16
-"""How many vertices TensorBoard 2.21 can tell apart in faces, which it keeps in 16 bits."""
+_TOLD_APART = 1 << 16
+"""How many vertices TensorBoard 2.21 can tell apart: it keeps faces in 16 bits."""
 
 
 def mesh_values(
@@ -59,12 +59,15 @@ def mesh_values(
     remarks = []
     if faces is not None:
         parts["FACE"] = _as_faces(_on_host(faces, tag), count)
-        if count > _INDEXED:
-            remarks.append(f"TensorBoard draws faces of {_INDEXED:,} vertices, not of {count:,}")
+        if count > _TOLD_APART:
+            remarks.append(
+                f"TensorBoard draws faces wrongly that have other than the first {_TOLD_APART:,} "
+                f"of {count:,} vertices"
+            )
     if colors is not None:
         parts["COLOR"] = _as_colors(_on_host(colors, tag))
     if bad := int((~np.isfinite(points)).any(axis=-1).sum()):
-        remarks.append(f"TensorBoard draws nothing, for {bad:,} vertices are NaN or infinite")
+        remarks.append(f"{bad:,} of {batch * count:,} vertices are NaN or infinite")
     kinds = {name: schema.MeshPluginData.ContentType.Value(name) for name in parts}
     components = sum(1 << kind for kind in kinds.values())
     values = []
