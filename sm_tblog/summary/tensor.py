@@ -30,10 +30,6 @@ _DTYPES = {
 }
 """By kind and bytes of an element, as in NumPy's ``dtype.str``."""
 
-_NEAREST = {"f": "f8", "c": "c16", "V": "f4"}
-"""For what is not among these, by kind: ``longdouble``, its complex numbers, bfloat16 and float8.
-The messages have a bfloat16, but TensorBoard without TensorFlow cannot read it."""
-
 
 def tensor_value(tag: str, values: npt.NDArray[Any] | Deferred, kinds: str) -> Any:
     """Return a ``Summary.Value`` of the plugin "tensor", the name that PyTorch's writer uses.
@@ -76,7 +72,9 @@ def tensor_proto(array: npt.NDArray[Any]) -> Any:
         return tensor
     element = array.dtype.str[1:]
     if element not in _DTYPES:
-        element = _NEAREST[array.dtype.kind]
+        # TensorBoard without TensorFlow cannot read the bfloat16 and float8 that messages have.
+        large = "c16" if array.dtype.kind == "c" else "f8"
+        element = large if array.dtype.itemsize > 8 else "f4"
     tensor.dtype = _DTYPES[element]
     tensor.tensor_content = array.astype(f"<{element}", copy=False).tobytes()
     return tensor
