@@ -1,0 +1,103 @@
+"""Audio: WAV files of 16-bit samples, which every browser plays.
+
+They are written as a ``Summary.Audio``, as the peers write them: TensorBoard's two loaders take it
+for what TensorFlow 2 writes, a tensor whose metadata says that it holds a WAV.
+"""
+
+from __future__ import annotations
+
+import io
+import wave
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog._errors import InvalidTypeError
+from sm_tblog.format import schema
+from sm_tblog.summary.convert import Deferred
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["audio_value", "check_samples"]
+
+_FULL_SCALE = 32_767
+"""What 1.0 becomes: the largest number of 16 bits."""
+
+
+def check_samples(dtype: np.dtype[Any], tag: str) -> None:
+    """Raise if it is not known which range samples of this dtype have.
+
+    Raises:
+        InvalidTypeError: they are neither floats nor int16, int32 or uint8.
+    """
+    as_float = dtype.kind == "f" or (dtype.kind == "V" and np.can_cast(dtype, np.float64))
+    if not as_float and dtype not in (np.int16, np.int32, np.uint8):
+        message = (
+            f"{tag!r}: samples are floats from -1 to 1, or int16, int32 or uint8 over their whole "
+            f"range, got dtype {dtype}; convert them to one of these"
+        )
+        raise InvalidTypeError(message)
+
+
+def audio_value(
+    tag: str, samples: npt.NDArray[Any] | Deferred, sample_rate: float
+) -> tuple[Any, str]:
+    """Return a ``Summary.Value`` of a sound, and a remark on samples that are not as given.
+
+    Args:
+        tag: the tag, taken as it is.
+        samples: floats from -1 to 1, or int16, int32 or uint8 over their whole range. Axes of
+            length 1 aside, one axis, or two, of which the shorter is the channels.
+        sample_rate: samples a second.
+
+    Raises:
+        InvalidTypeError: samples that were on a device are of another dtype.
+    """
+    array = samples.array() if isinstance(samples, Deferred) else samples
+    check_samples(array.dtype, tag)
+    pcm, remark = _as_int16(_as_frames(array))
+    length, channels = pcm.shape
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(2)
+        writer.setframerate(round(sample_rate))
+        writer.writeframesraw(pcm.astype("<i2", copy=False).tobytes())
+    value = schema.Value(tag=tag)
+    value.metadata.plugin_data.plugin_name = "audio"
+    value.audio.sample_rate = sample_rate
+    value.audio.num_channels = channels
+    value.audio.length_frames = length
+    value.audio.encoded_audio_string = file.getvalue()
+    value.audio.content_type = "audio/wav"
+    return value, remark
+
+
+def _as_frames(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return samples as an array of shape (length, channels)."""
+    samples = samples.squeeze()
+    if samples.ndim < 2:
+        return samples.reshape(-1, 1)
+    return samples.T if samples.shape[0] < samples.shape[1] else samples
+
+
+def _as_int16(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], str]:
+    """Return samples as numbers of 16 bits, and a remark on those that are not in their range.
+
+    Floats are multiplied by 32,767 and cut, not rounded, as in PyTorch's writer.
+    """
+    if samples.dtype.kind == "i":
+        return (samples >> (samples.dtype.itemsize * 8 - 16)).astype(np.int16), ""
+    if samples.dtype.kind == "u":
+        return (samples.astype(np.int16) - 128) << 8, ""
+    if samples.dtype != np.float64:
+        samples = samples.astype(np.float32)
+    remarks = []
+    if nan := int(np.isnan(samples).sum()):
+        remarks.append(f"{nan} of {samples.size} samples are NaN, and silent")
+        samples = np.where(np.isnan(samples), samples.dtype.type(0), samples)
+    if (peak := float(np.abs(samples).max())) > 1:
+        remarks.append(f"samples up to {peak:.4g} are clipped to -1 to 1")
+        samples = samples.clip(-1, 1)
+    return (samples * _FULL_SCALE).astype(np.int16), "; ".join(remarks)
