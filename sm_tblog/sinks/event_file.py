@@ -10,7 +10,8 @@ names; so the time comes first. The counter orders the files that one process be
 second; the random part keeps apart containers that share a host name and a process id.
 
 Side files, which plugins read beside event files, are written in their order, after the events of
-the same batch. What a store refuses waits and is offered again.
+the same batch. What a store refuses waits and is offered again. A run that has side files alone has
+an event file all the same, with nothing but the version: by it TensorBoard knows the run.
 """
 
 from __future__ import annotations
@@ -21,21 +22,20 @@ import re
 import socket
 import struct
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog._errors import StoreError
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
+from sm_tblog.sinks.side_files import SideFiles
 from sm_tblog.storage.base import Appender, RemoteStore, open_store, store_class
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
-    from sm_tblog.sinks.base import Batch, File
+    from sm_tblog.sinks.base import Batch
     from sm_tblog.storage.base import Store
 
 __all__ = ["EventFileSink", "event_file_name"]
@@ -95,8 +95,7 @@ class EventFileSink:
         self._storage_options = storage_options or {}
         self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
         self._files: dict[str, Appender] = {}
-        self._side_files: deque[File] = deque()
-        self._side_stores: dict[str, Store] = {}
+        self._side_files: dict[str, SideFiles] = {}
         self._remote: list[RemoteStore] = []
         self._purged: set[str] = set()
         self._closed_bytes = 0
@@ -112,8 +111,7 @@ class EventFileSink:
         """
         fresh: dict[str, Any] = {
             "_files": {},
-            "_side_files": deque(),
-            "_side_stores": {},
+            "_side_files": {},
             "_remote": [],
             "_purge_step": None,
             "_purged": set(),
@@ -128,13 +126,12 @@ class EventFileSink:
     @property
     def pending(self) -> int:
         """Bytes encoded and not stored yet."""
-        side_files = sum(_size(file) for file in list(self._side_files))
-        return side_files + sum(file.pending for file in list(self._files.values()))
+        return sum(one.pending for one in self._parts())
 
     @property
     def stored(self) -> int:
         """Bytes stored."""
-        taken = self._closed_bytes + sum(file.stored for file in list(self._files.values()))
+        taken = self._closed_bytes + sum(one.stored for one in self._parts())
         return taken - self.unacknowledged
 
     @property
@@ -164,9 +161,12 @@ class EventFileSink:
             blocks.setdefault(value.run, []).append(encode_value(value))
         for event in batch.events:
             blocks.setdefault(event.run, []).append(frame(event.data))
-        self._side_files.extend(batch.files)
+        for file in batch.files:
+            if file.run not in self._files:
+                blocks.setdefault(file.run, [])  # begins the run's event file
+            self._side_files_of(file.run).take(file)
         appends = [partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()]
-        self._each([*appends, self._put_side_files])
+        self._each([*appends, *(files.deliver for files in self._side_files.values())])
 
     def flush(self) -> None:
         """Deliver what waits and flush the stores.
@@ -174,7 +174,8 @@ class EventFileSink:
         Raises:
             StoreError: a store did not take all.
         """
-        self._each([*(file.flush for file in self._files.values()), self._put_side_files])
+        files, side_files = self._files.values(), self._side_files.values()
+        self._each([*(one.flush for one in files), *(one.deliver for one in side_files)])
 
     def close(self) -> None:
         """Deliver what waits and close the files. A later ``write`` begins new ones.
@@ -182,14 +183,12 @@ class EventFileSink:
         Raises:
             StoreError: a store did not take all; what it refused is lost.
         """
-        files, self._files = self._files, {}
+        parts = self._parts()
+        self._files, self._side_files = {}, {}
         try:
-            self._each([*(file.close for file in files.values()), self._put_side_files])
+            self._each([one.close for one in parts])
         finally:
-            self._side_files.clear()
-            stores, self._side_stores = self._side_stores, {}
-            self._each([store.close for store in stores.values()])
-            self._closed_bytes += sum(file.stored for file in files.values())
+            self._closed_bytes += sum(one.stored for one in parts)
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait for so many seconds until remote stores have all; return whether they have.
@@ -202,20 +201,8 @@ class EventFileSink:
         done = [s.wait(max(deadline - time.monotonic(), 0.0), force=force) for s in stores]
         return all(done)
 
-    def _put_side_files(self) -> None:
-        while self._side_files:
-            file = self._side_files[0]
-            if file.run not in self._side_stores:
-                self._side_stores[file.run] = self._open(file.run, "")
-            try:
-                self._side_stores[file.run].put(file.name, file.data)
-            except StoreError:
-                raise  # it is offered again
-            except Exception:
-                self._side_files.popleft()  # it would fail for ever
-                raise
-            self._side_files.popleft()
-            self._closed_bytes += _size(file)
+    def _parts(self) -> list[Appender | SideFiles]:
+        return [*self._files.values(), *self._side_files.values()]
 
     @staticmethod
     def _each(actions: list[Any]) -> None:
@@ -258,6 +245,11 @@ class EventFileSink:
             )
         return self._files[run]
 
+    def _side_files_of(self, run: str) -> SideFiles:
+        if run not in self._side_files:
+            self._side_files[run] = SideFiles(lambda: self._open(run, ""))
+        return self._side_files[run]
+
     def _open(self, run: str, name: str) -> Store:
         folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
         store = open_store(folder, name, **self._storage_options)
@@ -279,8 +271,3 @@ class EventFileSink:
             # beginning, and supersedes nothing; its event_accumulator heeds every mark.
             records += [frame(start.SerializeToString())] * 2
         return b"".join(records)
-
-
-def _size(file: File) -> int:
-    """Return the bytes that a side file keeps while it waits; a function's count for nothing."""
-    return 0 if callable(file.data) else len(file.data)
