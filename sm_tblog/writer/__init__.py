@@ -10,6 +10,7 @@ from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.exports import ExportMethods
 from sm_tblog.writer.geometry import GeometryMethods
 from sm_tblog.writer.hparams import HParamsMethods
+from sm_tblog.writer.media import MediaMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.tensors import TensorMethods
 from sm_tblog.writer.texts import TextMethods
@@ -23,6 +24,7 @@ class Writer(
     ExportMethods,
     GeometryMethods,
     HParamsMethods,
+    MediaMethods,
     ScalarMethods,
     TensorMethods,
     TextMethods,
