@@ -1,76 +1,29 @@
 """Any library's numbers and arrays, by protocol, without importing the library.
 
 A caller must be able to change its array as soon as a call returns, and must not wait for a
-device. So host memory is copied at once; a value on an accelerator is copied on its own device's
-stream into host memory without waiting, and read by the worker, as a ``Deferred``.
-
-What decides is what the type offers, never its name:
-
-==========================  =====================================================
-``detach``                  PyTorch
-``copy_to_host_async``      JAX; its arrays cannot change, so keeping one is a copy
-``__cuda_array_interface__``  CuPy, Numba: copied on the device
-``__array__``, buffers      NumPy, Pillow, pandas, lists of numbers, TensorFlow …
-``__float__``, ``__index__``  Python's numbers, Decimal, Fraction
-==========================  =====================================================
+device. So host memory is copied at once, and once; a value on a device is copied by its device
+later (see ``deferred``). What decides is the protocol that a type offers, never its name.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog._errors import InvalidTypeError, InvalidValueError, TBLogError
+from sm_tblog.summary.deferred import Deferred, maybe_deferred, on_host, protocol, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing as npt
 
-__all__ = ["Deferred", "as_number", "as_step", "snapshot"]
+__all__ = ["Deferred", "as_number", "as_step", "check_kind", "snapshot", "unwrapped"]
 
-
-class Deferred:
-    """A value that is on its way from a device. Reading it waits until it has arrived.
-
-    ``float`` of it works, so a column of numbers may hold some.
-
-    Attributes:
-        shape: of the array that ``array`` will return.
-        ndim: how many dimensions that are.
-        dtype: of that array; None where the device's library does not tell.
-        nbytes: the memory that it keeps until then.
-    """
-
-    __slots__ = ("_read", "dtype", "nbytes", "shape")
-
-    def __init__(
-        self,
-        read: Callable[[], Any],
-        shape: tuple[int, ...] = (),
-        dtype: np.dtype[Any] | None = None,
-        nbytes: int = 8,
-    ) -> None:
-        self._read = read
-        self.shape = shape
-        self.dtype = dtype
-        self.nbytes = nbytes
-
-    @property
-    def ndim(self) -> int:
-        """How many dimensions the array has."""
-        return len(self.shape)
-
-    def array(self) -> npt.NDArray[Any]:
-        """Return the value as an array in host memory."""
-        return np.asarray(self._read())
-
-    def __float__(self) -> float:
-        """Return the only element."""
-        return float(self.array().item())
+REAL = "biuf"
+"""The kinds of NumPy's dtypes that hold bools and real numbers."""
 
 
 def as_number(value: Any, tag: str) -> float | Deferred:
@@ -86,7 +39,21 @@ def as_number(value: Any, tag: str) -> float | Deferred:
     """
     if type(value) is float:
         return value
-    kind = type(value)
+    try:
+        return _number(value, tag)
+    except TBLogError:
+        raise
+    except OverflowError as error:
+        message = f"{tag!r}: the value is too large for a float64"
+        raise InvalidValueError(message) from error
+    except Exception as error:
+        raise _unreadable(value, tag, error) from error
+
+
+def _number(value: Any, tag: str) -> float | Deferred:
+    if isinstance(value, (float, int, np.floating, np.integer)):
+        return float(value)
+    value = unwrapped(value)
     shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
         message = (
@@ -94,22 +61,17 @@ def as_number(value: Any, tag: str) -> float | Deferred:
             "add_histogram"
         )
         raise InvalidValueError(message)
-    try:
-        if (deferred := _maybe_deferred(value)) is not None:
-            return deferred
-        if hasattr(kind, "numpy") and not hasattr(kind, "item"):  # TensorFlow
-            value = value.numpy()
+    deferred = maybe_deferred(value)
+    if deferred is None:
+        if protocol(value) == "jax":
+            value = np.asarray(value)
         if hasattr(type(value), "item"):
             value = value.item()
         if hasattr(type(value), "__float__") or hasattr(type(value), "__index__"):
             return float(value)
-    except OverflowError as error:
-        message = f"{tag!r}: the value is too large for a float64"
-        raise InvalidValueError(message) from error
-    except Exception as error:
-        message = f"{tag!r}: cannot read a number from {_name(kind)}: {error}"
-        raise InvalidTypeError(message) from error
-    message = f"{tag!r}: a scalar is a number or an array with one element, got {_name(kind)}"
+    elif deferred.dtype is None or _is_of_kind(deferred.dtype, REAL):
+        return deferred
+    message = f"{tag!r}: a scalar is a number or an array with one element, got {_described(value)}"
     if isinstance(value, str):
         message += f" {value[:40]!r}; use add_text for text"
     raise InvalidTypeError(message)
@@ -138,113 +100,155 @@ def as_step(step: Any, tag: str) -> int:
     return int(number)
 
 
-def snapshot(values: Any, tag: str, *, kinds: str = "biuf") -> npt.NDArray[Any] | Deferred:
+def snapshot(values: Any, tag: str, *, kinds: str = REAL) -> npt.NDArray[Any] | Deferred:
     """Return a copy of an array-like that later changes do not reach.
 
+    It is made once. What cannot change, an array of JAX or TensorFlow, is not copied, and what is
+    returned for it is read-only.
+
     Args:
-        values: anything that NumPy can read, a PyTorch, JAX or CuPy array on any device, or a
-            list of such.
+        values: an array or tensor of any library on any device, or nested lists of such and of
+            numbers. What is masked or missing becomes NaN.
         tag: named in errors.
         kinds: what the array may hold, as NumPy's ``dtype.kind``: by default bools and real
             numbers, where bfloat16 and float8 count as ``"f"``. ``"c"`` adds complex numbers,
             ``"U"`` and ``"S"`` strings.
 
     Returns:
-        An array of these kinds, or a ``Deferred`` if the values are on a device; its ``shape``
-        and ``dtype`` can be checked without waiting.
+        An array of these kinds in native byte order, or a ``Deferred`` if the values are on a
+        device; its ``shape`` and ``dtype`` can be checked without waiting.
 
     Raises:
         InvalidTypeError: it is not an array of these kinds.
     """
     try:
-        if (deferred := _maybe_deferred(values)) is not None:
-            return deferred
-        if hasattr(type(values), "detach"):
-            values = _torch_on_host(values)
-        if isinstance(values, (list, tuple)):
-            values = [_torch_on_host(v) if hasattr(type(v), "detach") else v for v in values]
-        array = np.array(values)
+        array = _array(values, copy=True)
     except Exception as error:
-        message = f"{tag!r}: cannot read an array from {_name(type(values))}: {error}"
-        raise InvalidTypeError(message) from error
+        raise _unreadable(values, tag, error) from error
+    if isinstance(array, Deferred):
+        if array.dtype is None or _is_of_kind(array.dtype, kinds):
+            return array
+        raise InvalidTypeError(_wanted(tag, kinds, array))
     return check_kind(array, tag, kinds)
 
 
-def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = "biuf") -> npt.NDArray[Any]:
-    """Return the array if it holds what ``kinds`` says, as in ``snapshot``.
+def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
+    """Return an array if it holds what ``kinds`` says, as in ``snapshot``.
+
+    Objects that are numbers, ``Decimal`` and the like, become float64.
 
     Raises:
         InvalidTypeError: it holds anything else.
     """
-    if array.dtype.kind in kinds:
+    if _is_of_kind(array.dtype, kinds):
         return array
-    if array.dtype.kind == "V" and np.can_cast(array.dtype, np.float64):  # bfloat16, float8
-        return array
-    if array.dtype.kind == "O":
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    wanted = "real numbers" if kinds == "biuf" else f"dtype kinds {kinds!r}"
-    message = f"{tag!r}: an array of {wanted} is needed, got dtype {array.dtype}"
-    raise InvalidTypeError(message)
-
-
-def _maybe_deferred(value: Any) -> Deferred | None:
-    kind = type(value)
-    if hasattr(kind, "detach"):
-        if value.device.type == "cpu":
-            return None
-        return _defer_torch(value)
-    if hasattr(kind, "copy_to_host_async"):
-        value.copy_to_host_async()
-        return Deferred(lambda: np.asarray(value), *_layout(value))
-    if hasattr(kind, "__cuda_array_interface__"):
-        copy = value.copy()
-        return Deferred(copy.get if hasattr(copy, "get") else copy.copy_to_host, *_layout(copy))
-    return None
-
-
-def _layout(array: Any) -> tuple[tuple[int, ...], np.dtype[Any] | None, int]:
-    """Return the shape, dtype and size of an array whose dtype, if it tells it, is NumPy's."""
-    dtype = getattr(array, "dtype", None)
-    return tuple(array.shape), None if dtype is None else np.dtype(dtype), int(array.nbytes)
-
-
-def _defer_torch(tensor: Any) -> Deferred:
-    """Copy a tensor to pinned host memory on its device's current stream, without waiting."""
-    device = tensor.device
-    tensor = tensor.detach()
-    as_numpy = _torch_on_host(
-        tensor.new_empty(0, device="cpu", layout=sys.modules["torch"].strided)
-    )
-    layout = tuple(tensor.shape), as_numpy.dtype, tensor.numel() * tensor.element_size()
-    if tensor.numel() > 1:
-        tensor = tensor.clone()  # so that a later change in place does not overtake the copy
-    host = tensor.to("cpu", non_blocking=True)
-    backend = getattr(sys.modules["torch"], device.type, None)
-    if backend is None or not hasattr(backend, "current_stream"):  # no streams: the copy was made
-        return Deferred(lambda: _torch_on_host(host), *layout)
-    arrived = backend.current_stream(device).record_event()
-
-    def read() -> npt.NDArray[Any]:
-        arrived.synchronize()
-        return _torch_on_host(host)
-
-    return Deferred(read, *layout)
-
-
-def _torch_on_host(tensor: Any) -> npt.NDArray[Any]:
-    """Return a CPU tensor as an array that shares its memory where NumPy has the dtype."""
-    tensor = tensor.detach()
-    if tensor.layout is not sys.modules["torch"].strided:
-        tensor = tensor.to_dense()
     try:
-        array: npt.NDArray[Any] = tensor.resolve_conj().resolve_neg().numpy()
-    except TypeError:  # bfloat16, float8
-        array = tensor.float().numpy()
-    return array
+        if array.dtype.kind == "O":
+            return _floats(array)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidTypeError(_wanted(tag, kinds, array))
 
 
-def _name(kind: type) -> str:
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+def unwrapped(value: Any) -> Any:
+    """Return what a variable holds now, and a masked array with NaN for what is masked."""
+    while protocol(value) == "variable":
+        if hasattr(type(value), "__jax_array__"):
+            value = value.__jax_array__()
+        else:  # TensorFlow's is a method, Keras's is not
+            value = value.value() if callable(value.value) else value.value
+    if isinstance(value, np.ma.MaskedArray):
+        whole = value.dtype.kind in "biu"  # has no NaN
+        return np.ma.filled(value.astype(np.float64) if whole else value, np.nan)
+    return value
+
+
+def _array(values: Any, *, copy: bool) -> npt.NDArray[Any] | Deferred:
+    """Return an array, a copy if it is wanted and needed, or a ``Deferred``."""
+    if isinstance(values, (list, tuple)):
+        return _stacked(values)
+    values = unwrapped(values)
+    deferred = values if isinstance(values, Deferred) else maybe_deferred(values)
+    return _host_array(values, copy=copy) if deferred is None else deferred
+
+
+def _host_array(values: Any, *, copy: bool) -> npt.NDArray[Any]:
+    how = protocol(values)
+    if how == "torch":
+        return on_host(usable(values), copy=copy)
+    if how == "sparse":
+        values, copy = values.toarray(), False
+    array: npt.NDArray[Any] = np.from_dlpack(values) if how == "dlpack" else np.asarray(values)
+    if array.dtype == object and array.ndim == 0 and not hasattr(type(values), "__float__"):
+        message = "it is no array; if it yields numbers, make a list of them"
+        raise TypeError(message)
+    native = array.dtype.newbyteorder("=")
+    return array.astype(native, order="K", copy=copy and how != "jax")
+
+
+def _stacked(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any] | Deferred:
+    """Return a new array of numbers or arrays; it is deferred if one of them is."""
+    first: Any = values
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if isinstance(first, np.generic) or not hasattr(type(first), "shape"):
+        return np.array(values)
+    parts = [_array(value, copy=False) for value in values]
+    if not any(isinstance(part, Deferred) for part in parts):
+        return _stack(parts)
+    if len({part.shape for part in parts}) > 1:
+        message = f"its arrays are of several shapes, {[part.shape for part in parts]!s:.60}"
+        raise ValueError(message)
+    kept = [part if isinstance(part, Deferred) else part.copy() for part in parts]
+    dtypes = [part.dtype for part in kept if part.dtype is not None]
+    return Deferred(
+        partial(_stack, kept),
+        (len(kept), *kept[0].shape),
+        np.result_type(*dtypes) if len(dtypes) == len(kept) else None,
+        sum(part.nbytes for part in kept),
+    )
+
+
+def _stack(parts: list[Any]) -> npt.NDArray[Any]:
+    return np.stack([part.array() if isinstance(part, Deferred) else part for part in parts])
+
+
+def _is_of_kind(dtype: np.dtype[Any], kinds: str) -> bool:
+    if dtype.kind == "V":  # bfloat16, float8 and int4 are of this kind; and so are structures
+        return "f" in kinds and dtype.names is None and np.can_cast(dtype, np.float64)
+    return dtype.kind in kinds
+
+
+def _floats(objects: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return numbers for which NumPy has no dtype as float64, NaN for what is missing."""
+    missing = None, getattr(sys.modules.get("pandas"), "NA", None)
+    if any(isinstance(one, (str, bytes)) for one in objects.flat):
+        message = "NumPy would read numbers from strings"
+        raise TypeError(message)
+    floats = [math.nan if any(one is m for m in missing) else float(one) for one in objects.flat]
+    return np.array(floats).reshape(objects.shape)
+
+
+def _unreadable(value: Any, tag: str, error: Exception) -> InvalidTypeError:
+    jax = sys.modules.get("jax")
+    reason = str(error)
+    if jax is not None and isinstance(error, jax.errors.JAXTypeError):
+        reason = "it is being traced; log outside jit, or through jax.debug.callback"
+    return InvalidTypeError(f"{tag!r}: cannot read numbers from {_described(value)}: {reason}")
+
+
+def _wanted(tag: str, kinds: str, array: npt.NDArray[Any] | Deferred) -> str:
+    wanted = "real numbers" if kinds == REAL else f"dtype kinds {kinds!r}"
+    return (
+        f"{tag!r}: an array of {wanted} is needed, got dtype {array.dtype} and shape {array.shape}"
+    )
+
+
+def _described(value: Any) -> str:
+    """Return what kind a value is and, of an array, of which dtype and shape."""
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    try:
+        return f"{name} of dtype {value.dtype} and shape {tuple(value.shape)}"
+    except Exception:  # noqa: BLE001 - there are none, or the library cannot tell
+        return name

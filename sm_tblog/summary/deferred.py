@@ -1,0 +1,230 @@
+"""Values on their way from a device: the caller asks for a copy, the worker waits for it.
+
+A device does in order what it is asked on a stream. So a copy that is queued on the stream the
+caller works on is made before whatever the caller queues there later, a change in place included.
+Nothing is kept on the device for it, and nobody waits.
+
+How a library is asked is told by what the type of a value offers, see ``protocol``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+__all__ = ["Deferred", "is_at_hand", "maybe_deferred", "on_host", "protocol", "usable"]
+
+
+class Deferred:
+    """A value that is on its way from a device. Reading it waits until it has arrived.
+
+    ``float`` of it works, so a column of numbers may hold some.
+
+    Attributes:
+        shape: of the array that ``array`` will return.
+        ndim: how many dimensions that are.
+        dtype: of that array; None where the device's library does not tell.
+        nbytes: the memory that it keeps until then.
+    """
+
+    __slots__ = ("_read", "dtype", "nbytes", "shape")
+
+    def __init__(
+        self,
+        read: Callable[[], Any],
+        shape: tuple[int, ...] = (),
+        dtype: np.dtype[Any] | None = None,
+        nbytes: int = 8,
+    ) -> None:
+        self._read = read
+        self.shape = shape
+        self.dtype = dtype
+        self.nbytes = nbytes
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions the array has."""
+        return len(self.shape)
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return the value as an array in host memory."""
+        return np.asarray(self._read())
+
+    def __float__(self) -> float:
+        """Return the only element."""
+        return float(self.array().item())
+
+
+def protocol(value: Any) -> str:
+    """Return how a value is read: by the first of these that its type offers.
+
+    ================  ============================================================================
+    ``"torch"``       a subclass of ``torch.Tensor``
+    ``"variable"``    ``__jax_array__`` or ``assign``, ``value``: Flax, Keras, TensorFlow
+    ``"jax"``         ``copy_to_host_async``: cannot change, but can be donated
+    ``"cuda"``        ``__cuda_array_interface__``: CuPy
+    ``"tensorflow"``  ``numpy``, ``__array__`` and no assignment: cannot change
+    ``"sparse"``      ``tocoo``: SciPy
+    ``"dlpack"``      ``__dlpack__`` and no ``__array__``
+    ``"numpy"``       anything else, left to NumPy
+    ================  ============================================================================
+    """
+    kind: Any = type(value)
+    return _protocol(kind)
+
+
+@lru_cache(maxsize=256)
+def _protocol(kind: type) -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and issubclass(kind, torch.Tensor):
+        return "torch"
+    for name, offers, lacks in _PROTOCOLS:
+        if all(hasattr(kind, one) for one in offers) and not hasattr(kind, lacks):
+            return name
+    return "numpy"
+
+
+_PROTOCOLS = [
+    ("variable", ["__jax_array__"], ""),
+    ("variable", ["assign", "value"], ""),
+    ("jax", ["copy_to_host_async"], ""),
+    ("cuda", ["__cuda_array_interface__"], ""),
+    ("tensorflow", ["numpy", "__array__"], "__setitem__"),
+    ("sparse", ["tocoo"], ""),
+    ("dlpack", ["__dlpack__"], "__array__"),
+]
+"""Name, what a type has, what it has not."""
+
+
+def maybe_deferred(value: Any) -> Deferred | None:
+    """Ask for a copy of a value on a device; return None for anything else.
+
+    Raises:
+        Exception: whatever the device's library raises, or a ValueError that says why there are no
+            numbers to be copied.
+    """
+    how = protocol(value)
+    if how == "torch" and not value.is_cpu:
+        return _defer_tensor(usable(value))
+    if how == "jax" and not is_at_hand(value):
+        return _defer_jax(value)
+    if how == "cuda":
+        return _defer_cuda(value)
+    if how == "tensorflow":
+        dtype = np.dtype(getattr(value.dtype, "as_numpy_dtype", value.dtype))
+        shape = tuple(value.shape)
+        return Deferred(lambda: value, shape, dtype, math.prod(shape) * dtype.itemsize)
+    return None
+
+
+def usable(tensor: Any) -> Any:
+    """Return a tensor without its history of gradients.
+
+    Raises:
+        ValueError: its numbers are not here; says where they are.
+    """
+    if tensor.device.type == "meta":
+        message = "it is on the meta device, which keeps no numbers"
+        raise ValueError(message)
+    if hasattr(type(tensor), "to_local"):
+        message = (
+            "other processes hold parts of it; log its to_local(), or its full_tensor() after "
+            "calling that in all of them"
+        )
+        raise ValueError(message)
+    if sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor(tensor):  # noqa: SLF001 - no public name
+        message = "it is being transformed; log outside vmap and grad"
+        raise ValueError(message)
+    return tensor.detach()
+
+
+def on_host(tensor: Any, *, copy: bool = False) -> npt.NDArray[Any]:
+    """Return a CPU tensor as an array, which shares its memory unless a copy is wanted or needed.
+
+    bfloat16, float8 and quantized numbers become float32, sparse tensors dense.
+    """
+    given = tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout is not sys.modules["torch"].strided:
+        tensor = tensor.to_dense()
+    tensor = tensor.resolve_conj().resolve_neg()
+    try:
+        array: npt.NDArray[Any] = tensor.numpy()
+    except TypeError:  # bfloat16, float8
+        tensor = tensor.float()
+        array = tensor.numpy()
+    return array.copy(order="K") if copy and tensor is given else array
+
+
+def _defer_tensor(tensor: Any) -> Deferred:
+    """Ask for a copy of a tensor on a device, on the current stream of that device."""
+    torch = sys.modules["torch"]
+    shape, nbytes = tuple(tensor.shape), tensor.numel() * tensor.element_size()
+    if tensor.is_quantized:
+        dtype = np.dtype(np.float32)
+    else:
+        dtype = on_host(torch.empty(0, dtype=tensor.dtype, device="cpu")).dtype
+    backend: Any = getattr(torch, tensor.device.type, None)
+    if not hasattr(backend, "current_stream"):  # nothing to wait for, so the worker copies
+        kept = tensor.clone()
+        return Deferred(lambda: on_host(kept.cpu()), shape, dtype, nbytes)
+    host = tensor.to("cpu", non_blocking=True)  # into pinned memory
+    copied = backend.current_stream(tensor.device).record_event()
+
+    def read() -> npt.NDArray[Any]:
+        copied.synchronize()
+        return on_host(host)
+
+    return Deferred(read, shape, dtype, nbytes)
+
+
+def is_at_hand(array: Any) -> bool:
+    """Return whether a JAX array is computed, and in host memory."""
+    kind = type(array)
+    return (
+        hasattr(kind, "is_ready")
+        and array.is_ready()
+        and array.is_fully_addressable
+        and all(device.platform == "cpu" for device in array.devices())
+    )
+
+
+def _defer_jax(array: Any) -> Deferred:
+    if not getattr(array, "is_fully_addressable", True):
+        if not array.is_fully_replicated:
+            message = "other processes hold parts of it; log the data of its addressable_shards"
+            raise ValueError(message)
+        array = array.addressable_data(0)
+    shape = tuple(array.shape)
+    if math.prod(shape) > 1 and hasattr(type(array), "is_deleted"):
+        array = array.copy()
+    array.copy_to_host_async()
+    return Deferred(lambda: array, shape, _numpy_dtype(array), int(array.nbytes))
+
+
+def _defer_cuda(array: Any) -> Deferred:
+    copy = array.copy()
+    cupy = sys.modules.get("cupy")
+    copied = None if cupy is None else cupy.cuda.get_current_stream().record()
+
+    def read() -> npt.NDArray[Any]:
+        if copied is not None:
+            copied.synchronize()
+        return np.asarray(copy.get())
+
+    return Deferred(read, tuple(copy.shape), _numpy_dtype(copy), int(copy.nbytes))
+
+
+def _numpy_dtype(array: Any) -> np.dtype[Any] | None:
+    dtype = getattr(array, "dtype", None)
+    return None if dtype is None else np.dtype(dtype)
