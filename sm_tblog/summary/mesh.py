@@ -94,7 +94,7 @@ def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
 def _as_vertices(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):  # becomes infinite, and that is said
         vertices = values.astype(np.float32)
-    return vertices.reshape(-1, *vertices.shape[-2:])
+    return vertices[None] if vertices.ndim == 2 else vertices
 
 
 def _as_faces(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int32]:
