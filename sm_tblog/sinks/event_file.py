@@ -132,7 +132,7 @@ class EventFileSink:
     def stored(self) -> int:
         """Bytes stored."""
         taken = self._closed_bytes + sum(one.stored for one in self._parts())
-        return taken - self.unacknowledged
+        return max(taken - self.unacknowledged, 0)  # padding is not ours
 
     @property
     def unacknowledged(self) -> int:
@@ -254,8 +254,7 @@ class EventFileSink:
         folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
         store = open_store(folder, name, **self._storage_options)
         if isinstance(store, RemoteStore):
-            # One lane delivers for all stores of a folder: those that have delivered can go.
-            self._remote = [one for one in self._remote if one.unacknowledged] + [store]
+            self._remote = [one for one in self._remote if not one.is_done] + [store]
         return store
 
     def _preamble(self, run: str) -> bytes:

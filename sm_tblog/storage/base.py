@@ -87,12 +87,16 @@ class RemoteStore(Store, Protocol):
 
     Attributes:
         is_full: the file is so long that another had better follow.
-        unacknowledged: bytes of the file that are not delivered.
+        is_done: it is closed, and everything is delivered.
+        unacknowledged: bytes of the file and of side files that are not delivered.
         left: the local files that hold what is not delivered.
     """
 
     @property
     def is_full(self) -> bool: ...  # noqa: D102 - above
+
+    @property
+    def is_done(self) -> bool: ...  # noqa: D102 - above
 
     @property
     def unacknowledged(self) -> int: ...  # noqa: D102 - above

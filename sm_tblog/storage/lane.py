@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from sm_tblog.storage.base import SideData
     from sm_tblog.storage.spool import SpoolFile
 
-__all__ = ["Growing", "Job", "Lane", "Place"]
+__all__ = ["Growing", "Job", "Lane", "Place", "SideJob"]
 
 logger = logging.getLogger("sm_tblog")
 
 COALESCE = 1.0
 """Seconds between two uploads of one lane, at least, unless one is forced."""
+
+LONGEST = 64 << 20
+"""Bytes after which another object follows one of which nothing has been uploaded yet."""
 
 BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before the attempt that follows so many failures."""
@@ -105,12 +108,33 @@ class Job:
     @property
     def is_full(self) -> bool:
         """Whether another object had better follow."""
-        return self.growing is not None and self.file.size >= self.growing.roll_bytes
+        most = LONGEST if self.growing is None else self.growing.roll_bytes
+        return self.file.size >= most
 
     @property
     def waiting(self) -> int:
         """How many bytes the place has not acknowledged."""
         return self.file.size - self.committed
+
+
+class SideJob:
+    """A side file on its way.
+
+    Attributes:
+        name: the file's.
+        data: see ``Store.put``.
+        done: whether it is written, or given up.
+    """
+
+    def __init__(self, name: str, data: SideData) -> None:
+        self.name = name
+        self.data = data
+        self.done = False
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes are not written, as far as that is known."""
+        return 0 if self.done or callable(self.data) else len(self.data)
 
 
 class Lane:
@@ -136,7 +160,7 @@ class Lane:
         self._adopt = adopt
         self._place: Place | None = None
         self._jobs: deque[Job] = deque()
-        self._side: deque[tuple[str, SideData]] = deque()
+        self._side: deque[SideJob] = deque()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._asked = False
@@ -160,12 +184,13 @@ class Lane:
             self._start()
         return job
 
-    def put(self, name: str, data: SideData) -> None:
+    def put(self, name: str, data: SideData) -> SideJob:
         """Take a side file, to be written after those before it."""
+        job = SideJob(name, data)
         with self._condition:
-            self._side.append((name, data))
-            self._start()
+            self._side.append(job)
         self.ask()
+        return job
 
     def ask(self, *, force: bool = False) -> None:
         """Have what was appended uploaded, soon or, if forced, at once."""
@@ -191,9 +216,8 @@ class Lane:
             sides = list(self._side)
 
             def stored() -> bool:
-                return all(job.committed >= size for job, size in marks) and not any(
-                    side in self._side for side in sides
-                )
+                sizes = all(job.committed >= size for job, size in marks)
+                return sizes and all(side.done for side in sides)
 
             def ended() -> bool:
                 is_down = not patient or isinstance(self.error, RefusedError)
@@ -221,7 +245,7 @@ class Lane:
         return time.monotonic() - self._last_success < COALESCE
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None and (self._jobs or self._side):
             self._thread = threading.Thread(target=self._run, name="sm_tblog upload", daemon=True)
             self._thread.start()
 
@@ -290,9 +314,9 @@ class Lane:
             job.growing.close()
             job.file.delete()
         while self._side:
-            self._upload_side(self._place, *self._side[0])
+            self._upload_side(self._place, self._side[0])
             with self._condition:
-                self._side.popleft()
+                self._side.popleft().done = True
                 self._condition.notify_all()
 
     def _finish_adopted(self) -> None:
@@ -302,15 +326,16 @@ class Lane:
         with self._condition:
             self._jobs.extendleft(reversed(jobs))
 
-    def _upload_side(self, place: Place, name: str, data: SideData) -> None:
+    def _upload_side(self, place: Place, job: SideJob) -> None:
+        data = job.data
         if callable(data):
-            before = place.get(name)
+            before = place.get(job.name)
             try:
                 data = data(before)
             except Exception as error:  # noqa: BLE001 - anyone's function; it would fail for ever
-                logger.warning("%s: the side file %s is not written: %s", self, name, error)
+                logger.warning("%s: the side file %s is not written: %s", self, job.name, error)
                 return
-        place.put(name, bytes(data))
+        place.put(job.name, bytes(data))
 
     def _padded(self, job: Job, growing: Growing, size: int) -> int:
         """Return how much of a job's file is to be stored, after padding it if that is wanted."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.lane import Job, Place
+    from sm_tblog.storage.lane import Job, Place, SideJob
 
 __all__ = ["ObjectStore", "open_place", "upload_left_behind"]
 
@@ -76,6 +76,8 @@ class ObjectStore:
         self._began = self._asked = time.monotonic()
         check_options(self._folder, storage_options)
         self._job: Job | None = None
+        self._side: list[SideJob] = []
+        self._closed = False
         self._lane: Lane | None = None
 
     def __str__(self) -> str:
@@ -100,7 +102,8 @@ class ObjectStore:
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
         """
-        self._find_lane().put(str(side_file_path(name)), data)
+        self._side = [job for job in self._side if not job.done]
+        self._side.append(self._find_lane().put(str(side_file_path(name)), data))
 
     def get(self, name: str) -> bytes | None:
         """Return what the side file ``name`` holds at its place, None where there is none.
@@ -136,12 +139,12 @@ class ObjectStore:
         """
         if self._lane is None:
             return True
-        closed = self._job is not None and self._job.closed
-        return self._lane.wait(timeout, force=force or closed, patient=closed)
+        return self._lane.wait(timeout, force=force or self._closed, patient=self._closed)
 
     def close(self) -> None:
         """Have the object finished. ``wait`` waits for it."""
-        if self._job is not None and not self._job.closed:
+        self._closed = True
+        if self._job is not None:
             self._job.closed = True
         if self._lane is not None:
             self._lane.ask(force=True)
@@ -153,8 +156,15 @@ class ObjectStore:
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes of the object that its place has not acknowledged."""
-        return 0 if self._job is None else self._job.waiting
+        """Bytes of the object, and of side files, that their place has not acknowledged."""
+        sides = sum(job.waiting for job in self._side)
+        return sides if self._job is None else sides + self._job.waiting
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the store is closed, and its place has everything."""
+        side = all(job.done for job in self._side)
+        return self._closed and side and (self._job is None or not self._job.waiting)
 
     @property
     def left(self) -> list[str]:
