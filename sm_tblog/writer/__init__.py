@@ -8,6 +8,7 @@ from __future__ import annotations
 from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.exports import ExportMethods
+from sm_tblog.writer.figures import FigureMethods
 from sm_tblog.writer.geometry import GeometryMethods
 from sm_tblog.writer.hparams import HParamsMethods
 from sm_tblog.writer.media import MediaMethods
@@ -22,6 +23,7 @@ class Writer(
     CurveMethods,
     DistributionMethods,
     ExportMethods,
+    FigureMethods,
     GeometryMethods,
     HParamsMethods,
     MediaMethods,
