@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
+from sm_tblog.writer.embeddings import EmbeddingMethods
 from sm_tblog.writer.exports import ExportMethods
 from sm_tblog.writer.figures import FigureMethods
 from sm_tblog.writer.geometry import GeometryMethods
@@ -22,6 +23,7 @@ __all__ = ["SummaryWriter", "Writer"]
 class Writer(
     CurveMethods,
     DistributionMethods,
+    EmbeddingMethods,
     ExportMethods,
     FigureMethods,
     GeometryMethods,
