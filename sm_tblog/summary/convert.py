@@ -20,7 +20,7 @@ from sm_tblog.summary.deferred import Deferred, maybe_deferred, on_host, protoco
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Deferred", "as_number", "as_step", "check_kind", "snapshot", "unwrapped"]
+__all__ = ["Deferred", "as_number", "as_step", "check_kind", "snapshot", "unreadable", "unwrapped"]
 
 REAL = "biuf"
 """The kinds of NumPy's dtypes that hold bools and real numbers."""
@@ -47,7 +47,7 @@ def as_number(value: Any, tag: str) -> float | Deferred:
         message = f"{tag!r}: the value is too large for a float64"
         raise InvalidValueError(message) from error
     except Exception as error:
-        raise _unreadable(value, tag, error) from error
+        raise unreadable(value, tag, error) from error
 
 
 def _number(value: Any, tag: str) -> float | Deferred:
@@ -124,7 +124,7 @@ def snapshot(values: Any, tag: str, *, kinds: str = REAL) -> npt.NDArray[Any] | 
     try:
         array = _array(values, copy=True)
     except Exception as error:
-        raise _unreadable(values, tag, error) from error
+        raise unreadable(values, tag, error) from error
     if isinstance(array, Deferred):
         if array.dtype is None or _is_of_kind(array.dtype, kinds):
             return array
@@ -229,7 +229,8 @@ def _floats(objects: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.array(floats).reshape(objects.shape)
 
 
-def _unreadable(value: Any, tag: str, error: Exception) -> InvalidTypeError:
+def unreadable(value: Any, tag: str, error: Exception) -> InvalidTypeError:
+    """Return what to raise for a value that an error has kept from being read."""
     jax = sys.modules.get("jax")
     reason = str(error)
     if jax is not None and isinstance(error, jax.errors.JAXTypeError):

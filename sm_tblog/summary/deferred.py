@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Deferred", "is_at_hand", "maybe_deferred", "on_host", "protocol", "usable"]
+__all__ = [
+    "Deferred",
+    "defer_jax",
+    "defer_tensor",
+    "maybe_deferred",
+    "on_host",
+    "protocol",
+    "usable",
+]
 
 
 class Deferred:
@@ -114,9 +122,9 @@ def maybe_deferred(value: Any) -> Deferred | None:
     """
     how = protocol(value)
     if how == "torch" and not value.is_cpu:
-        return _defer_tensor(usable(value))
-    if how == "jax" and not is_at_hand(value):
-        return _defer_jax(value)
+        return defer_tensor(usable(value))
+    if how == "jax" and not _is_at_hand(value):
+        return defer_jax(_own(value))
     if how == "cuda":
         return _defer_cuda(value)
     if how == "tensorflow":
@@ -166,7 +174,7 @@ def on_host(tensor: Any, *, copy: bool = False) -> npt.NDArray[Any]:
     return array.copy(order="K") if copy and tensor is given else array
 
 
-def _defer_tensor(tensor: Any) -> Deferred:
+def defer_tensor(tensor: Any) -> Deferred:
     """Ask for a copy of a tensor on a device, on the current stream of that device."""
     torch = sys.modules["torch"]
     shape, nbytes = tuple(tensor.shape), tensor.numel() * tensor.element_size()
@@ -188,7 +196,7 @@ def _defer_tensor(tensor: Any) -> Deferred:
     return Deferred(read, shape, dtype, nbytes)
 
 
-def is_at_hand(array: Any) -> bool:
+def _is_at_hand(array: Any) -> bool:
     """Return whether a JAX array is computed, and in host memory."""
     kind = type(array)
     return (
@@ -199,20 +207,34 @@ def is_at_hand(array: Any) -> bool:
     )
 
 
-def _defer_jax(array: Any) -> Deferred:
+def _own(array: Any) -> Any:
+    """Return a JAX array, of this process, that nobody donates.
+
+    A donated array is gone. A number is taken as it is: those are seldom donated, and a copy takes
+    a tenth of a millisecond.
+
+    Raises:
+        ValueError: other processes hold parts of it.
+    """
     if not getattr(array, "is_fully_addressable", True):
         if not array.is_fully_replicated:
             message = "other processes hold parts of it; log the data of its addressable_shards"
             raise ValueError(message)
         array = array.addressable_data(0)
-    shape = tuple(array.shape)
-    if math.prod(shape) > 1 and hasattr(type(array), "is_deleted"):
-        array = array.copy()
+    may_be_donated = hasattr(type(array), "is_deleted") and array.size > 1
+    return array.copy() if may_be_donated else array
+
+
+def defer_jax(array: Any) -> Deferred:
+    """Ask for a copy of a JAX array; it must not be donated before it is read."""
     array.copy_to_host_async()
-    return Deferred(lambda: array, shape, _numpy_dtype(array), int(array.nbytes))
+    return Deferred(lambda: array, tuple(array.shape), _numpy_dtype(array), int(array.nbytes))
 
 
 def _defer_cuda(array: Any) -> Deferred:
+    if not hasattr(array, "get"):  # Numba's: waits for the device
+        array = array.copy_to_host()
+        return Deferred(lambda: array, array.shape, array.dtype, array.nbytes)
     copy = array.copy()
     cupy = sys.modules.get("cupy")
     copied = None if cupy is None else cupy.cuda.get_current_stream().record()

@@ -1,32 +1,29 @@
-"""Histograms, counted in one pass and without a sort.
+"""Histograms: counted without a sort, and as messages.
 
-TensorBoard's default buckets grow by a tenth, from 1e-12 to 1e20 on both sides of zero
-(tensorflow/core/lib/histogram/histogram.cc). Finding a value's bucket by search costs tens of
-nanoseconds. But a float's leading bits order it: sign, exponent and seven bits of mantissa, the
-upper half of a float32, tell values apart that differ by 1 %. So each edge is rounded to such a
-number, by at most 0.4 %; then the upper half decides a value's bucket exactly, and counting is a
-``bincount`` of upper halves. The edges written to the file are the rounded ones: what is read is
-true. A float64 is first cut, not rounded, to a float32, which leaves it on its side of every edge.
+Finding a value's bucket by search costs tens of nanoseconds. With TensorBoard's default buckets its
+leading bits tell it (see ``buckets``), and counting is a ``bincount`` of them, in one pass. What is
+on an accelerator is counted there (see ``device_histogram``). Any other bins are NumPy's business.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.format import schema
+from sm_tblog.summary.buckets import KEYS, Tally, bucket_of_key, default_edges
 from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.device_histogram import DeviceTally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from sm_tblog._types import Float64Array, IndexArray, Int64Array
+    from sm_tblog._types import Float64Array, Int64Array
 
 __all__ = ["Histogram", "count", "default_edges", "histogram_value", "raw_histogram_value"]
 
@@ -36,10 +33,8 @@ _CHUNK = 1 << 17
 _UPPER = 1 if sys.byteorder == "little" else 0
 """Where a number's upper half stands in memory."""
 
-_MINUS_ZERO = 0x7FFF
-"""The key that ``_keys`` gives to -0.0."""
-
-_LARGEST = float(np.finfo(np.float64).max)
+_MOST_BINS = 1 << 14
+"""Bins made by name, at most: Freedman and Diaconis make billions where there is an outlier."""
 
 
 class Histogram(NamedTuple):
@@ -69,38 +64,8 @@ class Histogram(NamedTuple):
     inf: int = 0
 
 
-@lru_cache(maxsize=1)
-def default_edges() -> Float64Array:
-    """Return TensorBoard's default edges, rounded to the upper halves of float32; ascending."""
-    positive = [1e-12]
-    while positive[-1] < 1e20:
-        positive.append(positive[-1] * 1.1)
-    bits = np.array(positive, np.float32).view(np.uint32)
-    rounded = ((bits + np.uint32(1 << 15)) & np.uint32(0xFFFF0000)).view(np.float32)
-    edges = rounded.astype(np.float64)
-    return np.concatenate(([-_LARGEST], -edges[::-1], [0.0], edges, [_LARGEST]))
-
-
-@lru_cache(maxsize=1)
-def _bucket_of_key() -> IndexArray:
-    """Return the bucket of each upper half of a float32, as ``_keys`` gives it; shape (65536,)."""
-    inner = default_edges()[1:-1]
-    magnitudes = np.arange(0x7F81, dtype=np.uint32) << np.uint32(16)
-    magnitudes = np.append(magnitudes.view(np.float32), np.full(0x80, np.inf, np.float32))
-    lowest = magnitudes.astype(np.float64)
-    positive = np.searchsorted(inner, lowest[:-1], side="right")
-    negative = np.searchsorted(inner, -lowest[1:], side="right")
-    positive[_MINUS_ZERO] = positive[0]
-    return np.concatenate((positive, negative))
-
-
 def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """Return the upper half of each value as a float32; ``values`` is float32 or float64.
-
-    A bucket holds its lower edge, so a negative edge belongs to the magnitudes below it: taking
-    one from the bits of every negative number moves just these. It makes -0.0 a NaN, whose key no
-    finite number has.
-    """
+    """Return the key of each value; ``values`` is float32 or float64."""
     if values.dtype == np.float64:
         wide = values.view(np.uint64)
         wide = wide - (wide >> np.uint64(63))
@@ -114,14 +79,21 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     return upper
 
 
-def count(values: npt.NDArray[Any]) -> Histogram:
-    """Return the histogram of real numbers, of any shape, over ``default_edges``.
+def count(values: npt.NDArray[Any], zeros: int = 0, max_bins: int | None = None) -> Histogram:
+    """Return the histogram of real numbers over the default buckets.
 
-    Buckets that hold nothing are left out at both ends, but for one before the first.
+    Args:
+        values: of any shape.
+        zeros: how many more zeros there are.
+        max_bins: merge neighbours until there are no more buckets than this.
     """
-    values = values.reshape(-1)
-    key_counts = np.zeros(1 << 16, np.int64)
-    num = nan = inf = 0
+    return _from_tally(_tally(values), zeros, max_bins)
+
+
+def _tally(values: npt.NDArray[Any]) -> Tally:
+    values = values.ravel(order="K")
+    key_counts = np.zeros(KEYS, np.int64)
+    nan = inf = 0
     least, most, total, squares = np.inf, -np.inf, 0.0, 0.0
     for start in range(0, len(values), _CHUNK):
         chunk = _as_float(values[start : start + _CHUNK])
@@ -137,48 +109,86 @@ def count(values: npt.NDArray[Any]) -> Histogram:
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 chunk_sum = float(exact.sum())
-        key_counts += np.bincount(_keys(chunk), minlength=1 << 16)
-        num += len(chunk)
+        key_counts += np.bincount(_keys(chunk), minlength=KEYS)
         least = min(least, float(chunk.min()))
         most = max(most, float(chunk.max()))
         total += chunk_sum
         with np.errstate(over="ignore", under="ignore"):
             squares += float(np.square(exact, out=exact).sum())
-    if not num:
-        return _empty(nan, inf)
     used = np.flatnonzero(key_counts)
-    buckets = _bucket_of_key()[used]
-    first, last = max(int(buckets.min()) - 1, 0), int(buckets.max())
-    counts = np.bincount(buckets - first, key_counts[used]).astype(np.int64)
-    limits = default_edges()[first + 1 : last + 2]
-    return Histogram(limits, counts, least, most, num, total, squares, nan, inf)
+    buckets = len(default_edges()) - 1
+    counts = np.bincount(bucket_of_key()[used], key_counts[used], minlength=buckets)
+    return Tally(counts.astype(np.int64), least, most, total, squares, nan, inf)
+
+
+def _from_tally(tally: Tally, zeros: int, max_bins: int | None) -> Histogram:
+    """Return what was counted, with more zeros.
+
+    Buckets that hold nothing are left out at both ends, but for one before the first.
+    """
+    counts, least, most, total, squares, nan, inf = tally
+    if zeros:
+        counts = counts.copy()
+        counts[bucket_of_key()[0]] += zeros
+        least, most = min(least, 0.0), max(most, 0.0)
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return _empty(nan, inf)
+    first, last = max(int(used[0]) - 1, 0), int(used[-1])
+    limits, counts = default_edges()[first + 1 : last + 2], counts[first : last + 1]
+    num = int(counts.sum())
+    buckets = _merged(limits, counts, max_bins)
+    return Histogram(*buckets, least, most, num, total, squares, nan, inf)
 
 
 def _count_by_numpy(
-    values: npt.NDArray[Any], bins: str | int | Sequence[float], max_bins: int | None
+    values: npt.NDArray[Any], bins: Any, zeros: int, max_bins: int | None
 ) -> Histogram:
-    exact = values.reshape(-1).astype(np.float64)
-    finite = exact[np.isfinite(exact)]
-    nan = int(np.isnan(exact).sum())
-    inf = len(exact) - len(finite) - nan
-    if not len(finite):
+    values = values.reshape(-1)
+    if values.dtype.kind not in "iu":
+        values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    nan = int(np.isnan(values).sum())
+    inf = len(values) - len(finite) - nan
+    num, weights = len(finite) + zeros, None
+    if not num:
         return _empty(nan, inf)
-    counts, edges = np.histogram(finite, bins=bins)
-    if max_bins is not None and len(counts) > max_bins:
-        starts = np.arange(0, len(counts), -(-len(counts) // max_bins))
-        counts = np.add.reduceat(counts, starts)
-        edges = edges[[*starts, len(edges) - 1]]
-    return Histogram(
-        edges.astype(np.float64),
-        np.concatenate(([0], counts)),
-        float(finite.min()),
-        float(finite.max()),
-        len(finite),
-        float(finite.sum()),
-        float(np.square(finite).sum()),
-        nan,
-        inf,
-    )
+    if zeros:
+        finite = np.append(finite, finite.dtype.type(0))
+        weights = np.ones(len(finite))
+        weights[-1] = zeros
+    counts, edges = np.histogram(finite, _limited(bins, finite), weights=weights)
+    counts = np.concatenate(([0], counts.astype(np.int64)))
+    exact = finite.astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        sums = float(exact.sum()), float(np.square(exact).sum())
+    limits = edges.astype(np.float64)
+    least, most = float(exact.min()), float(exact.max())
+    return Histogram(*_merged(limits, counts, max_bins), least, most, num, *sums, nan, inf)
+
+
+def _limited(bins: Any, values: npt.NDArray[Any]) -> Any:
+    """Return ``bins``, or ``_MOST_BINS`` if NumPy would make more of the name."""
+    if isinstance(bins, str) and bins in {"auto", "fd"}:
+        lower, upper = np.percentile(values, [25, 75])
+        width = 2.0 * (upper - lower) / np.cbrt(len(values))  # Freedman and Diaconis, 1981
+        if float(values.max()) - float(values.min()) > _MOST_BINS * width > 0:
+            return _MOST_BINS
+    return bins
+
+
+def _merged(
+    limits: Float64Array, counts: Int64Array, max_bins: int | None
+) -> tuple[Float64Array, Int64Array]:
+    """Return buckets with neighbours merged until there are no more than ``max_bins``.
+
+    An empty one at the beginning, which is there for its right edge, is kept and does not count.
+    """
+    edge = int(counts[0] == 0)
+    width = 1 if max_bins is None else -(-(len(counts) - edge) // max_bins)
+    starts = np.append(np.arange(edge), np.arange(edge, len(counts), width))
+    ends = np.append(starts[1:], len(counts)) - 1
+    return limits[ends], np.add.reduceat(counts, starts)
 
 
 def _empty(nan: int = 0, inf: int = 0) -> Histogram:
@@ -192,67 +202,99 @@ def _as_float(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values.astype(np.float32 if small else np.float64)
 
 
-def check_bins(bins: Any, tag: str) -> None:
-    """Raise if ``numpy.histogram`` does not take such bins.
+def check_bins(bins: Any, tag: str, *, sparse: bool = False) -> Any:
+    """Return bins for ``numpy.histogram`` that later changes do not reach.
 
     Raises:
         InvalidTypeError: of the wrong kind.
-        InvalidValueError: an unknown name, fewer than one, or edges that do not ascend.
+        InvalidValueError: an unknown name, fewer than one, or edges that do not ascend; or a name
+            for a sparse array, for which NumPy needs all elements.
     """
     try:
+        bins = bins if isinstance(bins, str) else np.array(bins)
         np.histogram_bin_edges(np.zeros(1), bins)
     except (TypeError, ValueError) as error:
         message = f"{tag!r}: cannot make the bins {bins!r:.60}: {error}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(message) from error
+    if sparse and isinstance(bins, str):
+        message = (
+            f"{tag!r}: NumPy needs all elements for the bins {bins!r}, and the array is sparse; "
+            "make it dense, or give a number of bins, edges, or none"
+        )
+        raise InvalidValueError(message)
+    return bins
 
 
-def check_buckets(limits: Any, counts: Any, tag: str) -> None:
+def check_max_bins(max_bins: Any, tag: str) -> None:
+    """Raise if ``max_bins`` is not an integer of one or more, or None.
+
+    Raises:
+        InvalidTypeError: it is not an integer.
+        InvalidValueError: it is less than one.
+    """
+    if max_bins is not None and not hasattr(type(max_bins), "__index__"):
+        message = f"{tag!r}: max_bins is an integer, got {max_bins!r:.60}"
+        raise InvalidTypeError(message)
+    if max_bins is not None and max_bins < 1:
+        message = f"{tag!r}: max_bins is 1 or more, got {max_bins}"
+        raise InvalidValueError(message)
+
+
+def check_buckets(
+    limits: npt.NDArray[Any] | Deferred, counts: npt.NDArray[Any] | Deferred, tag: str
+) -> None:
     """Raise if these are not the right edges and counts of the same buckets.
 
     Raises:
-        InvalidValueError: they are not as many, or the edges do not ascend.
+        InvalidValueError: they are not as many, or the edges do not ascend. What is on a device is
+            not waited for, so only its shape is checked.
     """
-    if isinstance(limits, Deferred) or isinstance(counts, Deferred):
-        return  # on a device: not waited for
     if limits.shape != counts.shape or limits.ndim != 1:
         message = (
             f"{tag!r}: a histogram needs a count for each limit, got limits of shape "
             f"{limits.shape} and counts of shape {counts.shape}"
         )
         raise InvalidValueError(message)
-    if (np.diff(limits) <= 0).any():
+    if not isinstance(limits, Deferred) and not (limits[1:] > limits[:-1]).all():
         message = f"{tag!r}: a histogram's limits ascend, these do not: {limits}"
         raise InvalidValueError(message)
 
 
 def histogram_value(
     tag: str,
-    values: npt.NDArray[Any] | Deferred,
+    values: npt.NDArray[Any] | Deferred | DeviceTally,
     bins: str | int | Sequence[float] = "tensorflow",
     max_bins: int | None = None,
+    size: int | None = None,
 ) -> tuple[Any, str]:
     """Return a ``Summary.Value`` of the histograms plugin, and a remark on what it leaves out.
 
     Args:
         tag: the tag, taken as it is.
-        values: real numbers of any shape.
+        values: real numbers of any shape, or what a device has counted of them.
         bins: ``"tensorflow"`` for the default buckets; otherwise as ``numpy.histogram`` takes it.
-        max_bins: with NumPy's bins, merge neighbours until there are no more than this.
+        max_bins: merge neighbours until there are no more than this.
+        size: how many values there are, if more than these: the others are zeros.
 
     Raises:
         InvalidTypeError: values that were on a device are not real numbers.
     """
-    array = check_kind(values.array(), tag) if isinstance(values, Deferred) else values
-    if isinstance(bins, str) and bins == "tensorflow":
-        histogram = count(array)
+    if isinstance(values, DeviceTally):
+        zeros = 0 if size is None else size - values.size
+        histogram = _from_tally(values.tally(), zeros, max_bins)
     else:
-        histogram = _count_by_numpy(array, bins, max_bins)
+        array = check_kind(values.array(), tag) if isinstance(values, Deferred) else values
+        zeros = 0 if size is None else size - array.size
+        if isinstance(bins, str) and bins == "tensorflow":
+            histogram = count(array, zeros, max_bins)
+        else:
+            histogram = _count_by_numpy(array, bins, zeros, max_bins)
     remark = ""
     if histogram.nan or histogram.inf:
         remark = (
             f"the histogram leaves out {histogram.nan} NaN and {histogram.inf} infinite "
-            f"of {array.size} values"
+            f"of {histogram.num + histogram.nan + histogram.inf} values"
         )
     return _value(tag, histogram), remark
 
