@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -21,6 +21,8 @@ from tensorboard.util.tensor_util import make_ndarray, make_tensor_proto
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
 from sm_tblog.summary.convert import Deferred
 from sm_tblog.summary.pr_curve import counts_at_thresholds, pr_curve_value, raw_pr_curve_value
+
+unhurried = settings(deadline=None)  # how long an example takes is not what is tested
 
 LABELS = np.array([0, 1, 1, 0, 1])
 PREDICTIONS = np.array([0.1, 0.9, 0.4, 0.6, 1.0], np.float32)
@@ -82,6 +84,7 @@ def peers_counts(request):
     return pytest.importorskip(request.param).compute_curve
 
 
+@unhurried
 @given(data=samples(), thresholds=st.integers(2, 300))
 def test_counts_equal_the_peers(peers_counts, data, thresholds):
     labels, predictions, weights = data
@@ -92,6 +95,7 @@ def test_counts_equal_the_peers(peers_counts, data, thresholds):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@unhurried
 @given(data=samples(20), thresholds=st.integers(2, 40))
 def test_counts_are_what_comparing_with_each_threshold_gives(data, thresholds):
     labels, predictions, _ = data
@@ -269,7 +273,7 @@ def test_rounding_beyond_the_range_is_taken_for_its_end(writer, curves_at, off):
         ({"predictions": LABELS * 4 - 2.5}, InvalidValueError, "not logits; got.* -2.5 to 1.5"),
         ({"predictions": [0.1, 0.2, 0.3, 0.4, np.inf]}, InvalidValueError, "to inf"),
         ({"predictions": list("abcde")}, InvalidTypeError, "real numbers"),
-        ({"predictions": None}, InvalidValueError, r"shape \(\)"),
+        ({"predictions": None}, InvalidTypeError, "NoneType"),
         ({"labels": np.arange(5)}, InvalidValueError, "0 or 1.* 0 to 4"),
         ({"labels": [0, 1, np.nan, 0, 1]}, InvalidValueError, "0 or 1"),
         ({"labels": LABELS * 2 - 1}, InvalidValueError, "-1 to 1"),

@@ -73,7 +73,7 @@ def _maybe_figure(owner: Any) -> Any:
     matplotlib_figure = sys.modules.get("matplotlib.figure")
     if matplotlib_figure is None:  # then no one can have made one
         return None
-    for _ in range(3):  # an Axes may be of a SubFigure, and that is of a Figure
+    for _ in range(4):  # something's Axes, its SubFigure, and that one's Figure
         if isinstance(owner, matplotlib_figure.Figure):
             return owner
         owner = getattr(owner, "figure", None)

@@ -14,6 +14,7 @@ All lengths are in pixels.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +40,7 @@ _RAMP = np.array(
 )
 """Colours from nothing to the largest number, evenly spaced."""
 
-_INK, _GREY, _PALE, _PAPER = (33, 37, 41), (108, 117, 125), (173, 181, 189), (255, 255, 255)
+_INK, _GREY, _PALE, _PAPER = (33, 37, 41), (108, 117, 125), (160, 168, 176), (255, 255, 255)
 
 
 class _Sheet(NamedTuple):
@@ -170,7 +171,7 @@ def _compact(number: float) -> str:
 def _write_numbers(
     sheet: _Sheet, texts: list[list[str]], font: FreeTypeFont, colors: UInt8Array
 ) -> None:
-    is_light = colors @ (0.299, 0.587, 0.114) > 150  # luma, as in ITU-R BT.601
+    is_light = colors @ (0.299, 0.587, 0.114) > 120  # luma, as in ITU-R BT.601
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             ink = _PALE if text == "0" else _INK if is_light[row, column] else _PAPER
@@ -222,8 +223,9 @@ def _write_upwards(
 def _shortened(text: str, font: FreeTypeFont, width: int) -> str:
     """Return text on one line, cut where it would be wider than that."""
     text = re.sub(r"\s+", " ", text).encode(errors="replace").decode()
+    text = text[: width + 1]  # a letter is a pixel wide, at least
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
+    lengths = range(len(text))
+    fitting = bisect_right(lengths, width, key=lambda n: font.getlength(f"{text[:n]}…")) - 1
+    return f"{text[: max(fitting, 0)]}…"
