@@ -21,6 +21,8 @@ __all__ = ["EmbeddingMethods"]
 
 _encode_embedding = builder("embedding.encode_embedding")
 
+_CHANNELS = range(1, 5)
+
 _LABEL_BYTES = 64
 """About how much memory a label keeps."""
 
@@ -54,7 +56,7 @@ class EmbeddingMethods(BaseWriter):
             label_img: for each point a picture of the same size: an array of shape (points,
                 channels, height, width), (points, height, width, channels) or (points, height,
                 width), with one to four channels; or a list of arrays or Pillow images. Pixels
-                mean what they do for ``add_images``.
+                mean what they do for ``add_images``. They need not be square.
             global_step: any integer; by default ``writer.step``.
             tag: the embedding's name, taken as it is.
             metadata_header: the names of the labels' columns.
@@ -79,7 +81,7 @@ class EmbeddingMethods(BaseWriter):
             pictures = None
             nbytes = matrix.nbytes + (0 if labels is None else points * _LABEL_BYTES)
             if label_img is not None:
-                pictures = snapshot_pixels(label_img, tag, _layout_of(label_img))
+                pictures = snapshot_pixels(label_img, tag, _layout_of(label_img, tag))
                 _check_count(points, pictures[0].shape[0], "pictures", tag)
                 nbytes += pictures[0].nbytes
             step = self._as_step(global_step, tag)
@@ -98,12 +100,20 @@ def _check_count(points: int, found: int, what: str, tag: str) -> None:
         raise InvalidValueError(message)
 
 
-def _layout_of(pictures: Any) -> str:
+def _layout_of(pictures: Any, tag: str) -> str:
     """Return which axes pictures have, going by their shape; of a list, by the first one's."""
     one = pictures.shape[1:] if hasattr(pictures, "shape") else np.shape(next(iter(pictures), ()))
-    if len(one) != 3:
+    if len(one) == 3 and one[0] in _CHANNELS:
+        return "NCHW"
+    if len(one) == 3 and one[2] in _CHANNELS:
+        return "NHWC"
+    if len(one) == 2:
         return "NHW"
-    return "NHWC" if one[2] in (1, 3, 4) and one[0] not in (1, 3, 4) else "NCHW"
+    message = (
+        f"{tag!r}: pictures have shape (points, channels, height, width), (points, height, width, "
+        f"channels) or (points, height, width), and 1 to 4 channels; got one of shape {tuple(one)}"
+    )
+    raise InvalidValueError(message)
 
 
 def _copied_labels(
