@@ -75,7 +75,9 @@ class BestTracker:
 
     def _improvements(self, tag: str, codes: list[int], batch: Batch) -> IndexArray:
         """Return which rows of the batch are better than all before."""
-        rows: IndexArray = np.flatnonzero(np.isin(batch.codes, codes))
+        is_metric = np.zeros(len(batch.series), bool)
+        is_metric[codes] = True
+        rows: IndexArray = np.flatnonzero(is_metric[batch.codes])
         improved = self._metrics[tag].improved(batch.scalars[rows])
         return rows[improved]
 

@@ -12,7 +12,7 @@ from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError
@@ -123,6 +123,7 @@ PLAIN = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() |
 NAMES = st.text(st.characters(exclude_characters="/", codec="utf-8"), min_size=1)
 
 
+@settings(deadline=None)  # it is not about time
 @given(st.dictionaries(NAMES, PLAIN | st.dictionaries(NAMES, PLAIN, max_size=3), max_size=5))
 def test_plain_values_stay_what_they_are(values):
     expected = {}

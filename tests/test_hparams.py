@@ -7,11 +7,12 @@ import math
 import os
 import pickle
 import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
@@ -440,6 +441,7 @@ def batch_of(rows):
 VALUES = st.floats() | st.integers(-3, 3).map(float)
 
 
+@settings(deadline=None)  # it is not about time
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), VALUES), max_size=12), max_size=5))
 def test_the_best_values_are_those_that_a_plain_loop_finds(batches):
     tracker = BestTracker()
@@ -596,6 +598,8 @@ def test_discrete_domains_are_pytorchs(tmp_path):
         ((None, "trial", 7), {}),  # PyTorch's order
         ((), {"run_name": "trial", "global_step": 7}),
         (("trial", 7), {}),  # tensorboardX's
+        (("trial", np.int64(7)), {}),
+        ((None, Path("trial"), 7), {}),
         (("trial",), {"global_step": 7}),
         ((), {"name": "trial", "global_step": 7}),
     ],
@@ -644,6 +648,7 @@ def test_a_run_that_is_not_below_the_log_folder_is_refused(tmp_path, name):
         (({"a": 1}, {}, {"a": [1, "x"]}), InvalidTypeError, "'a' is 1.*another kind"),
         (({"a": True}, {}, {"a": [0]}), InvalidTypeError, "'a' is True.*another kind"),
         (({"a": 1}, {}, None, b"x"), InvalidTypeError, "a run's name is a str, got b'x'"),
+        (({"a": 1}, {}, None, 5, 7), InvalidTypeError, "a run's name is a str, got 5"),
         (({"a": 1}, {}, None, "x", "y"), InvalidTypeError, "a step is an integer, got 'y'"),
     ],
 )

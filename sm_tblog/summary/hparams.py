@@ -2,23 +2,25 @@
 
 A *session* is a run with the tag ``_hparams_/session_start_info``. The message with that tag holds
 the values, another says how the session has ended, and an ``Experiment`` may say which columns
-there are. All three stand in a tag's metadata, not in its points. What follows was read in
-TensorBoard 2.21 and its data server 0.7, and tried with both of their loaders:
+there are. All three stand in a tag's metadata, not in its points. What follows was tried with
+TensorBoard 2.21, with its data server (0.7.2) and with ``--load_fast=false``:
 
-- **The first metadata that a loader meets for a tag stay**, however often the tag comes again:
-  until TensorBoard is restarted, no session changes. Fresh loaders read a run's files in the order
-  of their names. So what a session knows also goes, whole, into a file whose name comes first,
-  ``FIRST_FILE``. It is written anew at each change, and on what it held before, so that values
-  grow from call to call and from process to process. A TensorBoard that is running reads the
-  ordinary event file, live, and keeps the first state that it sees there.
-- **Only one Experiment counts, for all runs.** If the runs have several, the data server's is
-  another one after each start, the other loader's is that of the first run: the columns that only
-  the others name are missing. Without any, the columns are every value of every session and every
-  scalar of every session's run. So a session of ``hparams`` has none. Metric columns are sorted by
-  name, and the first five are shown until others are ticked.
-- **None**, as JSON's null, makes sorting by its column fail; left out, its cell is empty. NaN and
-  infinities are shown as empty cells. A column with strings and numbers can be shown but not
-  sorted. Bools are shown as such.
+- **The first metadata that a loader meets for a tag stay**, however often the tag comes again, as
+  long as TensorBoard runs. When it starts, it reads a run's files in the order of their names. So
+  what a session knows also goes, whole, into a file whose name comes first, ``FIRST_FILE``. Each
+  change writes that anew, on the ground of what it held before: values grow from call to call, and
+  from process to process. The ordinary event file has them too, for a TensorBoard that runs: it
+  keeps the first that it sees there. The data server finds a first file that comes late; the
+  other loader reads nothing that comes before where it is, and says once that it does not.
+- **One Experiment counts, for all runs.** If several runs have one, the data server's is another
+  one after each start and the other loader's is that of the first run; a column that only the
+  others name is missing. Without any, the columns are every value of every session, and every
+  scalar of a session's run. So ``hparams`` writes none. Metrics are then sorted by name, and the
+  first five are shown until others are ticked. One flaw: the metrics of the run ``.``, the log
+  folder that TensorBoard was started with, are empty.
+- **None**, as JSON's null, makes sorting by its column fail (HTTP 500); left out, its cell is
+  empty. So are the cells of NaN and infinities. A column with strings and numbers is shown, but
+  sorting by it fails. A column with bools and numbers is sorted.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import PurePath
     from types import TracebackType
 
+    from sm_tblog._types import PathLike
     from sm_tblog.summary.flatten import Plain
 
 __all__ = ["HParamsMethods"]
@@ -102,15 +103,15 @@ class HParamsMethods(ScalarMethods):
         hparam_dict: Any,
         metric_dict: Mapping[str, Any],
         hparam_domain_discrete: Mapping[str, Sequence[Any]] | str | None = None,
-        run_name: str | int | None = None,
+        run_name: PathLike | int | None = None,
         global_step: Any = None,
         *,
-        name: str | None = None,
+        name: PathLike | None = None,
     ) -> None:
         """Log hyperparameters and results as a run of their own, as the peers do.
 
-        Their tab takes the columns of all runs from a single one, so every call should name the
-        same hyperparameters and metrics. ``hparams`` has no such limit, and makes no run.
+        TensorBoard takes the columns of all such runs from a single one, so every call should name
+        the same hyperparameters and metrics. ``hparams`` has no such limit, and makes no run.
 
         Args:
             hparam_dict: values as in ``hparams``; those that are None are left out.
@@ -130,7 +131,7 @@ class HParamsMethods(ScalarMethods):
             return
         if isinstance(hparam_domain_discrete, str):  # tensorboardX has the name here
             name, hparam_domain_discrete = hparam_domain_discrete, None
-        if isinstance(run_name, int):  # and the step here
+        if global_step is None and hasattr(type(run_name), "__index__"):  # and the step here
             global_step, run_name = run_name, None
         values = flatten(hparam_dict, "add_hparams")
         domains = _checked_domains(values, hparam_domain_discrete or {})
@@ -166,9 +167,10 @@ class HParamsMethods(ScalarMethods):
 
     def _as_run(self, name: Any) -> str:
         """Return a name joined to the log folder, as the peers do it, as a folder below that."""
-        if not isinstance(name, str):
+        if not isinstance(name, (str, os.PathLike)):
             message = f"add_hparams: a run's name is a str, got {name!r:.60}"
             raise InvalidTypeError(message)
+        name = os.fspath(name)
         is_local = scheme_of(self._log_dir) == "file"
         root: PurePath = local_path(self._log_dir).absolute() if is_local else PurePosixPath("/")
         path = root / name
