@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Table", "as_table", "table_value"]
 
-_DECIMALS = 6
-"""Decimals that a column of floats is written with at most."""
-
 _ESCAPES = str.maketrans(
     {
         **{chr(code): "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127)},
@@ -212,10 +209,18 @@ def _formatted(column: Sequence[Any]) -> list[str]:
 
 
 def _common_style(floats: Iterable[float]) -> str:
-    """Return the format that shows all with as many decimals as the one that needs most."""
-    digits = [f"{number:.6g}" for number in floats if math.isfinite(number)]
-    decimals = max((len(text.partition(".")[2]) for text in digits), default=0)
-    if decimals > _DECIMALS or any("e" in text for text in digits):
+    """Return a format that shows all with equally many decimals, or each with six digits.
+
+    The largest number gets six significant digits, fewer if none needs so many; but no number is
+    cut to less than three.
+    """
+    sizes = [abs(number) for number in floats if number and math.isfinite(number)]
+    texts = [f"{size:.6g}" for size in sizes]
+    if not texts or any("e" in text for text in texts):
+        return ".6g"
+    needed = max(len(text.partition(".")[2]) for text in texts)
+    decimals = min(needed, max(5 - math.floor(math.log10(max(sizes))), 0))
+    if decimals < needed and min(sizes) * 10**decimals < 100:
         return ".6g"
     return f".{decimals}f"
 
