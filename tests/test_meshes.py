@@ -173,8 +173,10 @@ def test_every_part_is_described_as_it_is(mesh):
         plugin_data = metadata.parse_plugin_metadata(value.metadata.plugin_data.content)
         assert plugin_data.name == "x"
         assert list(plugin_data.shape) == [dim.size for dim in value.tensor.tensor_shape.dim]
+    found = np.frombuffer(values[0].tensor.tensor_content, "<f4").reshape(vertices.shape)
     with np.errstate(over="ignore"):
-        assert values[0].tensor.tensor_content == vertices.astype("<f4").tobytes()
+        single = vertices.astype(np.float32)
+    np.testing.assert_array_equal(found, np.where(np.isinf(single), np.nan, single))
     assert values[1].tensor.tensor_content == faces.astype("<i4").tobytes()
 
 
@@ -236,7 +238,7 @@ def test_a_bad_element_is_said_by_the_worker(tmp_path, given, says):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_what_cannot_be_drawn_is_said(writer, caplog, bad):
+def test_what_cannot_be_drawn_is_said(writer, drawn, caplog, bad):
     vertices = VERTICES.astype(np.float64)
     vertices[1:3, 0] = bad
     many = np.zeros((65537, 3))
@@ -246,7 +248,10 @@ def test_what_cannot_be_drawn_is_said(writer, caplog, bad):
         writer.add_mesh("a cloud of many", many)
         writer.add_mesh("fine", many[1:], None, FACES)
         writer.flush()
-    assert "'some': 2 of 4 vertices are NaN or infinite" in caplog.text
+    assert "'some': 2 of 4 vertices are NaN or infinite, and not drawn" in caplog.text
+    expected = VERTICES.copy()
+    expected[1:3, 0] = np.nan
+    np.testing.assert_array_equal(drawn("some")["VERTEX"], expected)
     assert "'many': TensorBoard draws faces wrongly that have other than" in caplog.text
     assert len(caplog.records) == 2
 

@@ -66,8 +66,8 @@ def mesh_values(
             )
     if colors is not None:
         parts["COLOR"] = _as_colors(_on_host(colors, tag))
-    if bad := int((~np.isfinite(points)).any(axis=-1).sum()):
-        remarks.append(f"{bad:,} of {batch * count:,} vertices are NaN or infinite")
+    if bad := int(np.isnan(points).any(axis=-1).sum()):
+        remarks.append(f"{bad:,} of {batch * count:,} vertices are NaN or infinite, and not drawn")
     kinds = {name: schema.MeshPluginData.ContentType.Value(name) for name in parts}
     components = sum(1 << kind for kind in kinds.values())
     values = []
@@ -92,8 +92,10 @@ def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
 
 
 def _as_vertices(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # becomes infinite, and that is said
+    """Return a batch, with NaN for what is infinite: for an infinity TensorBoard draws nothing."""
+    with np.errstate(over="ignore"):
         vertices = values.astype(np.float32)
+    vertices[np.isinf(vertices)] = np.nan
     return vertices[None] if vertices.ndim == 2 else vertices
 
 
