@@ -232,17 +232,28 @@ def _floats(objects: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def unreadable(value: Any, tag: str, error: Exception) -> InvalidTypeError:
     """Return what to raise for a value that an error has kept from being read."""
     jax = sys.modules.get("jax")
-    reason = str(error)
+    reason = str(error).partition("\n")[0] or type(error).__name__
     if jax is not None and isinstance(error, jax.errors.JAXTypeError):
         reason = "it is being traced; log outside jit, or through jax.debug.callback"
-    return InvalidTypeError(f"{tag!r}: cannot read numbers from {_described(value)}: {reason}")
+    message = f"{tag!r}: numbers are needed, and cannot be read from {_described(value)}: {reason}"
+    return InvalidTypeError(message)
 
 
 def _wanted(tag: str, kinds: str, array: npt.NDArray[Any] | Deferred) -> str:
     wanted = "real numbers" if kinds == REAL else f"dtype kinds {kinds!r}"
+    kind = "" if array.dtype is None else array.dtype.kind
     return (
         f"{tag!r}: an array of {wanted} is needed, got dtype {array.dtype} and shape {array.shape}"
+        f"{_ADVICE.get(kind, '')}"
     )
+
+
+_ADVICE = {
+    "c": "; take its real part or its abs()",
+    "U": "; use add_text for text",
+    "V": "; take one of its fields",
+}
+"""What to do with an array, by the kind of its dtype."""
 
 
 def _described(value: Any) -> str:

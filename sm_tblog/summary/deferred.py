@@ -102,7 +102,7 @@ def _protocol(kind: type) -> str:
 
 
 _PROTOCOLS = [
-    ("variable", ["__jax_array__"], ""),
+    ("variable", ["__jax_array__"], "aval"),  # which JAX's traced values have
     ("variable", ["assign", "value"], ""),
     ("jax", ["copy_to_host_async"], ""),
     ("cuda", ["__cuda_array_interface__"], ""),

@@ -8,7 +8,7 @@ zeros, to be taken away again by the worker.
 Sums are made in float64. A device without it, and JAX, which has it only if it is told to, sums
 float32 in pieces, each scaled by its largest magnitude, so that no square overflows; such sums are
 true to six digits, the counts are exact all the same. There, integers of 32 bits and more are not
-counted, for a float32 does not hold them: they travel.
+counted, nor arrays of more values than an int32 counts: they travel.
 
 What is counted is one vector of integers: counts by bucket, NaN, infinities; and for every piece
 the bits of five floats: minimum, maximum, scale, sum and sum of squares of the scaled values.
@@ -38,6 +38,9 @@ _SMALL = 1 << 16
 
 _PIECE = 1 << 22
 """Values counted at a time; takes about 100 MB of the device's memory."""
+
+_MOST_NARROW = 2**31 - 1
+"""Values that an int32 can count."""
 
 _REALS = 5
 """Floats for every piece."""
@@ -70,15 +73,7 @@ class DeviceTally(NamedTuple):
         least, most, scale, sums, squares = reals.T
         with np.errstate(over="ignore", invalid="ignore"):
             total, total_squares = (scale * sums).sum(), (scale * scale * squares).sum()
-        return Tally(
-            counts,
-            float(least.min()),
-            float(most.max()),
-            float(total),
-            float(total_squares),
-            nan,
-            inf,
-        )
+        return Tally(counts, least.min(), most.max(), float(total), float(total_squares), nan, inf)
 
 
 def _reals(bits: Any) -> Any:
@@ -113,15 +108,15 @@ def count_tensor(tensor: Any) -> Any:
     """Return the vector of a tensor that is not empty, on its device.
 
     Raises:
-        TypeError: the device has no float that holds such numbers.
+        TypeError: the device has no numbers that are wide enough.
     """
     torch = sys.modules["torch"]
     on = {"device": tensor.device}
     wide = _has_float64(tensor.device)
     integer, real = (torch.int64, torch.float64) if wide else (torch.int32, torch.float32)
     as_float = _float_for(tensor)
-    if as_float is torch.float64 and not wide:
-        message = f"{tensor.device} has no float64"
+    if not wide and (as_float is torch.float64 or tensor.numel() > _MOST_NARROW):
+        message = f"{tensor.device} has no numbers wide enough"
         raise TypeError(message)
     one = torch.ones(1, dtype=integer, **on)
     key_counts = torch.zeros(KEYS, dtype=integer, **on)
@@ -222,7 +217,7 @@ def _tally_jax(array: Any) -> DeviceTally:
     """Count an array where each of its shards is, so that none of them moves.
 
     Raises:
-        TypeError: JAX has no float that holds such numbers.
+        TypeError: JAX has no numbers that are wide enough.
     """
     shards = [shard.data for shard in array.addressable_shards if shard.replica_id == 0]
     counter = _jax_counter()
@@ -242,7 +237,7 @@ def count_jax(x: Any) -> Any:
     """Return the vector of a JAX array that is not empty; to be compiled.
 
     Raises:
-        TypeError: JAX has no float that holds such numbers.
+        TypeError: JAX has no numbers that are wide enough.
     """
     import jax
     import jax.numpy as jnp
@@ -250,8 +245,8 @@ def count_jax(x: Any) -> Any:
     wide = jax.config.jax_enable_x64
     integer, real = (np.int64, np.float64) if wide else (np.int32, np.float32)
     small = x.dtype.itemsize < 4 or x.dtype == np.float32
-    if not (small or wide):
-        message = f"without jax_enable_x64 there is no float for {x.dtype}"
+    if not wide and (not small or x.size > _MOST_NARROW):
+        message = "without jax_enable_x64 there are no numbers wide enough"
         raise TypeError(message)
     count = partial(_count_jax_piece, as_float=np.float32 if small else real, real=real)
     x = x.reshape(-1)
