@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import threading
+import time
 import traceback
 import types
 
@@ -271,7 +272,11 @@ def clock(monkeypatch):
     """Sets the time that files are named by: TensorBoard reads them in the order of their names."""
 
     def set_to(seconds):
-        monkeypatch.setattr(event_file, "time", types.SimpleNamespace(time=lambda: seconds))
+        monkeypatch.setattr(
+            event_file,
+            "time",
+            types.SimpleNamespace(time=lambda: seconds, monotonic=time.monotonic),
+        )
 
     return set_to
 

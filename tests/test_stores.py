@@ -1,12 +1,15 @@
 import errno
 import os
 import shutil
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sm_tblog import InvalidValueError, MissingDependencyError, StoreError
+from sm_tblog import InvalidValueError, MissingDependencyError, StoreError, Writer
+from sm_tblog.sinks import event_file
 from sm_tblog.storage import Appender, open_store, register_store
 from sm_tblog.storage.base import StoreLostError
 from sm_tblog.storage.local import LocalStore, local_path
@@ -182,3 +185,50 @@ def test_an_appender_that_was_given_nothing_makes_nothing(tmp_path):
     out.flush()
     out.close()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts /proc/self/fd")
+def test_a_resting_file_is_written_on_and_held_by_nobody(tmp_path):
+    store = LocalStore(str(tmp_path), "file")
+    store.rest()  # before the first append it does nothing
+    before = open_files()
+    for piece in (b"one", b"two"):
+        store.append(piece)
+        assert open_files() == before + 1
+        store.rest()
+        assert open_files() == before
+    store.flush()
+    store.close()
+    assert (tmp_path / "file").read_bytes() == b"onetwo"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_resting_file_that_was_deleted_or_replaced_is_noticed(tmp_path, replaced):
+    store = LocalStore(str(tmp_path), "file")
+    store.append(b"one")
+    store.rest()
+    (tmp_path / "file").rename(tmp_path / "elsewhere")
+    if replaced:
+        (tmp_path / "file").write_bytes(b"another")
+    with pytest.raises(StoreLostError):
+        store.append(b"two")
+    assert (tmp_path / "elsewhere").read_bytes() == b"one"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts /proc/self/fd")
+def test_hundreds_of_runs_share_some_descriptors(tmp_path, read_scalars):
+    before = open_files()
+    with Writer(tmp_path) as writer:
+        for step in range(3):
+            writer.add_scalars("chart", {f"{i:03}": float(i) for i in range(150)}, step)
+            writer.flush()
+            assert open_files() <= before + event_file.MOST_OPEN
+    found = read_scalars(tmp_path)
+    assert found == {
+        f"chart_{i:03}": {"chart": [(step, float(i)) for step in range(3)]} for i in range(150)
+    }
+    assert sum(1 for _ in tmp_path.rglob("*tfevents*")) == 150
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EventFileSink", "event_file_name"]
 
+MOST_OPEN = 64
+"""Files that a sink keeps open: a run each, and a process may have some hundreds in all."""
+
 _counter = itertools.count()
 _DOUBLE = struct.Struct("<d")
 
@@ -167,6 +170,7 @@ class EventFileSink:
             self._side_files_of(file.run).take(file)
         appends = [partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()]
         self._each([*appends, *(files.deliver for files in self._side_files.values())])
+        self._each([file.rest for file in [*self._files.values()][:-MOST_OPEN]])
 
     def flush(self) -> None:
         """Deliver what waits and flush the stores.
@@ -238,12 +242,13 @@ class EventFileSink:
         return blocks
 
     def _file(self, run: str) -> Appender:
-        if run not in self._files:
-            self._files[run] = Appender(
-                lambda: self._open(run, event_file_name(self._suffix)),
-                partial(self._preamble, run),
-            )
-        return self._files[run]
+        """Return a run's file, the last used of all from now on."""
+        file = self._files.pop(run, None) or Appender(
+            lambda: self._open(run, event_file_name(self._suffix)),
+            partial(self._preamble, run),
+        )
+        self._files[run] = file
+        return file
 
     def _side_files_of(self, run: str) -> SideFiles:
         if run not in self._side_files:

@@ -278,6 +278,16 @@ class Appender:
                 self._let_go()
                 raise
 
+    def rest(self) -> None:
+        """Let go of the store's open file until the next ``append``, if it has one.
+
+        Raises:
+            StoreError: closing it failed.
+        """
+        rest = getattr(self._store, "rest", None)
+        if rest is not None:
+            rest()
+
     def close(self) -> None:
         """Deliver what waits, once more, and close the store, whatever happens.
 

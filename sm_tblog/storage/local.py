@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalStore", "local_path"]
 
+_FLAGS = os.O_WRONLY | getattr(os, "O_BINARY", 0)
+
 
 def local_path(url: str) -> Path:
     """Return the path of a ``file://`` URL or of a plain path, ``~`` expanded."""
@@ -41,6 +43,7 @@ class LocalStore:
         self._folder = local_path(folder)
         self._path = self._folder / name
         self._descriptor: int | None = None
+        self._resting: os.stat_result | None = None
         self._size = 0
 
     def __str__(self) -> str:
@@ -55,12 +58,15 @@ class LocalStore:
             StoreLostError: the file was deleted since the last append.
         """
         with self._errors_named(self._path):
-            if self._descriptor is None:
+            if self._resting is not None:
+                self._check_present(self._resting)
+                self._descriptor = os.open(self._path, _FLAGS)
+                self._resting = None
+            elif self._descriptor is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-                self._descriptor = os.open(self._path, flags, 0o666)
+                self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
             else:
-                self._check_present(self._descriptor)
+                self._check_present(os.fstat(self._descriptor))
             self._write(self._descriptor, memoryview(data))
         self._size += len(data)
 
@@ -107,10 +113,22 @@ class LocalStore:
         """
         if self._descriptor is not None:
             with self._errors_named(self._path):
-                self._check_present(self._descriptor)
+                self._check_present(os.fstat(self._descriptor))
+
+    def rest(self) -> None:
+        """Let go of the file until the next append: a process may have so many open, and no more.
+
+        Raises:
+            StoreError: closing it failed.
+        """
+        if self._descriptor is not None:
+            resting = os.fstat(self._descriptor)
+            self.close()
+            self._resting = resting
 
     def close(self) -> None:
         """Close the file."""
+        self._resting = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with self._errors_named(self._path):
@@ -126,9 +144,9 @@ class LocalStore:
             while done < len(data):
                 done += os.write(descriptor, data[done:])
 
-    def _check_present(self, descriptor: int) -> None:
+    def _check_present(self, known: os.stat_result) -> None:
         try:
-            same = os.path.samestat(self._path.stat(), os.fstat(descriptor))
+            same = os.path.samestat(self._path.stat(), known)
         except FileNotFoundError:
             same = False
         if not same:
