@@ -6,9 +6,11 @@ and what TensorBoard's own code reads of the two folders is compared. Whatever i
 named in a table, with its reason.
 """
 
+import contextlib
 import inspect
 import io
 import json
+import subprocess
 import wave
 from typing import NamedTuple
 from unittest import mock
@@ -21,6 +23,7 @@ from tensorboard.backend.event_processing import data_provider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -494,3 +497,68 @@ def test_embeddings_are_the_same_here_as_with_a_peer(tmp_path, peer):
     theirs, ours = read_embeddings(tmp_path / "theirs"), read_embeddings(tmp_path / "ours")
     assert len(ours) == 3
     assert ours == theirs
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """``serve(logdir)``: TensorBoard's data provider over a log folder, from the data server."""
+    server = pytest.importorskip("tensorboard_data_server")
+    grpc = pytest.importorskip("grpc")
+    from tensorboard.data.grpc_provider import GrpcDataProvider
+    from tensorboard.data.proto.data_provider_pb2_grpc import TensorBoardDataProviderStub
+
+    if (binary := server.server_binary()) is None:
+        pytest.skip("the data server has no binary for this platform")
+    with contextlib.ExitStack() as stack:
+
+        def start(logdir):
+            port_file = tmp_path / "port"
+            command = [binary, f"--logdir={logdir}", "--reload=once", "--port=0", "--verbose"]
+            command += ["--die-after-stdin", f"--port-file={port_file}"]
+            pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = stack.enter_context(subprocess.Popen(command, **pipes))
+            stack.callback(process.stdin.close)
+            assert any("Finished load cycle" in line for line in process.stderr)
+            channel = grpc.insecure_channel(f"127.0.0.1:{port_file.read_text().strip()}")
+            stack.enter_context(channel)
+            return GrpcDataProvider("", TensorBoardDataProviderStub(channel))
+
+        yield start
+
+
+def list_tags(provider):
+    """List ``{(run, tag, plugin)}`` of everything that a loader offers to the plugins."""
+    context = RequestContext()
+    return {
+        (run, tag, plugin)
+        for plugin in provider.list_plugins(context, experiment_id="")
+        for lister in (provider.list_scalars, provider.list_tensors, provider.list_blob_sequences)
+        for run, tags in lister(context, experiment_id="", plugin_name=plugin).items()
+        for tag in tags
+    }
+
+
+def test_both_loaders_offer_what_the_tours_log(tmp_path, serve):
+    logdir = tmp_path / "logs"
+    for name, tour in TOURS.items():
+        with SummaryWriter(logdir / name, on_error="raise") as writer:
+            tour(writer)
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    tags = list_tags(data_provider.MultiplexerDataProvider(multiplexer, str(logdir)))
+    assert {plugin for _, _, plugin in tags} >= {"scalars", "images", "mesh", "tensor", "hparams"}
+    no_float64 = {("torch", "double", "scalars")}  # by version 0.7.2, whoever wrote them
+    assert tags - list_tags(serve(logdir)) <= no_float64
+
+
+def test_the_data_server_too_takes_the_last_layout(tmp_path, serve):
+    with SummaryWriter(tmp_path / "run") as writer:
+        for i in range(30):
+            writer.add_custom_scalars_multilinechart(["x"], title=str(i))
+    data = serve(tmp_path).read_tensors(
+        RequestContext(), experiment_id="", plugin_name="custom_scalars", downsample=1
+    )
+    (point,) = data["run"]["custom_scalars__config__"]
+    (category,) = layout_pb2.Layout.FromString(point.numpy.item()).category
+    assert [chart.title for chart in category.chart] == [str(i) for i in range(30)]
