@@ -1,7 +1,8 @@
 """Audio: WAV files of 16-bit samples, which every browser plays.
 
-They are written as a ``Summary.Audio``, as the peers write them: TensorBoard's two loaders take it
-for what TensorFlow 2 writes, a tensor whose metadata says that it holds a WAV.
+They are written as TensorFlow 2 writes them: a string tensor, and metadata that says it holds a
+WAV. The older ``Summary.Audio``, which the peers write, loses that in TensorBoard's default loader:
+the sound is then served as bytes of no type, which not every browser plays.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def check_samples(dtype: np.dtype[Any], tag: str) -> None:
         InvalidTypeError: they are neither floats nor int16, int32 or uint8.
     """
     as_float = dtype.kind == "f" or (dtype.kind == "V" and np.can_cast(dtype, np.float64))
-    if not as_float and dtype not in (np.int16, np.int32, np.uint8):
+    if not as_float and dtype.newbyteorder("=") not in (np.int16, np.int32, np.uint8):
         message = (
             f"{tag!r}: samples are floats from -1 to 1, or int16, int32 or uint8 over their whole "
             f"range, got dtype {dtype}; convert them to one of these"
@@ -57,20 +58,20 @@ def audio_value(
     array = samples.array() if isinstance(samples, Deferred) else samples
     check_samples(array.dtype, tag)
     pcm, remark = _as_int16(_as_frames(array))
-    length, channels = pcm.shape
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
-        writer.setnchannels(channels)
+        writer.setnchannels(pcm.shape[1])
         writer.setsampwidth(2)
         writer.setframerate(round(sample_rate))
         writer.writeframesraw(pcm.astype("<i2", copy=False).tobytes())
     value = schema.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "audio"
-    value.audio.sample_rate = sample_rate
-    value.audio.num_channels = channels
-    value.audio.length_frames = length
-    value.audio.encoded_audio_string = file.getvalue()
-    value.audio.content_type = "audio/wav"
+    content = schema.AudioPluginData(encoding=schema.AudioPluginData.WAV)
+    value.metadata.plugin_data.content = content.SerializeToString()
+    value.metadata.data_class = schema.DATA_CLASS_BLOB_SEQUENCE
+    value.tensor.dtype = schema.DT_STRING
+    value.tensor.tensor_shape.dim.add(size=1)
+    value.tensor.string_val.append(file.getvalue())
     return value, remark
 
 

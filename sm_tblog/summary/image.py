@@ -172,11 +172,11 @@ def _draw_boxes(
 def _as_ink(text: str) -> Any:
     """Return a line of text as a Pillow image of what is printed, None if that is nothing.
 
-    What Pillow's own font does not have, beyond Latin-1, is a question mark.
+    What Pillow's own font does not have, beyond ASCII, is a question mark.
     """
     from PIL import Image, ImageDraw
 
-    line = " ".join(text.encode("latin-1", "replace").decode("latin-1").split())
+    line = " ".join(text.encode("ascii", "replace").decode().split())
     page = Image.new("L", (16 * len(line) + 16, 32))
     ImageDraw.Draw(page).text((0, 0), line, fill=255)
     bounds = page.getbbox()

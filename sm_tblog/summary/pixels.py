@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.summary.convert import Deferred, check_kind, snapshot
+from sm_tblog.summary.convert import snapshot
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sm_tblog._types import UInt8Array
+    from sm_tblog.summary.convert import Deferred
 
 __all__ = ["arranged", "as_bytes", "check_size", "snapshot_pixels", "tiled"]
 
@@ -60,9 +61,9 @@ def snapshot_pixels(
         array = snapshot([_read_pillow(v, tag) if _is_pillow(v) else v for v in values], tag)
         dataformats = "THWC" if "T" in letters else "NHWC"
     else:
+        if isinstance(shape := getattr(values, "shape", None), tuple):
+            check_size(math.prod(shape), shape, tag)  # before it is copied
         array = snapshot(values, tag)
-        if isinstance(array, Deferred) and array.dtype is not None:
-            check_kind(np.empty(0, array.dtype), tag)
     check_size(math.prod(array.shape), array.shape, tag)
     return array, _layout(array.shape, dataformats, letters, tag)
 
@@ -128,7 +129,7 @@ def _layout(shape: tuple[int, ...], dataformats: Any, letters: str, tag: str) ->
             return layout
     wanted = " or ".join(f"({', '.join(layout)})" for layout in dict.fromkeys(choices))
     hint = ""
-    if "C" in axes and shape[-1:] <= (4,) and not axes.endswith("C"):
+    if "C" in axes[:-1] and len(shape) in map(len, choices) and shape[-1] <= 4:
         hint = f"; if the channels come last, pass dataformats={axes.replace('C', '') + 'C'!r}"
     message = (
         f"{tag!r}: dataformats={dataformats!r} wants shape {wanted}, C from 1 to 4, "
@@ -190,7 +191,7 @@ def as_bytes(pixels: npt.NDArray[Any]) -> tuple[UInt8Array, str]:
     if pixels.dtype == np.uint8:
         return pixels, ""
     if pixels.dtype.kind == "b":
-        return pixels.view(np.uint8) * np.uint8(255), ""
+        return np.where(pixels, np.uint8(255), np.uint8(0)), ""
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         return (pixels >> 8).astype(np.uint8), ""
     if pixels.dtype not in (np.float32, np.float64) and pixels.dtype.kind not in "iu":

@@ -16,10 +16,6 @@ from sm_tblog.writer.base import BaseWriter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
-    from sm_tblog.summary.convert import Deferred
-
 __all__ = ["MediaMethods"]
 
 _build_grid = builder("image.grid_value")
@@ -140,7 +136,7 @@ class MediaMethods(BaseWriter):
             walltime: seconds since the epoch; by default now.
             rescale: the size to be shown, in sizes of the image. A str is taken as ``dataformats``.
             dataformats: as in ``add_image``.
-            labels: one for each box. Characters beyond Latin-1 are shown as question marks.
+            labels: one for each box. Characters beyond ASCII are shown as question marks.
 
         Raises:
             InvalidTypeError: the tag or step is of the wrong kind, or an array does not hold real
@@ -248,8 +244,14 @@ class MediaMethods(BaseWriter):
                     f"got {sample_rate!r:.60}"
                 )
                 raise InvalidValueError(message)
+            if isinstance(shape := getattr(snd_tensor, "shape", None), tuple):
+                _check_sound(shape, tag)  # before it is copied
             samples = snapshot(snd_tensor, tag)
-            _check_sound(samples, tag)
+            _check_sound(samples.shape, tag)
+            if samples.dtype is not None:
+                from sm_tblog.summary.audio import check_samples
+
+                check_samples(samples.dtype, tag)
             self._put(tag, _build_audio, (samples, rate), global_step, walltime, samples.nbytes)
 
 
@@ -264,22 +266,18 @@ def _check_boxes(shape: tuple[int, ...], labels: Sequence[str] | None, tag: str)
         raise InvalidValueError(message)
 
 
-def _check_sound(samples: npt.NDArray[Any] | Deferred, tag: str) -> None:
-    """Raise if these are not samples of a sound, as far as dtype and shape tell."""
-    if samples.dtype is not None:
-        from sm_tblog.summary.audio import check_samples
-
-        check_samples(samples.dtype, tag)
-    lengths = [length for length in samples.shape if length != 1]
+def _check_sound(shape: tuple[int, ...], tag: str) -> None:
+    """Raise if this is not the shape of a sound, or of a larger one than a record may hold."""
+    lengths = [length for length in shape if length != 1]
     channels = min(lengths) if len(lengths) == 2 else 1
     if 0 in lengths or len(lengths) > 2 or channels > _MOST_CHANNELS:
         message = (
             f"{tag!r}: a sound has shape (L,), (C, L) or (L, C), with {_MOST_CHANNELS} channels at "
-            f"most and not empty, got {samples.shape}; log the sounds of a batch one by one"
+            f"most and not empty, got {shape}; log the sounds of a batch one by one"
         )
         raise InvalidValueError(message)
-    if 2 * math.prod(samples.shape) > _LARGEST_SOUND:
-        message = f"{tag!r}: a record holds 1 GiB of 16-bit samples, got shape {samples.shape}"
+    if 2 * math.prod(shape) > _LARGEST_SOUND:
+        message = f"{tag!r}: a record holds 1 GiB of 16-bit samples, got shape {shape}"
         raise InvalidValueError(message)
 
 
