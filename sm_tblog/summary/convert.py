@@ -65,6 +65,8 @@ def _number(value: Any, tag: str) -> float | Deferred:
     if deferred is None:
         if protocol(value) == "jax":
             value = np.asarray(value)
+        elif isinstance(value, np.ma.MaskedArray):
+            value = _unmasked(value)
         if hasattr(type(value), "item"):
             value = value.item()
         if hasattr(type(value), "__float__") or hasattr(type(value), "__index__"):
@@ -151,15 +153,12 @@ def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDAr
 
 
 def unwrapped(value: Any) -> Any:
-    """Return what a variable holds now, and a masked array with NaN for what is masked."""
+    """Return what a variable holds now, and anything else as it is."""
     while protocol(value) == "variable":
         if hasattr(type(value), "__jax_array__"):
             value = value.__jax_array__()
         else:  # TensorFlow's is a method, Keras's is not
             value = value.value() if callable(value.value) else value.value
-    if isinstance(value, np.ma.MaskedArray):
-        whole = value.dtype.kind in "biu"  # has no NaN
-        return np.ma.filled(value.astype(np.float64) if whole else value, np.nan)
     return value
 
 
@@ -178,12 +177,23 @@ def _host_array(values: Any, *, copy: bool) -> npt.NDArray[Any]:
         return on_host(usable(values), copy=copy)
     if how == "sparse":
         values, copy = values.toarray(), False
+    elif isinstance(values, np.ma.MaskedArray):
+        values, copy = _unmasked(values), False
     array: npt.NDArray[Any] = np.from_dlpack(values) if how == "dlpack" else np.asarray(values)
     if array.dtype == object and array.ndim == 0 and not hasattr(type(values), "__float__"):
         message = "it is no array; if it yields numbers, make a list of them"
         raise TypeError(message)
     native = array.dtype.newbyteorder("=")
     return array.astype(native, order="K", copy=copy and how != "jax")
+
+
+def _unmasked(masked: Any) -> npt.NDArray[Any]:
+    """Return a copy with NaN for what is masked."""
+    array: npt.NDArray[Any] = np.array(masked.data)
+    if np.ma.is_masked(masked):
+        array = array.astype(np.float64) if array.dtype.kind in "biu" else array
+        array[np.ma.getmaskarray(masked)] = np.nan
+    return array
 
 
 def _stacked(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any] | Deferred:

@@ -198,9 +198,9 @@ def defer_tensor(tensor: Any) -> Deferred:
 
 def _is_at_hand(array: Any) -> bool:
     """Return whether a JAX array is computed, and in host memory."""
-    kind = type(array)
     return (
-        hasattr(kind, "is_ready")
+        hasattr(type(array), "is_ready")
+        and not array.is_deleted()  # which ``is_ready`` does not survive, as of JAX 0.10
         and array.is_ready()
         and array.is_fully_addressable
         and all(device.platform == "cpu" for device in array.devices())
