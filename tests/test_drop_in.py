@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import subprocess
+import tempfile
 import wave
 from typing import NamedTuple
 from unittest import mock
@@ -21,6 +22,7 @@ from google.protobuf import json_format
 from PIL import Image
 from tensorboard.backend.event_processing import data_provider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.compat.proto import graph_pb2
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.context import RequestContext
@@ -37,7 +39,10 @@ from sm_tblog import SummaryWriter
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch.utils.tensorboard")
 tensorboardx = pytest.importorskip("tensorboardX")
+onnx = pytest.importorskip("onnx")
 plt = pytest.importorskip("matplotlib.pyplot")
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of the peers
 
 PEERS = {
     "torch": torch.utils.tensorboard.SummaryWriter,
@@ -54,6 +59,7 @@ ELSEWHERE = {
     ("tensorboardX", "add_hparams", "global_step"): "a number in the place of the name is one",
     ("tensorboardX", "add_image_with_boxes", "dataformats"): "a str in the place of rescale is one",
     ("tensorboardX", "add_image_with_boxes", "labels"): "behind a str, they are taken for some",
+    ("tensorboardX", "add_onnx_graph", "onnx_model_file"): "the first is prototxt, the same",
 }
 """Parameters in another place, for the two peers have them in different ones. What is given by
 position is told apart by its type."""
@@ -62,6 +68,8 @@ ANOTHER_DEFAULT = {
     ("__init__", "max_queue"): "how many rows wake the thread, and no limit",
     ("__init__", "flush_secs"): "what suits the place",
     ("__init__", "comet_config"): "the same: nothing is asked for",
+    ("add_onnx_graph", "onnx_model_file"): "either name may be given",
+    ("add_onnx_graph", "prototxt"): "either name may be given",
     ("add_pr_curve_raw", "num_thresholds"): "as many as there are",
 }
 
@@ -256,6 +264,28 @@ def tour_of_embeddings(writer):
     writer.add_embedding(POINTS, rows, None, 7, "columns", ["number", "name"])
 
 
+def tour_of_graphs(writer):
+    layers = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+    writer.add_graph(torch.nn.Sequential(*layers), torch.zeros(3, 4))
+
+
+def tour_of_onnx_graphs(writer):
+    def tensor(name, *shape):
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "weights"], ["product"]),
+        onnx.helper.make_node("Relu", ["product"], ["y"]),
+    ]
+    weights = onnx.numpy_helper.from_array(np.zeros((2, 3), np.float32), "weights")
+    graph = onnx.helper.make_graph(
+        nodes, "network", [tensor("x", 1, 2)], [tensor("y", 1, 3)], [weights]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(onnx.helper.make_model(graph), f"{folder}/model.onnx")
+        writer.add_onnx_graph(f"{folder}/model.onnx")
+
+
 def tour_of_torch(writer):
     writer.add_scalar("new style", 0.5, 1, NOW, True)
     writer.add_scalar("double", 0.1, 1, NOW, True, True)
@@ -304,6 +334,7 @@ ROUTES = [
 ]
 
 NOT_TOURED = {
+    "add_openvino_graph": "tensorboardX does not show what its layers do",
     "add_video": "the peers' needs MoviePy 1",
 }
 """Methods whose results are not compared here, and why."""
@@ -400,7 +431,15 @@ def look_of_meshes(content, array):
     return (mesh.name, mesh.content_type, list(mesh.shape), config), array.tolist()
 
 
+def look_of_graphs(content, array):
+    """Only which operations there are between inputs and outputs, in their order."""
+    ends = {"IO Node", "prim::GetAttr", "Variable", "Input", "Parameter", "Output"}
+    nodes = graph_pb2.GraphDef.FromString(array.item()).node
+    return [node.op.removeprefix("aten::") for node in nodes if node.op not in ends], None
+
+
 LOOKS = {
+    "graphs": look_of_graphs,
     "images": look_of_images,
     "audio": look_of_audio,
     "mesh": look_of_meshes,
@@ -430,11 +469,14 @@ def as_named_here(runs):
             new = tag[:-2] + parts[tag[-2:]]
         return new, series._replace(name=new if series.name == tag else series.name)
 
-    return {
-        run.replace("/", "_"): dict(renamed(*item) for item in tags.items())
+    timings = "graph_tagged_run_metadata"  # of a graph; the peers', which hold no times
+    shown = {
+        run.replace("/", "_"): dict(
+            renamed(tag, series) for tag, series in tags.items() if series.plugin != timings
+        )
         for run, tags in runs.items()
-        if tags
     }
+    return {run: tags for run, tags in shown.items() if tags}
 
 
 @pytest.mark.parametrize(("peer", "name"), ROUTES)
