@@ -324,6 +324,13 @@ def test_numbers_and_names_of_classes_count_the_same(both):
     assert count_pairs(*named, NAMES, "tag")[0].tolist() == theirs.tolist()
 
 
+def test_names_and_numbers_may_meet_if_the_names_are_given(writer, images_at):
+    writer.add_confusion_matrix("mixed", ["cat", "bird"], [0, 1], class_names=NAMES)
+    writer.add_confusion_matrix("numbers", [0, 2], [0, 1], class_names=NAMES)
+    writer.flush()
+    np.testing.assert_array_equal(images_at("mixed")[0][2], images_at("numbers")[0][2])
+
+
 def test_both_methods_draw_the_same(writer, images_at):
     labels, predictions = [0, 1, 2, 2, 1, 0], [0, 2, 2, 2, 1, 1]
     matrix = confusion_matrix(labels, predictions)
@@ -351,7 +358,7 @@ def test_classes_may_be_arrays_of_any_library_and_shape(writer, images_at):
     calls = [
         (labels, predictions),
         (labels.tolist(), predictions.tolist()),
-        (labels.ravel(), predictions.ravel().astype(np.uint8)),
+        (labels.ravel(), predictions.ravel().astype(np.uint64)),
         (torch.tensor(labels), torch.tensor(predictions)),
         (torch.tensor(labels, dtype=torch.bfloat16), torch.tensor(predictions).float()),
         (jax.numpy.array(labels), jax.numpy.array(predictions)),
@@ -397,6 +404,7 @@ def test_the_arrays_may_change_after_the_call(writer, images_at):
         ([], [], {}, InvalidValueError, "class_names are needed"),
         ([0, None], [0, 1], {}, InvalidTypeError, "integers or strings"),
         ([0, 1j], [0, 1], {}, InvalidTypeError, "complex"),
+        (["cat", "dog"], [0, 1], {}, InvalidTypeError, "<U3 and int64, and no class_names"),
         ([0], [0], {"class_names": "ab"}, InvalidTypeError, "sequence of names, got 'ab'"),
         ([0], [0], {"class_names": 2}, InvalidTypeError, "sequence of names, got 2"),
         ([0], [0], {"class_names": []}, InvalidValueError, "1 to 1,000 classes, got 0"),
@@ -456,8 +464,7 @@ def test_without_matplotlib_the_call_says_what_to_install(writer, monkeypatch):
         writer.add_confusion_matrix_raw("tag", [[1]])
 
 
-@pytest.mark.parametrize("names", [(), NAMES])
-def test_no_samples_make_an_empty_matrix(writer, images_at, names):
+def test_no_samples_make_an_empty_matrix(writer, images_at):
     writer.add_confusion_matrix_raw("empty", np.zeros((3, 3)), normalize="all", class_names=NAMES)
     writer.add_confusion_matrix("none", [], [], normalize="all", class_names=NAMES)
     writer.flush()

@@ -39,9 +39,9 @@ _MOST_CLASSES = 1000
 """At two pixels a cell, the picture is as large as a screen."""
 
 _NORMALIZED = {
-    "true": "shares of each true class",
-    "pred": "shares of each predicted class",
-    "all": "shares of all samples",
+    "true": "rows sum to 1",
+    "pred": "columns sum to 1",
+    "all": "all cells sum to 1",
 }
 
 
@@ -107,6 +107,7 @@ def check_classes(
     """Raise if these cannot be counted. Of what is on a device, see the shape alone.
 
     Raises:
+        InvalidTypeError: one of them has strings, the other numbers, and there are no names.
         InvalidValueError: the shapes differ, there is nothing, or a class has no name.
     """
     if labels.shape != predictions.shape:
@@ -119,9 +120,19 @@ def check_classes(
     if names is None and 0 in labels.shape:
         message = f"{tag!r}: without labels, class_names are needed, got shape {labels.shape}"
         raise InvalidValueError(message)
+    if names is None and _are_strings(labels) != _are_strings(predictions):
+        message = (
+            f"{tag!r}: labels and predictions are both strings or both numbers; got dtypes "
+            f"{labels.dtype} and {predictions.dtype}, and no class_names to tell which is which"
+        )
+        raise InvalidTypeError(message)
     for classes in (labels, predictions):
         if names is not None and not isinstance(classes, Deferred):
             _numbered(classes, names, tag)
+
+
+def _are_strings(classes: Snapshot) -> bool:
+    return not isinstance(classes, Deferred) and classes.dtype.kind == "U"
 
 
 def _numbered(classes: npt.NDArray[Any], names: Sequence[str], tag: str) -> Int64Array:
@@ -160,7 +171,7 @@ def count_pairs(
         Counts of shape (classes, classes), a row for each label; and the names.
     """
     if names is None:
-        both = np.stack((labels, predictions))
+        both = np.stack([_widened(one) for one in (labels, predictions)])
         distinct, inverse = np.unique(both, return_inverse=True)
         names = [str(one) for one in distinct.tolist()]
         truth, guess = inverse.reshape(2, -1)
@@ -169,6 +180,11 @@ def count_pairs(
     size = len(names)
     _check_count(size, tag)
     return np.bincount(truth * size + guess, minlength=size * size).reshape(size, size), names
+
+
+def _widened(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return integers of one type: NumPy makes floats of int64 and uint64 together."""
+    return classes.astype(np.int64) if classes.dtype.kind in "iu" else classes
 
 
 def check_matrix(matrix: Snapshot, names: tuple[str, ...] | None, tag: str) -> None:
