@@ -4,7 +4,10 @@ import json
 import logging
 import pickle
 import threading
+import types
+from collections import UserList
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.context import RequestContext
@@ -143,8 +146,8 @@ def test_a_tag_of_a_multiline_chart_is_a_pattern_and_a_name(writer, plugin, show
         ({"a": {"b": ["Multiline", "xy"]}}, InvalidTypeError, "list of tags.* not 'xy'"),
         ({"a": {"b": ["Multiline", [1]]}}, InvalidTypeError, r"each a str, not \[1\]"),
         ({"a": {"b": ["Multiline", []]}}, InvalidValueError, "the chart 'b' of 'a' has no tags"),
-        ({"a": {"b": ["Margin", ["x", "y"]]}}, InvalidValueError, "the tags of a curve, its lower"),
-        ({"a": {"b": ["Margin", ["x"] * 4]}}, InvalidValueError, "the tags of a curve, its lower"),
+        ({"a": {"b": ["Margin", ["x", "y"]]}}, InvalidValueError, "of its bounds, three, not"),
+        ({"a": {"b": ["Margin", ["x"] * 4]}}, InvalidValueError, "of its bounds, three, not"),
         ({1: {"b": ["Multiline", ["x"]]}}, InvalidTypeError, "a title are str"),
         ({"a": {None: ["Multiline", ["x"]]}}, InvalidTypeError, "a title are str"),
     ],
@@ -160,10 +163,24 @@ def test_a_bad_layout_is_refused_at_the_call(writer, layout, error, says):
 def test_a_bad_chart_is_refused_at_the_call(writer):
     with pytest.raises(InvalidTypeError, match="list of tags"):
         writer.add_custom_scalars_multilinechart("loss")
-    with pytest.raises(InvalidValueError, match="the tags of a curve, its lower"):
+    with pytest.raises(InvalidValueError, match="of its bounds, three, not"):
         writer.add_custom_scalars_marginchart(["loss"])
     with pytest.raises(InvalidTypeError, match="str"):
         writer.add_custom_scalars_multilinechart(["loss"], 3)
+
+
+def test_the_parts_of_a_layout_may_be_of_any_such_type(writer, shown):
+    tags = {"a": 1, "b": 2}
+    layout = types.MappingProxyType(
+        {"x": types.MappingProxyType({"y": ("multiline", tags.keys())})}
+    )
+    writer.add_custom_scalars(layout)
+    writer.add_custom_scalars_multilinechart(np.array(["a", "b"]))
+    writer.add_custom_scalars_marginchart(UserList("abc"), "x")
+    assert shown() == {
+        "x": {"y": ["a", "b"], "untitled": [{"value": "a", "lower": "b", "upper": "c"}]},
+        "default": {"untitled": ["a", "b"]},
+    }
 
 
 def test_a_layout_may_change_after_the_call(writer, shown):

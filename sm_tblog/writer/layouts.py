@@ -6,7 +6,7 @@ writes it whole whenever it changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
@@ -137,22 +137,25 @@ def _check_mapping(value: Any, says: str) -> None:
 
 
 def _as_chart(chart: Any, where: str) -> tuple[str, tuple[str, ...]]:
-    if not isinstance(chart, (list, tuple)) or len(chart) != 2:
+    if not _is_list(chart) or len(chart) != 2:
         message = f"{where} is a list of its kind and its tags, got {chart!r:.60}"
         raise InvalidTypeError(message)
-    kind, tags = chart
+    kind, given = chart
     if not isinstance(kind, str) or (kind := kind.capitalize()) not in {"Multiline", "Margin"}:
-        message = f"{where} is of the kind 'Multiline' or 'Margin', not {chart[0]!r:.60}"
+        message = f"{where} is of the kind 'Multiline' or 'Margin', not {kind!r:.60}"
         raise InvalidValueError(message)
-    if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
-        message = f"{where} has a list of tags, each a str, not {tags!r:.60}"
+    tags = tuple(given) if _is_list(given) else (None,)
+    if not all(isinstance(tag, str) for tag in tags):
+        message = f"{where} has a list of tags, each a str, not {given!r:.60}"
         raise InvalidTypeError(message)
     if kind == "Margin" and len(tags) != 3:
-        message = (
-            f"{where} has the tags of a curve, its lower and its upper bound, got {tags!r:.60}"
-        )
+        message = f"{where} has the tags of a curve and of its bounds, three, not {given!r:.60}"
         raise InvalidValueError(message)
     if not tags:
         message = f"{where} has no tags"
         raise InvalidValueError(message)
-    return kind, tuple(tags)
+    return kind, tags
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping))
