@@ -11,6 +11,7 @@ from sm_tblog.writer.embeddings import EmbeddingMethods
 from sm_tblog.writer.exports import ExportMethods
 from sm_tblog.writer.figures import FigureMethods
 from sm_tblog.writer.geometry import GeometryMethods
+from sm_tblog.writer.graphs import GraphMethods
 from sm_tblog.writer.hparams import HParamsMethods
 from sm_tblog.writer.media import MediaMethods
 from sm_tblog.writer.scalars import ScalarMethods
@@ -27,6 +28,7 @@ class Writer(
     ExportMethods,
     FigureMethods,
     GeometryMethods,
+    GraphMethods,
     HParamsMethods,
     MediaMethods,
     ScalarMethods,

@@ -1,0 +1,90 @@
+"""From nodes to the bytes that TensorBoard reads.
+
+A run has one graph that is its own, an ``Event`` with a ``GraphDef``; a later one takes its place.
+Under a tag there can be as many as one likes: a tensor of the plugin ``graph_run_metadata_graph``,
+which holds ``RunMetadata`` whose ``function_graphs`` have the ``GraphDef`` as their
+``pre_optimization_graph``, as TensorFlow's ``tf.summary.trace_export`` writes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog.format import schema
+from sm_tblog.format.scalars import encode_varint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sm_tblog.summary.graph.base import Graph, Node, TensorSpec
+
+__all__ = ["encode_graph", "graph_event", "graph_value"]
+
+_TOO_LARGE = "_too_large_attrs"
+"""The attribute in which TensorBoard expects the names of those that were left out."""
+
+_LARGEST_ATTRIBUTE = 1024
+"""Bytes of an attribute that are kept, as by TensorBoard itself where it limits them."""
+
+
+def encode_graph(nodes: Sequence[Node] | bytes) -> bytes:
+    """Return a serialized ``GraphDef``; one that is given already loses its large attributes."""
+    if isinstance(nodes, bytes):
+        return _without_values(nodes)
+    graph = schema.GraphDef()
+    for node in nodes:
+        inputs = [
+            f"{nodes[ref.node].name}:{ref.output}" if ref.output else nodes[ref.node].name
+            for ref in node.inputs
+        ]
+        proto = graph.node.add(name=node.name, op=node.op, input=inputs, device=node.device)
+        for key, text in node.attributes.items():
+            proto.attr[key].s = text.encode()
+        if node.outputs:
+            proto.attr["output"].s = ", ".join(map(str, node.outputs)).encode("ascii", "replace")
+            shapes = proto.attr["_output_shapes"].list.shape
+            shapes.extend(map(_shape, node.outputs))
+    data: bytes = graph.SerializeToString()
+    return data
+
+
+def _shape(spec: TensorSpec) -> Any:
+    shape = schema.TensorShapeProto(unknown_rank=spec.shape is None)
+    for length in spec.shape or ():
+        shape.dim.add(size=length)
+    return shape
+
+
+def _without_values(data: bytes) -> bytes:
+    graph = schema.GraphDef.FromString(data)
+    for node in graph.node:
+        large = [key for key, value in node.attr.items() if value.ByteSize() > _LARGEST_ATTRIBUTE]
+        for key in large:
+            del node.attr[key]
+            node.attr[_TOO_LARGE].list.s.append(key.encode())
+    without: bytes = graph.SerializeToString()
+    return without
+
+
+def graph_event(graph: Graph, wall_time: float) -> bytes:
+    """Return a serialized ``Event`` with the graph as its run's own."""
+    event = schema.Event(wall_time=wall_time, graph_def=encode_graph(graph.nodes))
+    data: bytes = event.SerializeToString()
+    return data
+
+
+def graph_value(tag: str, graph: Graph) -> tuple[Any, str]:
+    """Return a ``Summary.Value`` with the graph, and the graph's remark."""
+    value = schema.Value(tag=tag)
+    value.metadata.plugin_data.plugin_name = "graph_run_metadata_graph"
+    value.metadata.plugin_data.content = b"1"  # the version
+    value.metadata.data_class = schema.DATA_CLASS_BLOB_SEQUENCE
+    value.tensor.dtype = schema.DT_STRING
+    value.tensor.tensor_shape.dim.add(size=1)
+    functions = _field(2, encode_graph(graph.nodes))  # FunctionGraphs.pre_optimization_graph
+    value.tensor.string_val.append(_field(4, functions))  # RunMetadata.function_graphs
+    return value, graph.remark
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
