@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import tempfile
+import threading
 import urllib.parse
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from werkzeug.test import Client
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
 from sm_tblog.format import schema
 from sm_tblog.summary import embedding
-from sm_tblog.summary.convert import Deferred
 from sm_tblog.summary.embedding import (
     CONFIG,
     encode_embedding,
@@ -182,16 +182,29 @@ def test_the_caller_may_change_everything_at_once(writer, projector):
     assert np.array_equal(shown.pictures(6), PIXELS)
 
 
-def test_what_is_on_a_device_is_read_by_the_worker():
-    def deferred(values):
-        array = np.asarray(values)
-        return Deferred(lambda: array, array.shape, array.dtype, array.nbytes)
+class DeviceArray:
+    """What a JAX array offers; reading it in the caller's thread would be waiting for it."""
 
-    pictures = deferred(PIXELS), "NHWC"
-    files, _ = encode_embedding("t", 0, deferred(MATRIX), (), deferred(range(6)), pictures)
-    plain, _ = encode_embedding("t", 0, MATRIX, (), range(6), (PIXELS, "NHWC"))
-    del files[CONFIG], plain[CONFIG]
-    assert files == plain
+    def __init__(self, values):
+        self._values = np.asarray(values)
+        self.shape, self.dtype = self._values.shape, self._values.dtype
+        self.nbytes = self._values.nbytes
+        self._thread = threading.current_thread()
+
+    def copy_to_host_async(self):
+        pass
+
+    def __array__(self, dtype=None, copy=None):
+        assert threading.current_thread() is not self._thread
+        return self._values
+
+
+def test_what_is_on_a_device_is_read_by_the_worker(writer, projector):
+    writer.add_embedding(DeviceArray(MATRIX), DeviceArray(range(6)), DeviceArray(PIXELS))
+    shown = projector()
+    assert shown.matrix().tolist() == MATRIX.tolist()
+    assert [row["label"] for row in shown.labels()] == list("012345")
+    assert np.array_equal(shown.pictures(6), PIXELS)
 
 
 def read_as_tensorboard(data, shape):
@@ -543,7 +556,7 @@ def test_a_list_written_by_hand_stays_as_it_is():
     text = b"""# Mine.
 model_checkpoint_path: 'model'  # not to be lost
 embeddings < tensor_name: "mine" tensor_path: "a.tsv" >
-something_new { of: [1, 2] }
+something_new { of: 1 }
 # The end."""
     first = listed(entry("ours"), text)
     assert first.startswith(text + b"\n")
