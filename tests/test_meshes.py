@@ -116,7 +116,7 @@ def test_faces_and_colors_hold_for_a_whole_batch(writer, ask, drawn):
         (np.array([0, 0.5, 255]), [0, 0, 255]),
         (np.array([0.0, 7.0, 300.0], np.float32), [0, 7, 255]),
         (np.array([True, False, True]), [255, 0, 255]),
-        (np.array([np.nan, np.inf, 0.5]), [0, 255, 0]),
+        (np.array([np.nan, np.inf, 0.5]), [0, 255, 128]),
     ],
     ids=str,
 )

@@ -116,7 +116,8 @@ def _as_colors(values: npt.NDArray[Any]) -> UInt8Array:
             message = f"a color is from 0 to 255, got {values.min()} to {values.max()}"
             raise InvalidValueError(message)
         return values.astype(np.uint8)
-    colors = np.nan_to_num(values.astype(np.float32))
-    if colors.size and colors.max() <= _UNIT:
+    with np.errstate(over="ignore"):
+        colors = values.astype(np.float32)
+    if colors.max(initial=0, where=np.isfinite(colors)) <= _UNIT:
         colors *= 255
-    return np.rint(colors).clip(0, 255).astype(np.uint8)
+    return np.rint(np.nan_to_num(colors)).clip(0, 255).astype(np.uint8)
