@@ -704,6 +704,7 @@ def test_a_disabled_writer_looks_at_nothing(tmp_path):
         ({"label_img": PIXELS[:5]}, InvalidValueError, "6 points and 5 pictures"),
         ({"label_img": PIXELS[0, 0]}, InvalidValueError, r"got one of shape \(3,\)"),
         ({"label_img": PIXELS[:, :0]}, InvalidValueError, "no pixels"),
+        ({"label_img": 6}, InvalidValueError, r"got one of shape \(\)"),
         ({"label_img": []}, InvalidValueError, r"got one of shape \(0,\)"),
         ({"label_img": "text"}, InvalidValueError, r"got one of shape \(\)"),
         ({"label_img": np.zeros((6, 5, 7, 9))}, InvalidValueError, r"got one of shape \(5, 7, 9\)"),

@@ -102,7 +102,10 @@ def _check_count(points: int, found: int, what: str, tag: str) -> None:
 
 def _layout_of(pictures: Any, tag: str) -> str:
     """Return which axes pictures have, going by their shape; of a list, by the first one's."""
-    one = pictures.shape[1:] if hasattr(pictures, "shape") else np.shape(next(iter(pictures), ()))
+    if hasattr(pictures, "shape"):
+        one = tuple(pictures.shape[1:])
+    else:
+        one = np.shape(next(iter(pictures), ())) if hasattr(pictures, "__iter__") else ()
     if len(one) == 3 and one[0] in _CHANNELS:
         return "NCHW"
     if len(one) == 3 and one[2] in _CHANNELS:
@@ -111,7 +114,7 @@ def _layout_of(pictures: Any, tag: str) -> str:
         return "NHW"
     message = (
         f"{tag!r}: pictures have shape (points, channels, height, width), (points, height, width, "
-        f"channels) or (points, height, width), and 1 to 4 channels; got one of shape {tuple(one)}"
+        f"channels) or (points, height, width), and 1 to 4 channels; got one of shape {one}"
     )
     raise InvalidValueError(message)
 
@@ -126,9 +129,6 @@ def _copied_labels(
     header = tuple(map(str, names or ()))
     if metadata is None and not header:
         return header, None
-    if isinstance(metadata, (str, bytes)) or not hasattr(metadata, "__iter__"):
-        message = f"{tag!r}: metadata is a sequence of labels, got {metadata!r:.60}"
-        raise InvalidTypeError(message)
     if hasattr(metadata, "shape"):
         labels = snapshot(metadata, tag, kinds="biufcMmOSU")
         _check_count(points, (labels.shape or (0,))[0], "labels", tag)
@@ -137,6 +137,9 @@ def _copied_labels(
         if header:
             _check_width(header, labels.shape[1:], "the metadata's rows", tag)
         return header, labels
+    if isinstance(metadata, (str, bytes)) or not hasattr(metadata, "__iter__"):
+        message = f"{tag!r}: metadata is a sequence of labels, got {metadata!r:.60}"
+        raise InvalidTypeError(message)
     rows = tuple(map(_as_row, metadata) if header else metadata)
     _check_count(points, len(rows), "labels", tag)
     for number, row in enumerate(rows if header else ()):
