@@ -8,12 +8,17 @@ import types
 from pathlib import Path
 
 import ceph_server
+import hypothesis
 import pytest
 import s3_servers
 
 from sm_tblog import pipeline
 from sm_tblog.storage import base as storage
 from sm_tblog.storage.local import LocalStore
+
+# How long an example takes says more of the machine than of what is tested.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 SCRIPT_TIMEOUT = 60
 """Seconds after which a script is taken to hang."""
