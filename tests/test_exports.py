@@ -88,7 +88,7 @@ def test_a_bad_path_is_refused_at_the_call(tmp_path):
             writer.export_scalars_to_json(tmp_path / "no such folder" / "all.json")
 
 
-def test_what_a_store_refused_is_left_out_and_said(tmp_path, store_at):
+def test_nothing_is_exported_if_a_store_refuses_and_that_is_raised(tmp_path, store_at):
     def refuse(store, data):
         raise StoreError("full")
 
@@ -97,6 +97,8 @@ def test_what_a_store_refused_is_left_out_and_said(tmp_path, store_at):
     with pytest.raises(StoreError, match="full"):
         writer.export_scalars_to_json(tmp_path / "all.json")
     assert not (tmp_path / "all.json").exists()
+    with pytest.raises(StoreError, match="full"):
+        writer.close()
 
 
 def test_a_disabled_writer_writes_no_file(tmp_path):
