@@ -7,7 +7,7 @@ the paths of a matrix, of labels and of a sheet of pictures, all below the folde
 ``embeddings/<tag>/<step>/``, and the list is written when they are:
 
 ========================  =======================================================================
-``tensors.bytes``         the matrix, raw float32; TensorBoard has read such since 2.3
+``tensors.bytes``         the matrix as raw float32
 ``tensors.tsv``           the same as text, where TensorBoard would take the raw bytes for text
 ``metadata.tsv``          labels, a line each; with several columns a header comes first
 ``sprite.png``            pictures, side by side
