@@ -6,6 +6,7 @@ import array
 import collections
 import ctypes
 import importlib.util
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -441,7 +442,7 @@ def test_variables_of_keras_are_what_they_hold(script, backend):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
     command = [sys.executable, "-W", "ignore", *script(KERAS, backend)[1:]]
-    environment = {"KERAS_BACKEND": backend, "PATH": ""}
+    environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )

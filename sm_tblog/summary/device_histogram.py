@@ -258,7 +258,7 @@ def count_jax(x: Any) -> Any:
         parts.append([one[None] for one in count(x[whole:])])
     key_counts, others, rows = (jnp.concatenate(part) for part in zip(*parts, strict=True))
     counts = jnp.zeros(len(default_edges()) - 1, integer)
-    counts = counts.at[bucket_of_key()].add(key_counts.sum(0, dtype=integer))
+    counts = counts.at[bucket_of_key().astype(np.uint32)].add(key_counts.sum(0, dtype=integer))
     bits = jax.lax.bitcast_convert_type(rows.reshape(-1), integer)
     return jnp.concatenate([counts, others.sum(0, dtype=integer), bits])
 
@@ -294,4 +294,4 @@ def _keys_of_jax(x: Any) -> Any:
     else:
         bits = bitcast_convert_type(x, np.int32)
         bits += bits >> 31
-    return (bits >> 16) & 0xFFFF
+    return ((bits >> 16) & 0xFFFF).astype(np.uint32)

@@ -70,8 +70,7 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
         wide = values.view(np.uint64)
         wide = wide - (wide >> np.uint64(63))
         wide &= np.uint64(0xFFFFFFFFE0000000)  # the 23 bits of mantissa that a float32 has
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            bits = wide.view(np.float64).astype(np.float32).view(np.uint32)
+        bits = wide.view(np.float64).astype(np.float32).view(np.uint32)
     else:
         bits = values.view(np.uint32)
         bits = bits - (bits >> np.uint32(31))
@@ -87,7 +86,13 @@ def count(values: npt.NDArray[Any], zeros: int = 0, max_bins: int | None = None)
         zeros: how many more zeros there are.
         max_bins: merge neighbours until there are no more buckets than this.
     """
-    return _from_tally(_tally(values), zeros, max_bins)
+    with _quiet():
+        return _from_tally(_tally(values), zeros, max_bins)
+
+
+def _quiet() -> np.errstate:
+    """Let sums be infinite, and take a signalling NaN, which is invalid to cast, as one."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
 def _tally(values: npt.NDArray[Any]) -> Tally:
@@ -98,8 +103,7 @@ def _tally(values: npt.NDArray[Any]) -> Tally:
     for start in range(0, len(values), _CHUNK):
         chunk = _as_float(values[start : start + _CHUNK])
         exact = chunk.astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            chunk_sum = float(exact.sum())
+        chunk_sum = float(exact.sum())
         if not np.isfinite(chunk_sum):
             finite = np.isfinite(chunk)
             nan += int(np.isnan(chunk).sum())
@@ -107,14 +111,12 @@ def _tally(values: npt.NDArray[Any]) -> Tally:
             chunk, exact = chunk[finite], exact[finite]
             if not len(chunk):
                 continue
-            with np.errstate(over="ignore", invalid="ignore"):
-                chunk_sum = float(exact.sum())
+            chunk_sum = float(exact.sum())
         key_counts += np.bincount(_keys(chunk), minlength=KEYS)
         least = min(least, float(chunk.min()))
         most = max(most, float(chunk.max()))
         total += chunk_sum
-        with np.errstate(over="ignore", under="ignore"):
-            squares += float(np.square(exact, out=exact).sum())
+        squares += float(np.square(exact, out=exact).sum())
     used = np.flatnonzero(key_counts)
     buckets = len(default_edges()) - 1
     counts = np.bincount(bucket_of_key()[used], key_counts[used], minlength=buckets)
@@ -160,8 +162,7 @@ def _count_by_numpy(
     counts, edges = np.histogram(finite, _limited(bins, finite), weights=weights)
     counts = np.concatenate(([0], counts.astype(np.int64)))
     exact = finite.astype(np.float64)
-    with np.errstate(over="ignore", under="ignore"):
-        sums = float(exact.sum()), float(np.square(exact).sum())
+    sums = float(exact.sum()), float(np.square(exact).sum())
     limits = edges.astype(np.float64)
     least, most = float(exact.min()), float(exact.max())
     return Histogram(*_merged(limits, counts, max_bins), least, most, num, *sums, nan, inf)
@@ -289,7 +290,8 @@ def histogram_value(
         if isinstance(bins, str) and bins == "tensorflow":
             histogram = count(array, zeros, max_bins)
         else:
-            histogram = _count_by_numpy(array, bins, zeros, max_bins)
+            with _quiet():
+                histogram = _count_by_numpy(array, bins, zeros, max_bins)
     remark = ""
     if histogram.nan or histogram.inf:
         remark = (
