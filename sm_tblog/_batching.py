@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sm_tblog._faults import Faults
+    from sm_tblog._kinds import Kinds
 
 __all__ = ["ENTRIES", "Item", "make_batch"]
 
@@ -48,6 +49,7 @@ def make_batch(
     rows: list[Any],
     items: Sequence[Item],
     faults: Faults,
+    kinds: Kinds,
     rename: Callable[[str], str] | None = None,
 ) -> tuple[Batch, int]:
     """Return a batch, and how many rows and items had to be left out of it.
@@ -56,6 +58,7 @@ def make_batch(
         rows: flat, ``ENTRIES`` to a row.
         items: what is to be built.
         faults: told what was left out, and why.
+        kinds: told which tag holds what.
         rename: applied to every tag.
     """
     given = len(rows) // ENTRIES
@@ -68,12 +71,13 @@ def make_batch(
     if rename is not None:
         series = [one._replace(tag=rename(one.tag)) for one in series]
         items = [item._replace(tag=rename(item.tag)) for item in items]
+    series = kinds.of_series(series)
     built, lost = _build(items, faults)
     batch = Batch(
         series,
         codes,
         *columns,
-        [one for one in built if isinstance(one, Value)],
+        [kinds.of_value(one) for one in built if isinstance(one, Value)],
         [one for one in built if isinstance(one, Event)],
         [one for one in built if isinstance(one, File)],
     )

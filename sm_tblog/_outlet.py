@@ -178,9 +178,10 @@ class _Guard:
 
     def wait(self, timeout: float, force: bool) -> str:
         """Wait until the sink's stores have everything; say where it is if they have not."""
-        if not hasattr(self._sink, "wait") or self._sink.wait(timeout, force=force):
+        wait = getattr(self._sink, "wait", None)
+        if wait is None or wait(timeout, force=force):
             return ""
-        return f"{self._sink}: {', '.join(self._sink.left)}"
+        return f"{self._sink}: {', '.join(getattr(self._sink, 'left', ()))}"
 
     def _do(self, action: str, *args: object) -> bool:
         """Have the sink do something; return whether it succeeded."""

@@ -16,6 +16,8 @@ from sm_tblog.sinks.base import Event
 from sm_tblog.summary.convert import as_number, as_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sm_tblog._disabled import DisabledPipeline
     from sm_tblog.pipeline import Pipeline
 
@@ -28,11 +30,21 @@ class FileWriter:
     Args:
         pipeline: where they go.
         logdir: the log folder.
+        step: of a summary that names none.
+        clock: returns the time of what names none, in seconds since the epoch.
     """
 
-    def __init__(self, pipeline: Pipeline | DisabledPipeline, logdir: str) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline | DisabledPipeline,
+        logdir: str,
+        step: int = 0,
+        clock: Callable[[], float] = time,
+    ) -> None:
         self._pipeline = pipeline
         self._logdir = logdir
+        self._step = step
+        self._clock = clock
 
     def get_logdir(self) -> str:
         """Return the log folder, a path or URL."""
@@ -50,7 +62,7 @@ class FileWriter:
             InvalidTypeError: not a message.
         """
         data = _serialized(event, "Event")
-        now = time() if walltime is None else float(as_number(walltime, "walltime"))
+        now = self._as_time(walltime)
         own_step = None if step is None else as_step(step, "step")
         item = Item("", "event", own_step or 0, now, len(data), _build_event, (data, own_step, now))
         # A session mark divides what was logged before it from what comes after. Scalars and
@@ -69,15 +81,15 @@ class FileWriter:
 
         Args:
             summary: a ``Summary`` message of any class, or its bytes.
-            global_step: 0 by default.
+            global_step: by default the writer's own, ``writer.step``.
             walltime: now by default, in seconds since the epoch.
 
         Raises:
             InvalidTypeError: not a message.
         """
         data = _serialized(summary, "Summary")
-        now = time() if walltime is None else float(as_number(walltime, "walltime"))
-        step = 0 if global_step is None else as_step(global_step, "global_step")
+        now = self._as_time(walltime)
+        step = self._step if global_step is None else as_step(global_step, "global_step")
         self._pipeline.put(
             Item("", "summary", step, now, len(data), _build_summary, (data, step, now))
         )
@@ -108,9 +120,12 @@ class FileWriter:
         self._add_built(_build_graph, (_serialized(graph, "GraphDef"), None), walltime)
 
     def _add_built(self, build: Any, args: tuple[Any, ...], walltime: float | None) -> None:
-        now = time() if walltime is None else float(as_number(walltime, "walltime"))
+        now = self._as_time(walltime)
         nbytes = sum(len(part) for part in args if part)
         self._pipeline.put(Item("", "graph", 0, now, nbytes, build, (*args, now)))
+
+    def _as_time(self, walltime: float | None) -> float:
+        return self._clock() if walltime is None else float(as_number(walltime, "walltime"))
 
     def flush(self) -> None:
         """Wait until all that was logged before is stored."""

@@ -21,6 +21,7 @@ from sm_tblog._batching import ENTRIES, make_batch
 from sm_tblog._errors import FlushTimeoutError, SinkError
 from sm_tblog._faults import Faults
 from sm_tblog._intake import Intake
+from sm_tblog._kinds import Kinds
 from sm_tblog._outlet import Outlet
 from sm_tblog._types import Stats
 
@@ -126,6 +127,7 @@ class Pipeline(Intake):
         self._losses_before = 0  # the last barrier
         self._failed = 0  # the last ticket of a barrier that found something not stored
         self._faults = Faults(self._on_error)
+        self._kinds = Kinds(self._faults)
         self._outlet = Outlet(
             self._sinks, self._flush_secs, self._max_bytes, self._faults, self._moved
         )
@@ -343,7 +345,7 @@ class Pipeline(Intake):
             self._moved()
             try:
                 self._building = bool(chosen)
-                batch, lost = make_batch(rows, chosen, self._faults, self._rename)
+                batch, lost = make_batch(rows, chosen, self._faults, self._kinds, self._rename)
             finally:
                 self._building = False
                 with self._condition:

@@ -17,6 +17,7 @@ LAYERS = [
     {"_errors", "_types"},
     {"format"},
     {"storage", "summary", "_process", "_faults"},
+    {"_kinds"},
     {"sinks", "readers"},
     {"_batching", "_best", "_outlet"},
     {"_intake"},

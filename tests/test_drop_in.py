@@ -107,7 +107,6 @@ def test_every_parameter_of_a_peer_is_one_here(peer, method):
 
 
 ATTRIBUTES = {
-    "all_writers": "there is one file writer, for every run",
     "default_bins": "the bins are chosen by their name, 'tensorflow'",
     "filename_suffix": "a setting, to be given and not to be read",
     "flush_secs": "a setting, to be given and not to be read",
@@ -135,7 +134,7 @@ FILE_WRITERS = {
 
 FILE_METHODS = {
     "add_openvino_graph": "the same as add_onnx_graph: it takes a message",
-    "use_metadata": "the writer has it",
+    "use_metadata": "the writer has it, and its file writer heeds it",
 }
 
 

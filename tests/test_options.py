@@ -211,3 +211,55 @@ def test_a_processor_that_fails_costs_no_rows_and_is_said_once(tmp_path, read_sc
     assert [step for step, _ in read_scalars(tmp_path)[""]["a"]] == [0, 1, 2]
     assert sum("a bug" in record.message for record in caplog.records) == 1
     assert writer.stats().rows_dropped == 0
+
+
+# One tag, one kind
+
+
+@pytest.mark.parametrize("first", ["scalar", "text", "histogram"])
+def test_what_comes_second_under_a_tag_gets_one_of_its_own(tmp_path, first, caplog):
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+    adds = {
+        "scalar": lambda: writer.add_scalar("lr", 0.5, 1),
+        "text": lambda: writer.add_text("lr", "rising", 1),
+        "histogram": lambda: writer.add_histogram("lr", [1.0, 2.0], 1),
+    }
+    with Writer(tmp_path, on_error="raise") as writer:
+        adds.pop(first)()
+        writer.flush()
+        for add in adds.values():
+            for _ in range(2):
+                add()
+    kinds = {"scalar": "scalars", "text": "text", "histogram": "histograms"}
+    expected = {"lr": kinds.pop(first), **{f"lr/{kind}": kind for kind in kinds.values()}}
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    found = {}
+    for plugin in ("scalars", "text", "histograms"):
+        for tag in multiplexer.PluginRunToTagToContent(plugin).get(".", {}):
+            found[tag] = plugin
+    assert found == expected
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2
+    assert all("'lr' holds" in message for message in said)
+
+
+def test_a_tag_may_hold_different_kinds_in_different_runs(tmp_path, read_scalars, caplog):
+    with Writer(tmp_path) as writer:
+        writer.add_text("a", "x")
+        writer.add_scalars("a", {"x": 1.0}, 0)
+    assert read_scalars(tmp_path)["a_x"] == {"a": [(0, 1.0)]}
+    assert not caplog.records
+
+
+def test_a_file_writer_takes_the_step_and_time_of_the_block(tmp_path, read_events, event_files):
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    summary = Summary(value=[Summary.Value(tag="a", simple_value=0.5)])
+    with Writer(tmp_path) as writer, writer.use_metadata(global_step=4, walltime=9.0):
+        ((folder, file_writer),) = writer.all_writers.items()
+        assert folder == str(tmp_path)
+        file_writer.add_summary(summary)
+        file_writer.add_summary(summary, 5, 10.0)
+    found = scalars_and_times(read_events, event_files, tmp_path)
+    assert found == [("a", 4, 9.0), ("a", 5, 10.0)]

@@ -265,7 +265,12 @@ class BaseWriter:
     @property
     def file_writer(self) -> FileWriter:
         """What takes protocol buffers, as the peers' ``file_writer``."""
-        return FileWriter(self._pipeline, self._log_dir)
+        return FileWriter(self._pipeline, self._log_dir, self._step, self._clock)
+
+    @property
+    def all_writers(self) -> dict[str, FileWriter]:
+        """``file_writer`` by the log folder: one writes to all folders below it."""
+        return {self._log_dir: self.file_writer}
 
     def _get_file_writer(self) -> FileWriter:
         """Return ``file_writer``, by the name that Lightning and others call."""
