@@ -232,3 +232,19 @@ def test_hundreds_of_runs_share_some_descriptors(tmp_path, read_scalars):
 
 def open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be locked there")
+def test_a_side_file_that_many_extend_at_once_loses_nothing(tmp_path):
+    def extend(name):
+        store = LocalStore(str(tmp_path), "")
+        for i in range(25):
+            store.put("list", lambda before, line=f"{name} {i}\n": (before or b"") + line.encode())
+
+    threads = [threading.Thread(target=extend, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = (tmp_path / "list").read_text().splitlines()
+    assert sorted(lines) == sorted(f"{name} {i}" for name in range(4) for i in range(25))

@@ -12,6 +12,8 @@ from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import StoreLostError, side_file_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
 
@@ -78,16 +80,18 @@ class LocalStore:
             StoreError: the path cannot be written.
         """
         path = self._folder / side_file_path(name)
-        if callable(data):
-            data = data(self.get(name))
         partial = path.with_name(f".{os.urandom(8).hex()}.partial")
         with self._errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_bytes(data)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+        with _alone_in(path.parent) if callable(data) else contextlib.nullcontext():
+            if callable(data):
+                data = data(self.get(name))
+            with self._errors_named(path):
+                try:
+                    partial.write_bytes(data)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
 
     def get(self, name: str) -> bytes | None:
         """Return what the side file ``name`` holds, None where there is none.
@@ -165,3 +169,19 @@ class LocalStore:
         except OSError as error:
             message = f"cannot write {path}: {error.strerror or error}"
             raise StoreError(error.errno, message) from error
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let no other thread or process in here for the folder, where the file system can do that."""
+    with contextlib.ExitStack() as stack:
+        # Not on Windows, and not on every network file system.
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Closing is not enough: a child that was forked meanwhile has the lock as well.
+            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+        yield
