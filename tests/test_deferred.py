@@ -1,18 +1,21 @@
 """Values on their way from a device: the caller never waits for them, the worker reads them.
 
 The device stands in for JAX's: an array that can be told to begin its copy, and that is waited for
-when it is read.
+when it is read. Others stand in for CuPy's, Numba's, and PyTorch's on a device.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import types
 
 import numpy as np
 import pytest
 
-from sm_tblog import Writer
+from sm_tblog import InvalidTypeError, Writer
+from sm_tblog.summary.convert import Deferred, as_number, snapshot
 
 pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
 
@@ -179,3 +182,146 @@ def test_a_strict_writer_raises_for_a_number_that_cannot_be_read(tmp_path):
         writer.flush()
     assert isinstance(caught.value.__cause__, DeviceError)
     assert writer.close()
+
+
+def test_a_deferred_tells_its_layout_before_it_has_arrived():
+    def not_yet():
+        pytest.fail("nobody has asked for it")
+
+    deferred = Deferred(not_yet, (2, 3), np.dtype(np.float32), 24)
+    assert (deferred.shape, deferred.ndim, deferred.dtype, deferred.nbytes) == ((2, 3), 2, "f4", 24)
+    assert (Deferred(not_yet).shape, Deferred(not_yet).dtype) == ((), None)
+
+
+def test_an_array_of_a_wrong_kind_is_refused_without_reading():
+    value = OnDevice([1.0])
+    value.dtype = np.dtype(np.complex64)
+    with pytest.raises(InvalidTypeError, match=r"'my/tag': .*real numbers.*complex64"):
+        snapshot(value, "my/tag")
+    with pytest.raises(InvalidTypeError, match="'my/tag'"):
+        as_number(value, "my/tag")
+    assert value.read_by == []
+
+
+def test_a_list_of_arrays_on_a_device_is_on_its_way_as_one():
+    host = np.zeros(2, np.float32)
+    values = [OnDevice([1.0, 2.0]), host, OnDevice([3.0, 4.0])]
+    deferred = snapshot([values, values], "tag")
+    host[:] = 1
+    assert (deferred.shape, deferred.dtype) == ((2, 3, 2), None)
+    assert values[0].read_by == []
+    assert deferred.array().tolist() == [[[1, 2], [0, 0], [3, 4]]] * 2
+    with pytest.raises(InvalidTypeError, match=r"'my/tag'.*several shapes"):
+        snapshot([OnDevice([1.0, 2.0]), OnDevice([1.0])], "my/tag")
+
+
+# CuPy's arrays, and Numba's.
+
+
+class CudaArray:
+    """What CuPy's arrays offer."""
+
+    __cuda_array_interface__ = {}  # noqa: RUF012 - the protocol's name and type
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, values, log):
+        self.values, self.log = np.array(values, np.float32), log
+        self.shape, self.nbytes = self.values.shape, self.values.nbytes
+
+    def copy(self):
+        self.log.append("copy")
+        return CudaArray(self.values, self.log)
+
+    def get(self):
+        self.log.append("get")
+        return self.values
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("implicit conversion is not allowed")
+
+
+def test_cupys_arrays_are_copied_there_and_read_behind_an_event(monkeypatch):
+    log = []
+    event = types.SimpleNamespace(synchronize=lambda: log.append("synchronize"))
+    stream = types.SimpleNamespace(record=lambda: log.append("record") or event)
+    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(get_current_stream=lambda: stream))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    array = CudaArray([1, 2], log)
+    deferred = snapshot(array, "tag")
+    array.values[:] = 7
+    assert log == ["copy", "record"]
+    assert (deferred.shape, deferred.dtype, deferred.nbytes) == ((2,), "f4", 8)
+    assert deferred.array().tolist() == [1, 2]
+    assert log == ["copy", "record", "synchronize", "get"]
+
+
+class NumbaArray:
+    __cuda_array_interface__ = {}  # noqa: RUF012 - the protocol's name and type
+    shape = (2,)
+
+    def copy_to_host(self):
+        return np.array([1.0, 2.0])
+
+
+def test_numbas_arrays_are_waited_for():
+    assert snapshot(NumbaArray(), "tag").array().tolist() == [1, 2]
+
+
+# PyTorch's tensors on a device: the host in disguise.
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def on_device(torch):
+    """``on_device(tensor)``: a tensor that says it is not in host memory."""
+
+    class Tensor(torch.Tensor):
+        is_cpu = False
+
+    return lambda tensor: tensor.as_subclass(Tensor)
+
+
+def test_a_tensor_is_copied_on_the_callers_stream_and_read_behind_an_event(
+    torch, on_device, monkeypatch
+):
+    log = []
+    event = types.SimpleNamespace(synchronize=lambda: log.append("synchronize"))
+    stream = types.SimpleNamespace(record_event=lambda: log.append("record") or event)
+    asked = []
+
+    def copied(tensor, *args, **options):
+        asked.append((args, options))
+        log.append("copy")
+        return torch.Tensor.clone(tensor)
+
+    monkeypatch.setattr(torch.cpu, "current_stream", lambda device: stream)
+    tensor = on_device(torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True))
+    monkeypatch.setattr(type(tensor), "to", copied, raising=False)
+    deferred = snapshot(tensor, "tag")
+    assert (deferred.shape, deferred.dtype, deferred.nbytes) == ((2, 3), "f4", 12)
+    assert log == ["copy", "record"]
+    assert asked == [(("cpu",), {"non_blocking": True})]
+    monkeypatch.undo()
+    assert deferred.array().tolist() == [[1, 1, 1]] * 2
+    assert log == ["copy", "record", "synchronize"]
+
+
+def test_without_streams_the_worker_copies(torch, on_device, monkeypatch):
+    monkeypatch.delattr(torch.cpu, "current_stream")
+    tensor = on_device(torch.ones(2, dtype=torch.float64))
+    deferred = snapshot(tensor, "tag")
+    number = as_number(tensor[:1], "tag")
+    tensor.zero_()
+    assert (deferred.dtype, deferred.nbytes) == ("f8", 16)
+    assert deferred.array().tolist() == [1, 1]
+    assert float(number) == 1
+
+
+def test_a_device_tensor_without_numbers_is_refused(torch, on_device):
+    for tensor in (torch.ones(2, device="meta"), on_device(torch.ones(2, dtype=torch.complex64))):
+        with pytest.raises(InvalidTypeError, match="'my/tag'"):
+            snapshot(tensor, "my/tag")
