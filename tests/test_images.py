@@ -403,6 +403,8 @@ def test_any_number_of_boxes_wherever_they_are(boxes, tmp_path):
         ({"box_tensor": np.zeros((1, 2, 4))}, InvalidValueError, r"got \(1, 2, 4\)"),
         ({"box_tensor": [["a"] * 4]}, InvalidTypeError, "real numbers"),
         ({"labels": ["a", "b"]}, InvalidValueError, "got 2 for 1 boxes"),
+        ({"labels": np.array(["a", "b"])}, InvalidValueError, "got 2 for 1 boxes"),
+        ({"labels": 7}, InvalidTypeError, "labels are a sequence of str, got 7"),
         ({"rescale": 0}, InvalidValueError, "rescale is a positive number, got 0"),
         ({"rescale": float("nan")}, InvalidValueError, "got nan"),
         ({"rescale": 1e3}, InvalidValueError, "GiB of pixels"),

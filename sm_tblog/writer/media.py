@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._errors import InvalidValueError, MissingDependencyError
+from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 from sm_tblog.summary import builder
 from sm_tblog.summary.convert import as_number, snapshot
 from sm_tblog.summary.pixels import check_size, snapshot_pixels
@@ -73,7 +73,8 @@ class MediaMethods(BaseWriter):
             InvalidValueError: the shape does not fit ``dataformats``, or there are no pixels or
                 more than 1 GiB.
         """
-        self.add_images(tag, img_tensor, global_step, walltime, dataformats)
+        if self._enabled:
+            self._add_pixels(_build_grid, tag, img_tensor, dataformats, global_step, walltime)
 
     def add_images(
         self,
@@ -108,10 +109,24 @@ class MediaMethods(BaseWriter):
             if max_outputs is not None and (type(max_outputs) is not int or max_outputs < 1):
                 message = f"{tag!r}: max_outputs is a positive int, got {max_outputs!r:.60}"
                 raise InvalidValueError(message)
-            pixels, layout = snapshot_pixels(img_tensor, tag, dataformats)
             build = _build_grid if grid else _build_samples
-            args = (pixels, layout, max_outputs)
-            self._put(tag, build, args, global_step, walltime, pixels.nbytes)
+            self._add_pixels(
+                build, tag, img_tensor, dataformats, global_step, walltime, max_outputs
+            )
+
+    def _add_pixels(
+        self,
+        build: Any,
+        tag: str,
+        values: Any,
+        dataformats: str,
+        step: Any,
+        walltime: float | None,
+        max_outputs: int | None = None,
+    ) -> None:
+        check_tag(tag)
+        pixels, layout = snapshot_pixels(values, tag, dataformats)
+        self._put(tag, build, (pixels, layout, max_outputs), step, walltime, pixels.nbytes)
 
     def add_image_with_boxes(
         self,
@@ -155,12 +170,12 @@ class MediaMethods(BaseWriter):
                 message = f"{tag!r}: rescale is a positive number, got {rescale!r:.60}"
                 raise InvalidValueError(message)
             _require_pillow("add_image_with_boxes")
-            names = [labels] if isinstance(labels, str) else labels
+            names = _as_names(labels, tag)
             boxes = snapshot(box_tensor, tag)
             _check_boxes(boxes.shape, names, tag)
             pixels, layout = snapshot_pixels(img_tensor, tag, dataformats)
             check_size(math.prod(pixels.shape) * scale**2, pixels.shape, tag)
-            args = (pixels, layout, boxes, names and tuple(map(str, names)), scale)
+            args = (pixels, layout, boxes, names, scale)
             nbytes = pixels.nbytes + boxes.nbytes
             self._put(tag, _build_boxes, args, global_step, walltime, nbytes)
 
@@ -253,6 +268,16 @@ class MediaMethods(BaseWriter):
 
                 check_samples(samples.dtype, tag)
             self._put(tag, _build_audio, (samples, rate), global_step, walltime, samples.nbytes)
+
+
+def _as_names(labels: Any, tag: str) -> tuple[str, ...] | None:
+    """Return labels of boxes as a tuple; a str is one."""
+    if labels is None:
+        return None
+    if not hasattr(labels, "__iter__"):
+        message = f"{tag!r}: labels are a sequence of str, got {labels!r:.60}"
+        raise InvalidTypeError(message)
+    return (labels,) if isinstance(labels, str) else tuple(map(str, labels))
 
 
 def _check_boxes(shape: tuple[int, ...], labels: Sequence[str] | None, tag: str) -> None:
