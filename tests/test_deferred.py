@@ -325,3 +325,10 @@ def test_a_device_tensor_without_numbers_is_refused(torch, on_device):
     for tensor in (torch.ones(2, device="meta"), on_device(torch.ones(2, dtype=torch.complex64))):
         with pytest.raises(InvalidTypeError, match="'my/tag'"):
             snapshot(tensor, "my/tag")
+
+
+def test_nothing_is_logged_into_a_graph_that_is_being_captured(torch, on_device, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "is_current_stream_capturing", lambda: True, raising=False)
+    for read in (snapshot, as_number):
+        with pytest.raises(InvalidTypeError, match=r"'my/tag'.*captured.*log outside"):
+            read(on_device(torch.ones(1)), "my/tag")

@@ -262,7 +262,7 @@ def test_no_operation_needs_a_number_to_go_on(monkeypatch, wide, dtype):
     monkeypatch.setattr(device_histogram, "_has_float64", lambda device: wide)
     vector = count_tensor(torch.empty(10_000_000, dtype=dtype, device="meta"))
     pieces = 3
-    integers = len(default_edges()) - 1 + 2 + 5 * pieces
+    integers = len(default_edges()) - 1 + 7 * pieces
     assert vector.shape == (integers,)
     assert vector.dtype == (torch.int64 if wide else torch.int32)
 

@@ -7,8 +7,9 @@ edge is rounded to such a number, by at most 0.4 %; then the upper half decides 
 exactly, by a table.
 
 A bucket holds its lower edge, so a negative edge belongs to the magnitudes below it. Taking one
-from the bits of every negative number moves just these. A float64 is cut, not rounded, to a
-float32 behind that, which leaves it on its side of every edge. What is left are 65,536 keys.
+from the bits of every negative number moves just these; it makes -0.0 a NaN, whose key no finite
+number has. A float64 is cut, not rounded, to a float32 behind that, which leaves it on its side of
+every edge. What is left are 65,536 keys.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 if TYPE_CHECKING:
     from sm_tblog._types import Float64Array, IndexArray, Int64Array
 
-__all__ = ["KEYS", "MINUS_ZERO", "Tally", "bucket_of_key", "default_edges"]
+__all__ = ["KEYS", "Tally", "bucket_of_key", "default_edges"]
 
 KEYS = 1 << 16
 """How many keys there are."""
 
-MINUS_ZERO = 0x7FFF
-"""The key of -0.0: taking one from its bits makes it a NaN, whose key no finite number has."""
+_INFINITY = 0x7F80
+"""The key of infinity; up to 0x7FFF follow those of NaN, which stand for -0.0."""
 
 _LARGEST = float(np.finfo(np.float64).max)
 
@@ -70,10 +71,10 @@ def default_edges() -> Float64Array:
 def bucket_of_key() -> IndexArray:
     """Return the bucket of each key; shape (KEYS,)."""
     inner = default_edges()[1:-1]
-    magnitudes = np.arange(0x7F81, dtype=np.uint32) << np.uint32(16)
-    magnitudes = np.append(magnitudes.view(np.float32), np.full(0x80, np.inf, np.float32))
-    lowest = magnitudes.astype(np.float64)
+    lowest = np.full(KEYS // 2 + 1, np.inf)  # magnitude of each key, and of the one behind the last
+    finite = np.arange(_INFINITY, dtype=np.uint32) << np.uint32(16)
+    lowest[:_INFINITY] = finite.view(np.float32)
     positive = np.searchsorted(inner, lowest[:-1], side="right")
     negative = np.searchsorted(inner, -lowest[1:], side="right")
-    positive[MINUS_ZERO] = positive[0]
+    positive[_INFINITY + 1 :] = positive[0]
     return np.concatenate((positive, negative))

@@ -138,19 +138,23 @@ def usable(tensor: Any) -> Any:
     """Return a tensor without its history of gradients.
 
     Raises:
-        ValueError: its numbers are not here; says where they are.
+        ValueError: its numbers cannot be read here and now; says why, and what to do.
     """
+    torch = sys.modules["torch"]
+    backend = getattr(torch, tensor.device.type, None)
+    message = ""
     if tensor.device.type == "meta":
         message = "it is on the meta device, which keeps no numbers"
-        raise ValueError(message)
-    if hasattr(type(tensor), "to_local"):
+    elif hasattr(type(tensor), "to_local"):
         message = (
             "other processes hold parts of it; log its to_local(), or its full_tensor() after "
             "calling that in all of them"
         )
-        raise ValueError(message)
-    if sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor(tensor):  # noqa: SLF001 - no public name
+    elif torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # noqa: SLF001 - no public name
         message = "it is being transformed; log outside vmap and grad"
+    elif getattr(backend, "is_current_stream_capturing", bool)():
+        message = "a graph is being captured, which would log at each replay; log outside"
+    if message:
         raise ValueError(message)
     return tensor.detach()
 

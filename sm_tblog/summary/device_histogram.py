@@ -10,8 +10,9 @@ float32 in pieces, each scaled by its largest magnitude, so that no square overf
 true to six digits, the counts are exact all the same. There, integers of 32 bits and more are not
 counted, nor arrays of more values than an int32 counts: they travel.
 
-What is counted is one vector of integers: counts by bucket, NaN, infinities; and for every piece
-the bits of five floats: minimum, maximum, scale, sum and sum of squares of the scaled values.
+What is counted is one vector of integers: the counts by bucket, and for every piece the bits of
+seven floats: how many NaN and infinities, minimum, maximum, scale, and of the scaled values the
+sum and the sum of squares.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _SMALL = 1 << 16
 """Bytes up to which an array travels: that is two things for the device to do, not two dozen."""
 
 _PIECE = 1 << 22
-"""Values counted at a time; takes about 100 MB of the device's memory."""
+"""Values counted at a time: takes about 100 MB of the device, and a float32 counts more."""
 
 _MOST_NARROW = 2**31 - 1
 """Values that an int32 can count."""
 
-_REALS = 5
+_REALS = 7
 """Floats for every piece."""
 
 
@@ -67,13 +68,15 @@ class DeviceTally(NamedTuple):
         buckets = len(default_edges()) - 1
         vectors = [vector.array() for vector in self.vectors]
         counts = np.add.reduce([vector[:buckets] for vector in vectors], dtype=np.int64)
-        nan, inf = (sum(int(vector[buckets + i]) for vector in vectors) for i in range(2))
-        counts[bucket_of_key()[0]] -= nan + inf
-        reals = np.concatenate([_reals(vector[buckets + 2 :]) for vector in vectors])
-        least, most, scale, sums, squares = reals.T
+        nan, inf, least, most, scale, sums, squares = np.concatenate(
+            [_reals(vector[buckets:]) for vector in vectors]
+        ).T
+        others = int(nan.sum()), int(inf.sum())
+        counts[bucket_of_key()[0]] -= sum(others)
         with np.errstate(over="ignore", invalid="ignore"):
             total, total_squares = (scale * sums).sum(), (scale * scale * squares).sum()
-        return Tally(counts, least.min(), most.max(), float(total), float(total_squares), nan, inf)
+        ends = float(least.min()), float(most.max())
+        return Tally(counts, *ends, float(total), float(total_squares), *others)
 
 
 def _reals(bits: Any) -> Any:
@@ -118,30 +121,25 @@ def count_tensor(tensor: Any) -> Any:
     if not wide and (as_float is torch.float64 or tensor.numel() > _MOST_NARROW):
         message = f"{tensor.device} has no numbers wide enough"
         raise TypeError(message)
-    one = torch.ones(1, dtype=integer, **on)
+    one, unscaled = torch.ones(1, dtype=integer, **on), torch.ones((), dtype=real, **on)
     key_counts = torch.zeros(KEYS, dtype=integer, **on)
-    others = torch.zeros(2, dtype=integer, **on)
-    rows = []
+    reals = []
     for piece in _pieces(tensor):
         x = piece.to(as_float)
-        finite = torch.isfinite(x)
-        others += torch.stack(
-            (torch.isnan(x).sum(dtype=integer), torch.isinf(x).sum(dtype=integer))
-        )
-        least = torch.where(finite, x, np.inf).amin().to(real)
-        most = torch.where(finite, x, -np.inf).amax().to(real)
-        x = torch.where(finite & (x != 0), x, 0.0)  # not -0.0 either
+        reals += [torch.isnan(x).sum(dtype=real), torch.isinf(x).sum(dtype=real)]
+        reals += [x.nan_to_num(np.inf, np.inf, np.inf).amin().to(real)]
+        reals += [x.nan_to_num(-np.inf, -np.inf, -np.inf).amax().to(real)]
+        x = x.nan_to_num(0.0, 0.0, 0.0)
         key_counts.index_add_(0, _keys_of_tensor(x), one.expand(len(x)))
-        if wide:
-            x, scale = x.double(), torch.ones_like(least)
-        else:
+        x, scale = x.to(real), unscaled
+        if not wide:
             scale = x.abs().amax().clamp_min(torch.finfo(real).tiny)
             x /= scale
-        rows += [least, most, scale, x.sum(dtype=real), x.square().sum(dtype=real)]
+        reals += [scale, x.sum(), x.square().sum()]
     table = _pinned_table().to(tensor.device, non_blocking=True)
     counts = torch.zeros(len(default_edges()) - 1, dtype=integer, **on)
     counts.index_add_(0, table, key_counts)
-    return torch.cat((counts, others, torch.stack(rows).view(integer)))
+    return torch.cat((counts, torch.stack(reals).view(integer)))
 
 
 def _float_for(tensor: Any) -> Any:
@@ -171,7 +169,7 @@ def _pieces(tensor: Any) -> Iterator[Any]:
 
 
 def _keys_of_tensor(x: Any) -> Any:
-    """Return the keys of floats that are finite and not -0.0."""
+    """Return the keys of finite floats."""
     torch = sys.modules["torch"]
     if x.dtype is torch.float64:
         bits = x.view(torch.int64)
@@ -256,34 +254,34 @@ def count_jax(x: Any) -> Any:
         parts.append(jax.lax.map(count, x[:whole].reshape(-1, _PIECE)))
     if whole < x.size:
         parts.append([one[None] for one in count(x[whole:])])
-    key_counts, others, rows = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+    key_counts, rows = (jnp.concatenate(part) for part in zip(*parts, strict=True))
     counts = jnp.zeros(len(default_edges()) - 1, integer)
     counts = counts.at[bucket_of_key().astype(np.uint32)].add(key_counts.sum(0, dtype=integer))
     bits = jax.lax.bitcast_convert_type(rows.reshape(-1), integer)
-    return jnp.concatenate([counts, others.sum(0, dtype=integer), bits])
+    return jnp.concatenate([counts, bits])
 
 
-def _count_jax_piece(x: Any, *, as_float: Any, real: Any) -> tuple[Any, Any, Any]:
-    """Return counts by key, of NaN and infinities, and a row of reals."""
+def _count_jax_piece(x: Any, *, as_float: Any, real: Any) -> tuple[Any, Any]:
+    """Return counts by key, and a row of reals."""
     import jax.numpy as jnp
 
     x = x.astype(as_float)
     finite = jnp.isfinite(x)
-    others = jnp.stack([jnp.isnan(x).sum(), jnp.isinf(x).sum()])
-    least = jnp.where(finite, x, np.inf).min().astype(real)
-    most = jnp.where(finite, x, -np.inf).max().astype(real)
-    x = jnp.where(finite & (x != 0), x, 0)  # not -0.0 either
+    row = [jnp.isnan(x).sum(), jnp.isinf(x).sum()]
+    row += [jnp.where(finite, x, np.inf).min(), jnp.where(finite, x, -np.inf).max()]
+    x = jnp.where(finite, x, 0)
     key_counts = jnp.zeros(KEYS, np.int32).at[_keys_of_jax(x)].add(1)
     x = x.astype(real)
     scale = jnp.ones((), real)
     if real is np.float32:
         scale = jnp.maximum(jnp.abs(x).max(), np.finfo(real).tiny)
         x /= scale
-    return key_counts, others, jnp.stack([least, most, scale, x.sum(), (x * x).sum()])
+    row += [scale, x.sum(), (x * x).sum()]
+    return key_counts, jnp.stack([one.astype(real) for one in row])
 
 
 def _keys_of_jax(x: Any) -> Any:
-    """Return the keys of floats that are finite and not -0.0."""
+    """Return the keys of finite floats."""
     from jax.lax import bitcast_convert_type
 
     if x.dtype == np.float64:
