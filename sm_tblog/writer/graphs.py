@@ -51,8 +51,8 @@ class GraphMethods(BaseWriter):
             verbose: print the graph, a line for each node, and let warnings of the model through.
             use_strict_trace: accepted for the peers' sake: the lists and dictionaries of a model
                 are recorded whether it is true or false.
-            tag: under which name the graph stands in the tab. A run has one graph without a tag,
-                of which TensorBoard shows the last, and one for each tag.
+            tag: under which name the graph stands in the tab. A run has one graph without a tag
+                and one for each tag: which of several TensorBoard shows depends on its loader.
             walltime: seconds since the epoch; by default now.
 
         Raises:

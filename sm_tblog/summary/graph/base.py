@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -174,11 +174,13 @@ class GraphBuilder:
             if inhabitants[scope] == 1 and node.op not in _NAMED_BY_USERS:
                 names[i] = self._scopes.get(scope, scope)
         taken = {scope for name in names for scope in _scopes_of(name)}
-        places: Counter[str] = Counter()
+        members: dict[str, set[Any]] = defaultdict(set)
         for i, name in enumerate(names):
-            scope = name.rpartition("/")[0]
-            places[scope] += 1
-            place = places[scope]
+            for scope in _scopes_of(name):
+                members[scope.rpartition("/")[0]].add(scope)
+            around = members[name.rpartition("/")[0]]
+            around.add(i)
+            place = len(around)
             while names[i] in taken:
                 names[i] = f"{name}_{place}"
                 place += 1
@@ -234,6 +236,6 @@ def _clean(name: str) -> str:
 
 def _text(value: Any) -> str:
     """Return a value as text that reads the same in protobuf's text format."""
-    text = re.sub(r"\s+", " ", str(value)).translate({ord(c): None for c in "'\"\\"})
-    text = text.encode("ascii", "replace").decode()
+    text = re.sub(r"\s+", " ", re.sub(r"['\"\\]", "", str(value)))
+    text = re.sub(r"[^ -~]", "?", text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

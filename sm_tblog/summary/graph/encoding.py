@@ -1,9 +1,9 @@
 """From nodes to the bytes that TensorBoard reads.
 
-A run has one graph that is its own, an ``Event`` with a ``GraphDef``; a later one takes its place.
-Under a tag there can be as many as one likes: a tensor of the plugin ``graph_run_metadata_graph``,
-which holds ``RunMetadata`` whose ``function_graphs`` have the ``GraphDef`` as their
-``pre_optimization_graph``, as TensorFlow's ``tf.summary.trace_export`` writes it.
+A run has one graph that is its own, an ``Event`` with a ``GraphDef``, and one for each tag: a
+tensor of the plugin ``graph_run_metadata_graph``, which holds ``RunMetadata`` whose
+``function_graphs`` have the ``GraphDef`` as their ``pre_optimization_graph``, as TensorFlow's
+``tf.summary.trace_export`` writes it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.summary.graph.base import Graph, GraphBuilder, TensorSpec
@@ -55,7 +56,10 @@ def read(model: Any, inputs: Any, **_: Any) -> Graph:
             args = jax.eval_shape(model.init, jax.random.key(0), *args), *args
         function = model.apply
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    return _graph(jaxpr, name, _names(_by_parameter(function, args)), _names(shapes, "output"))
+    given = _by_parameter(function, args).items()
+    names = [path for name, arg in given for path, _ in _leaves(arg, name)]
+    own = {id(leaf): path for path, leaf in _leaves(model, "")}
+    return _graph(jaxpr, name, names, [path for path, _ in _leaves(shapes, "output")], own)
 
 
 def _by_parameter(function: Any, args: Sequence[Any]) -> dict[str, Any]:
@@ -66,12 +70,12 @@ def _by_parameter(function: Any, args: Sequence[Any]) -> dict[str, Any]:
         return {f"input/{i}": arg for i, arg in enumerate(args)}
 
 
-def _names(tree: Any, above: str = "") -> list[str]:
-    """Return the ways to the leaves of a tree, with slashes between their steps."""
+def _leaves(tree: Any, above: str) -> list[tuple[str, Any]]:
+    """Return the leaves of a tree, each with its path below ``above``."""
     import jax
 
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return ["/".join([above, *map(_step, path)]).strip("/") for path, _ in flat]
+    return [("/".join([above, *map(_step, path)]).strip("/"), leaf) for path, leaf in flat]
 
 
 def _step(key: Any) -> str:
@@ -81,19 +85,39 @@ def _step(key: Any) -> str:
     )
 
 
-def _graph(jaxpr: Any, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
-    jaxpr = _unwrapped(jaxpr.jaxpr)
-    reader = _Reader()
-    scope = reader.graph.scope(name)
+def _graph(
+    closed: Any,
+    name: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    own: Mapping[int, str] = MappingProxyType({}),
+) -> Graph:
+    """Return the graph of a closed jaxpr.
+
+    Args:
+        closed: the jaxpr.
+        name: of the scope for all that is inside.
+        inputs: the names of its inputs.
+        outputs: the names of its outputs.
+        own: paths of arrays that are the model's own, by their identities.
+    """
+    jaxpr = _unwrapped(closed.jaxpr)
     scopes = dict.fromkeys(_scopes(jaxpr))
+    is_named = all(f"{scope}/".startswith(f"/{name}/") for scope in scopes)
+    scope = "" if is_named else name  # Flax names the outermost scope like the module
+    reader = _Reader()
+    reader.graph.scope(name)
     given = []
     for path, variable in zip(inputs, jaxpr.invars, strict=True):
         *steps, leaf = path.split("/")
         ends = ("/" + "/".join(steps[i:]) for i in range(len(steps)))
         home = next((each for end in ends for each in scopes if each.endswith(end)), None)
-        spec = _spec(variable)
         op, full = ("Input", path) if home is None else ("Parameter", f"{scope}{home}/{leaf}")
-        given.append(reader.graph.add(op, full, (), [spec]))
+        given.append(reader.graph.add(op, full, (), [_spec(variable)]))
+    for variable, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
+        if id(value) in own:
+            full = f"{name}/{own[id(value)]}"
+            reader.known[variable] = reader.graph.add("Parameter", full, (), [_spec(variable)])
     made = reader.add_jaxpr(jaxpr, scope, given)
     for path, origin, variable in zip(outputs, made, jaxpr.outvars, strict=True):
         reader.graph.add("Output", path, [origin] if origin else [], [_spec(variable)])
@@ -155,14 +179,16 @@ class _Reader:
 
     def __init__(self) -> None:
         self.graph = GraphBuilder()
+        self.known: dict[Any, Ref] = {}
 
     def add_jaxpr(self, jaxpr: Any, scope: str, given: Iterable[Ref | None]) -> list[Ref | None]:
         """Add a jaxpr, closed or open, to a scope, and return where its outputs come from."""
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         origins: dict[Any, Ref | None] = dict(zip(jaxpr.invars, given, strict=False))
+        name = f"{scope}/constant"
         for variable in jaxpr.constvars:
-            origins[variable] = self.graph.add(
-                "Constant", f"{scope}/constant", (), [_spec(variable)]
+            origins[variable] = self.known.get(variable) or self.graph.add(
+                "Constant", name, (), [_spec(variable)]
             )
         for equation in jaxpr.eqns:
             inputs = [_origin(origins, variable) for variable in equation.invars]

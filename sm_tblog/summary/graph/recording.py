@@ -123,19 +123,17 @@ class _Recorder:
 
     def _leave(self, module: Any, args: Any, kwargs: Any, result: Any) -> None:
         if self._is_ours(module):
-            self._add_hidden(args, kwargs, result)
-            self._frames.pop()
+            self._add_hidden(self._frames.pop(), (args, kwargs), result)
 
-    def _add_hidden(self, args: Any, kwargs: Any, result: Any) -> None:
+    def _add_hidden(self, frame: _Frame, given: Any, result: Any) -> None:
         """Add a node for what a module has computed out of sight, if it gives any of that."""
         if any(self._known(tensor) is None for tensor in _tensors(result)):
-            module = self._frames[-1].module
-            kind = getattr(module, "original_name", type(module).__name__)
-            self._add(kind, kind, (args, kwargs), result, {"module": _line(module)})
+            kind = getattr(frame.module, "original_name", type(frame.module).__name__)
+            self._add(kind, frame.scope, given, result, {"module": _line(frame.module)})
 
     def finish(self, args: Any, kwargs: Any, result: Any) -> None:
         """Add the outputs of the model."""
-        self._add_hidden(args, kwargs, result)
+        self._add_hidden(self._frames[0], (args, kwargs), result)
         for name, tensor in flattened(result, sys.modules["torch"].Tensor, "output"):
             self.graph.add("Output", name, [self._origin(tensor)], [_spec(tensor)])
 
@@ -159,7 +157,8 @@ class _Recorder:
             attributes = {"arguments": _arguments(args, kwargs)}
             if len(self._frames) > 1:
                 attributes["module"] = _line(self._frames[-1].module)
-            self._add(name + "_" * writes, name, (args, kwargs), made, attributes)
+            full = f"{self._frames[-1].scope}/{name}"
+            self._add(name + "_" * writes, full, (args, kwargs), made, attributes)
         return result
 
     def add_input(self, name: str, tensor: Any) -> None:
@@ -170,7 +169,7 @@ class _Recorder:
         tensors = _tensors(made)
         node = self.graph.add(
             op,
-            f"{self._frames[-1].scope}/{name}",
+            name,
             [self._origin(tensor) for tensor in _tensors(given)],
             [_spec(tensor) for tensor in tensors],
             attributes,

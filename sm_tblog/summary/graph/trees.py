@@ -70,4 +70,6 @@ def _condition(node: Mapping[str, Any]) -> str:
     feature, threshold = str(node["split"]), node.get("split_condition")
     if isinstance(threshold, (int, float)):
         return f"{feature} < {threshold:.4g}"
-    return feature if threshold is None else f"{feature} in {threshold}"
+    if isinstance(threshold, list):
+        return f"{feature} is {' or '.join(map(str, threshold))}"
+    return feature
