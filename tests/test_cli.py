@@ -1,5 +1,6 @@
 """The command line, and the demo, whose logs TensorBoard's own code reads."""
 
+import io
 import math
 import os
 import re
@@ -8,19 +9,29 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import wave
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (
+    DEFAULT_SIZE_GUIDANCE,
+    EventAccumulator,
+)
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.util.tensor_util import make_ndarray
 
 import sm_tblog
 from sm_tblog import cli
-from sm_tblog.cli import _demo_training, demo
+from sm_tblog.cli import _demo_recipes, _demo_training, _demo_views, demo
 
 EPOCHS = 5
+RUNS = ("healthy", "too-slow", "overfit")
+DIGITS = range(10)
 STEPS_AN_EPOCH = 1347 // 64
 
 WITHOUT = """
@@ -78,7 +89,7 @@ def demo_run(request, tmp_path_factory):
     runs = {}
     for path in sorted((folder / logdir).iterdir()):
         runs[path.name] = EventAccumulator(
-            str(path), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0}
+            str(path), size_guidance=dict.fromkeys(DEFAULT_SIZE_GUIDANCE, 0)
         )
         runs[path.name].Reload()
     framework = {"torch": "PyTorch", "sklearn": "scikit-learn"}[request.param]
@@ -89,14 +100,25 @@ def values(run, tag):
     return [event.value for event in run.Scalars(tag)]
 
 
+def tensors(run, tag):
+    return [make_ndarray(event.tensor_proto) for event in run.Tensors(tag)]
+
+
 def text(run, tag):
-    (event,) = run.Tensors(tag)
-    shape = [dim.size for dim in event.tensor_proto.tensor_shape.dim]
-    return [cell.decode() for cell in event.tensor_proto.string_val], shape
+    (array,) = tensors(run, tag)
+    return array.item().decode()
+
+
+def pictures(run, tag):
+    return [Image.open(io.BytesIO(event.encoded_image_string)) for event in run.Images(tag)]
+
+
+def plugin(run, tag):
+    return run.SummaryMetadata(tag).plugin_data.plugin_name
 
 
 def test_the_demo_has_a_run_for_every_recipe(demo_run):
-    assert set(demo_run.runs) == {"healthy", "too-slow", "overfit"}
+    assert set(demo_run.runs) == set(RUNS)
 
 
 def test_every_curve_is_complete_and_finite(demo_run):
@@ -110,9 +132,12 @@ def test_every_curve_is_complete_and_finite(demo_run):
         "loss/validation": ends,
         "accuracy/train": ends,
         "accuracy/validation": ends,
+        **{f"loss of an image/{name}": ends for name in ("lower quartile", "median")},
+        "loss of an image/upper quartile": ends,
     }
+    best = {"best/loss/validation", "best/accuracy/validation"}
     for run in demo_run.runs.values():
-        assert set(run.Tags()["scalars"]) == set(expected)
+        assert set(run.Tags()["scalars"]) == set(expected) | best
         for tag, at in expected.items():
             assert [event.step for event in run.Scalars(tag)] == at
             assert all(map(math.isfinite, values(run, tag)))
@@ -137,7 +162,7 @@ def test_the_other_runs_show_what_their_names_say(demo_run):
 
 
 def test_the_learning_rate_rises_then_falls_to_zero(demo_run):
-    for recipe in _demo_training.RECIPES:
+    for recipe in _demo_recipes.RECIPES:
         rates = values(demo_run.runs[recipe.name], "optimizer/learning rate")
         top = int(np.argmax(rates))
         assert rates[top] == pytest.approx(recipe.learning_rate, rel=0.01)
@@ -151,7 +176,7 @@ def test_histograms_hold_every_weight_and_gradient_of_every_epoch(demo_run):
     sizes = {"layer1": 64 * 64, "layer2": 64 * 32, "output": 32 * 10}
     for run in demo_run.runs.values():
         expected = {f"{kind}/{name}" for kind in ("weights", "weight gradients") for name in sizes}
-        assert set(run.Tags()["histograms"]) == expected | {"prediction/confidence"}
+        assert set(run.Tags()["histograms"]) == expected | {"predictions/confidence"}
         for tag in expected:
             histograms = [event.histogram_value for event in run.Histograms(tag)]
             assert len(histograms) == EPOCHS
@@ -173,7 +198,7 @@ def test_gradient_histograms_agree_with_the_gradient_norm(demo_run):
 
 def test_the_confidence_is_a_distribution_of_probabilities(demo_run):
     for run in demo_run.runs.values():
-        for event in run.Histograms("prediction/confidence"):
+        for event in run.Histograms("predictions/confidence"):
             histogram = event.histogram_value
             assert histogram.num == sum(histogram.bucket) == 450
             assert 0.1 <= histogram.min < histogram.max <= 1
@@ -181,10 +206,8 @@ def test_the_confidence_is_a_distribution_of_probabilities(demo_run):
 
 
 def test_texts_say_what_each_run_is(demo_run):
-    for recipe in _demo_training.RECIPES:
-        run = demo_run.runs[recipe.name]
-        (about,), shape = text(run, "about")
-        assert shape == []
+    for recipe in _demo_recipes.RECIPES:
+        about = text(demo_run.runs[recipe.name], "about")
         assert about.startswith(f"### {recipe.name}\n")
         assert demo_run.framework in about
         assert recipe.lesson in about
@@ -192,29 +215,100 @@ def test_texts_say_what_each_run_is(demo_run):
 
 def test_every_tag_that_a_text_names_exists(demo_run):
     for run in demo_run.runs.values():
-        (about,), _ = text(run, "about")
-        tags = {*run.Tags()["scalars"], *run.Tags()["histograms"]}
+        tags = {tag for kind in run.Tags().values() if isinstance(kind, list) for tag in kind}
         groups = {tag.partition("/")[0] for tag in tags}
-        named = set(re.findall(r"`([^`]+)`", about)) - {"sm-tblog demo"}
+        named = set(re.findall(r"`([^`]+)`", text(run, "about"))) - {"sm-tblog demo"}
         assert named
         assert named <= tags | groups
 
 
-def test_hyperparameters_are_a_table(demo_run):
-    for recipe in _demo_training.RECIPES:
-        cells, shape = text(demo_run.runs[recipe.name], "hyperparameters")
-        table = dict(zip(cells[::2], cells[1::2], strict=True))
-        assert shape == [len(table), 2]
-        assert float(table["highest learning rate"]) == recipe.learning_rate
-        assert int(table["images to learn from"].replace(",", "")) == (recipe.images or 1347)
+def test_hyperparameters_are_those_of_the_recipe(demo_run):
+    for recipe in _demo_recipes.RECIPES:
+        run = demo_run.runs[recipe.name]
+        data = run.SummaryMetadata(hparams_metadata.SESSION_START_INFO_TAG).plugin_data.content
+        values = hparams_metadata.parse_session_start_info_plugin_data(data).hparams
+        assert {name: value.number_value for name, value in values.items()} == {
+            "learning rate": recipe.learning_rate,
+            "images": recipe.images or 1347,
+            "epochs": EPOCHS,
+        }
 
 
-def test_mistakes_are_as_many_as_the_accuracy_says_six_at_most(demo_run):
+def test_best_values_are_the_best(demo_run):
     for run in demo_run.runs.values():
-        cells, (rows, columns) = text(run, "worst mistakes")
-        wrong = round(450 * (1 - values(run, "accuracy/validation")[-1]))
-        assert (rows, columns) == (1 + min(6, wrong), 3)
-        assert all(cells[i] != cells[i + 1] for i in range(3, len(cells), 3))
+        for tag, best in (("loss/validation", min), ("accuracy/validation", max)):
+            assert values(run, f"best/{tag}")[-1] == best(values(run, tag))
+
+
+def test_images_are_logged_after_every_epoch(demo_run):
+    sizes = {"layer1/learnt": (288, 288), "predictions/hardest digits": (348, 232)}
+    for run in demo_run.runs.values():
+        for tag in (*sizes, "predictions/confusion"):
+            logged = pictures(run, tag)
+            assert len(logged) == EPOCHS
+            assert {image.size for image in logged} == {sizes.get(tag, logged[0].size)}
+
+
+def test_a_video_begins_with_nothing_learnt_and_has_a_frame_for_every_epoch(demo_run):
+    for run in demo_run.runs.values():
+        (video,) = pictures(run, "layer1/learning")
+        assert (video.size, video.n_frames) == ((288, 288), 1 + EPOCHS)
+        assert np.asarray(video.convert("L")).min() == 255
+
+
+def test_the_table_and_the_tensor_tell_the_same_accuracy_as_the_curve(demo_run):
+    for run in demo_run.runs.values():
+        accuracy = values(run, "accuracy/validation")[-1]
+        (probabilities,) = tensors(run, "predictions/probabilities")
+        assert probabilities.shape == (450, 10)
+        labels = _demo_training.load_data().validation_labels
+        assert (probabilities.argmax(axis=1) == labels).mean() == pytest.approx(accuracy)
+        row = re.compile(r"^\| *(\d) *\| *(\d+) *\| *([\d.]+)", re.MULTILINE)
+        rows = row.findall(text(run, "predictions/by digit"))
+        digits, images, recall = (np.array(column, float) for column in zip(*rows, strict=True))
+        assert digits.tolist() == list(DIGITS)
+        assert images @ recall / 450 == pytest.approx(accuracy, abs=1e-3)
+
+
+def test_precision_and_recall_are_logged_for_every_digit(demo_run):
+    names = ("all digits", *(f"digit {digit}" for digit in DIGITS))
+    for run in demo_run.runs.values():
+        curves = {tag for tag in run.Tags()["tensors"] if plugin(run, tag) == "pr_curves"}
+        assert curves == {f"precision and recall/{name}" for name in names}
+        positives = {name: tensors(run, f"precision and recall/{name}")[-1][0, 0] for name in names}
+        assert positives.pop("all digits") == sum(positives.values()) == 450
+
+
+def test_a_sound_lasts_a_hundredth_of_a_second_a_batch(demo_run):
+    for run in demo_run.runs.values():
+        (sounds,) = tensors(run, "loss/as a tone")
+        with wave.open(io.BytesIO(sounds.ravel()[0])) as sound:
+            seconds = sound.getnframes() / sound.getframerate()
+        assert seconds == pytest.approx(EPOCHS * STEPS_AN_EPOCH / 100)
+
+
+def test_the_embedding_has_every_point_its_labels_and_its_picture(demo_run):
+    picture = _demo_views.sprites(_demo_training.load_data().validation_images)[0]
+    for name, run in demo_run.runs.items():
+        folder = demo_run.folder / demo_run.logdir / name
+        config = (folder / "projector_config.pbtxt").read_text(encoding="utf-8")
+        paths = dict(re.findall(r'(tensor_path|metadata_path|image_path): "(.*)"', config))
+        points = np.fromfile(folder / paths["tensor_path"], np.float32).reshape(450, 32)
+        assert abs(points).max() <= 1  # of tanh
+        header, *rows = (folder / paths["metadata_path"]).read_text(encoding="utf-8").splitlines()
+        assert header.split("\t") == ["digit", "taken for", "verdict", "confidence"]
+        right = [row.split("\t")[2] for row in rows].count("right")
+        assert right / 450 == pytest.approx(values(run, "accuracy/validation")[-1])
+        with Image.open(folder / paths["image_path"]) as sheet:
+            np.testing.assert_array_equal(sheet.convert("L").crop((0, 0, 32, 32)), picture)
+
+
+def test_the_landscape_is_logged_before_and_after(demo_run):
+    for run in demo_run.runs.values():
+        for part, shape in (("VERTEX", (1, 441, 3)), ("COLOR", (1, 441, 3)), ("FACE", (1, 800, 3))):
+            events = run.Tensors(f"loss/landscape_{part}")
+            assert [event.step for event in events] == [0, EPOCHS * STEPS_AN_EPOCH]
+            assert {make_ndarray(event.tensor_proto).shape for event in events} == {shape}
 
 
 def test_custom_scalars_draw_both_sets_in_one_chart(demo_run):
@@ -222,33 +316,39 @@ def test_custom_scalars_draw_both_sets_in_one_chart(demo_run):
         data = run.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
         layout = layout_pb2.Layout.FromString(data)
         charts = {chart.title: chart for category in layout.category for chart in category.chart}
-        assert list(charts) == ["loss", "accuracy"]
-        for title, chart in charts.items():
+        assert set(charts) == {"loss", "accuracy", "loss of an image"}
+        for title in ("loss", "accuracy"):
             drawn = {
                 tag
                 for tag in run.Tags()["scalars"]
-                if any(re.match(pattern, tag) for pattern in chart.multiline.tag)
+                if any(re.match(pattern, tag) for pattern in charts[title].multiline.tag)
             }
             assert drawn == {f"{title}/train", f"{title}/validation"}
+        (band,) = charts["loss of an image"].margin.series
+        low, middle, high = (values(run, tag) for tag in (band.lower, band.value, band.upper))
+        assert all(a < b < c for a, b, c in zip(low, middle, high, strict=True))
 
 
 def test_the_demo_says_how_much_it_logged(demo_run):
-    said = re.search(
-        r"Logged ([\d,]+) scalars and ([\d,]+) .*, ([\d.]+) MB:", demo_run.out
-    ).groups()
-    scalars, others, megabytes = (float(number.replace(",", "")) for number in said)
-    read = {"scalars": 0, "histograms": 0, "tensors": 0}
+    total, megabytes = re.search(r"Logged ([\d,]+) values, ([\d.]+) MB", demo_run.out).groups()
+    said = {
+        tab: int(count.replace(",", ""))
+        for count, tab in re.findall(r"^ +([\d,]+)  ([\w ]+)", demo_run.out, re.MULTILINE)
+    }
+    assert int(total.replace(",", "")) == sum(said.values())
+    read = Counter()
     for run in demo_run.runs.values():
-        for kind, get in (
-            ("scalars", run.Scalars),
-            ("histograms", run.Histograms),
-            ("tensors", run.Tensors),
-        ):
-            read[kind] += sum(len(get(tag)) for tag in run.Tags()[kind])
-    assert scalars == read["scalars"]
-    assert others == read["histograms"] + read["tensors"]
-    files = (demo_run.folder / demo_run.logdir).rglob("*tfevents*")
-    assert megabytes == pytest.approx(sum(file.stat().st_size for file in files) / 1e6, abs=0.06)
+        read["Scalars"] += sum(len(run.Scalars(tag)) for tag in run.Tags()["scalars"])
+        read["Histograms"] += sum(len(run.Histograms(tag)) for tag in run.Tags()["histograms"])
+        read["Images"] += sum(len(run.Images(tag)) for tag in run.Tags()["images"])
+        read["Projector"] += 1
+        read["Graphs"] += run.Tags()["graph"]
+        for tag in run.Tags()["tensors"]:
+            read[demo.TABS[plugin(run, tag)].partition(":")[0]] += len(run.Tensors(tag))
+    read["HParams"] //= 2  # those are in a file that is read first, too
+    assert said == read
+    files = [path for path in (demo_run.folder / demo_run.logdir).rglob("*") if path.is_file()]
+    assert float(megabytes) == pytest.approx(sum(f.stat().st_size for f in files) / 1e6, rel=0.01)
 
 
 def test_the_command_that_the_demo_prints_can_be_pasted(demo_run):
@@ -296,7 +396,7 @@ def test_the_environments_tensorboard_goes_before_another_on_the_path(environmen
 
 def test_a_missing_tensorboard_is_said_with_what_to_install(environment, capsys):
     (environment / "tensorboard").unlink()
-    demo._report(demo.Console(), "runs/x", [])
+    demo._report(demo.Console(), "runs/x", [], Counter())
     out = capsys.readouterr().out
     assert "pip install tensorboard" in out
     assert "tensorboard --logdir runs/x" in out
@@ -344,6 +444,55 @@ def test_a_models_step_is_its_gradient_times_the_learning_rate(model, batch):
         np.testing.assert_allclose(shared(layer.weights), expected, atol=1e-6)
 
 
+def test_a_models_parameters_make_its_probabilities(model, batch):
+    images, labels = batch
+    model.train_batch(images, labels, 0.1)
+    weights, biases = model.parameters()[-1]
+    scores = _demo_views.hidden(model.parameters(), images) @ weights + biases
+    likely = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(likely, model.probabilities(images), atol=1e-5)
+
+
+def finished(recipe, model):
+    training = _demo_training.Training(recipe, model, _demo_training.load_data(), epochs=2)
+    for _ in range(2):
+        assert sum(1 for _ in training.run_epoch()) == STEPS_AN_EPOCH
+    return training
+
+
+def test_boxes_are_round_what_is_misread_and_say_as_what(model):
+    training = finished(_demo_recipes.RECIPES[2], model)
+    image, boxes, labels = _demo_views.hardest(training)
+    losses, guesses = training.validation.losses, training.validation.probabilities.argmax(axis=1)
+    worst = np.argsort(-losses)[:24]
+    wrong = guesses[worst] != training.data.validation_labels[worst]
+    assert image.shape == (4 * 58, 6 * 58, 1)
+    assert labels == [str(guess) for guess in guesses[worst][wrong]]
+    middles = (boxes[:, :2] + boxes[:, 2:]) // 2 // 58
+    assert (middles @ [1, 6]).tolist() == np.flatnonzero(wrong).tolist()
+
+
+def test_the_middle_of_the_landscape_is_the_models_loss(model):
+    training = finished(_demo_recipes.RECIPES[0], model)
+    before = [array.copy() for layer in model.parameters() for array in layer]
+    vertices, colours, faces = _demo_views.landscape(training, size=5)
+    assert (vertices.shape, colours.shape, faces.shape) == ((25, 3), (25, 3), (32, 3))
+    height = (vertices @ np.linalg.inv(_demo_views._turn(30, 40)))[:, 1] * _demo_views.HIGH
+    assert height[12] == pytest.approx(training.validation.loss, rel=1e-3)
+    assert height.min() < height.max()
+    after = [array for layer in model.parameters() for array in layer]
+    assert all(map(np.array_equal, before, after))
+
+
+def test_the_tone_is_an_octave_above_220_hertz_at_a_loss_of_one():
+    class Steady:
+        losses = (1.0,) * 100
+
+    tone = _demo_views.sound(Steady)
+    assert len(tone) == _demo_views.SAMPLE_RATE
+    assert np.abs(np.fft.rfft(tone)).argmax() == pytest.approx(440, abs=1)
+
+
 def test_validation_images_are_not_trained_on():
     data = _demo_training.load_data()
     assert (len(data.images), len(data.validation_images)) == (1347, 450)
@@ -376,7 +525,9 @@ def test_a_missing_package_is_said_in_one_line(package, options, install, tmp_pa
 
 def test_a_log_folder_that_cannot_be_written_is_said_without_a_traceback(tmp_path):
     (tmp_path / "file").touch()
-    done = sm_tblog_command("demo", "--backend", "sklearn", "--logdir", "file/x", cwd=tmp_path)
+    done = sm_tblog_command(
+        "demo", "--epochs", 1, "--backend", "sklearn", "--logdir", "file/x", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert re.search(r"^sm-tblog: .*file/x/healthy", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ on, and the functions of ``_demo_logging`` look at it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from sm_tblog.cli._demo_recipes import Recipe
+
+    T = TypeVar("T")
     FloatArray: TypeAlias = npt.NDArray[np.float32]
     IntArray: TypeAlias = npt.NDArray[np.int64]
 
 __all__ = [
-    "RECIPES",
     "Data",
     "Layer",
     "Model",
-    "Recipe",
     "Scores",
     "SklearnModel",
     "TorchModel",
@@ -42,60 +43,6 @@ CLASSES = np.arange(10)
 SEED = 0
 WARM_UP = 0.05
 """The part of a training in which the learning rate rises."""
-
-
-class Recipe(NamedTuple):
-    """What makes one run differ from another.
-
-    Attributes:
-        name: the run's name, a folder.
-        learning_rate: the highest that the schedule reaches.
-        images: how many to learn from, None for all.
-        lesson: Markdown: what the curves of this run teach.
-    """
-
-    name: str
-    learning_rate: float
-    images: int | None
-    lesson: str
-
-
-RECIPES = (
-    Recipe(
-        "healthy",
-        0.2,
-        None,
-        """\
-- **Scalars**: `loss/validation` falls steeply, then levels off.
-- **Custom Scalars**: the loss is almost the same on the images learnt from and on the others: \
-the network has found what the digits have in common.
-- **Histograms**: the `weights` spread, and as the network gets better the gradients shrink, those \
-of the last layer most: `weight gradients/output`.
-""",
-    ),
-    Recipe(
-        "too-slow",
-        0.002,
-        None,
-        """\
-- **Scalars**: `loss/validation` creeps down and is far from the bottom at the end. The \
-`optimizer/learning rate` is a hundredth of the healthy run's.
-- **Histograms**: the `weights` hardly move, and the `weight gradients` stay wide: there is a long \
-way to go. Longer steps would help more than more of them.
-""",
-    ),
-    Recipe(
-        "overfit",
-        0.2,
-        60,
-        """\
-- **Custom Scalars**: the two losses part. On the few images learnt from, which the network knows \
-by heart, it is below the healthy run's; on the others it stays high.
-- **Histograms**: the `weight gradients` vanish: these images have nothing more to teach. More of \
-them would help, or a smaller network.
-""",
-    ),
-)
 
 
 class Data(NamedTuple):
@@ -147,9 +94,16 @@ class Layer(NamedTuple):
 
 
 class Model(Protocol):
-    """A network that is trained batch by batch with stochastic gradient descent."""
+    """A network that is trained batch by batch with stochastic gradient descent.
+
+    Attributes:
+        framework: its name.
+    """
 
     framework: str
+
+    def graph(self) -> tuple[Any, ...]:
+        """Return what ``Writer.add_graph`` takes: a model and an input, or a ``GraphDef``."""
 
     def train_batch(self, images: FloatArray, labels: IntArray, learning_rate: float) -> Any:
         """Take one step and return the loss before it, a number or an array with one element."""
@@ -159,6 +113,12 @@ class Model(Protocol):
 
     def layers(self) -> Mapping[str, Layer]:
         """Return the layers by name, from the image to the digit."""
+
+    def parameters(self) -> Sequence[tuple[FloatArray, FloatArray]]:
+        """Return each layer's weights, shape (inputs, outputs), and biases; they stay the model's.
+
+        The layers go from the image to the digit.
+        """
 
 
 class TorchModel:
@@ -184,6 +144,10 @@ class TorchModel:
             modules += (torch.nn.Linear(wide, narrow), torch.nn.Tanh())
         self._network = torch.nn.Sequential(*modules[:-1])
 
+    def graph(self) -> tuple[Any, ...]:
+        """See ``Model``."""
+        return self._network, self._torch.zeros(1, 64)
+
     def train_batch(self, images: FloatArray, labels: IntArray, learning_rate: float) -> Any:
         """See ``Model``."""
         torch = self._torch
@@ -206,8 +170,15 @@ class TorchModel:
 
     def layers(self) -> Mapping[str, Layer]:
         """See ``Model``."""
-        linear = [module for module in self._network if hasattr(module, "weight")]
-        return _named([Layer(module.weight, module.weight.grad) for module in linear])
+        return _named([Layer(one.weight, one.weight.grad) for one in self._linear()])
+
+    def parameters(self) -> Sequence[tuple[FloatArray, FloatArray]]:
+        """See ``Model``."""
+        with self._torch.no_grad():
+            return [(one.weight.numpy().T, one.bias.numpy()) for one in self._linear()]
+
+    def _linear(self) -> list[Any]:
+        return [module for module in self._network if hasattr(module, "weight")]
 
 
 class SklearnModel:
@@ -241,6 +212,30 @@ class SklearnModel:
             biases[...] = 0
         self._gradients: list[Any] = []
 
+    def graph(self) -> tuple[Any, ...]:
+        """See ``Model``; to scikit-learn a network is one thing, so its layers are drawn here."""
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+
+        graph = GraphDef()
+
+        def add(name: str, op: str, inputs: Sequence[str], *shape: int) -> str:
+            node = graph.node.add(name=name, op=op, input=inputs)
+            output = node.attr["_output_shapes"].list.shape.add()
+            for size in shape:
+                output.dim.add(size=size)
+            return name
+
+        last = add("image", "Placeholder", [], 1, 64)
+        for name, (parameters, _) in _named(self.parameters()).items():
+            wide, narrow = parameters.shape
+            weights = add(f"{name}/weights", "Variable", [], wide, narrow)
+            biases = add(f"{name}/biases", "Variable", [], narrow)
+            last = add(f"{name}/product", "MatMul", [last, weights], 1, narrow)
+            last = add(f"{name}/sum", "Add", [last, biases], 1, narrow)
+            squash = "Softmax" if name == "output" else "Tanh"
+            last = add(f"{name}/{squash.lower()}", squash, [last], 1, narrow)
+        return (graph,)
+
     def train_batch(self, images: FloatArray, labels: IntArray, learning_rate: float) -> Any:
         """See ``Model``."""
         parameters = [*self._network.coefs_, *self._network.intercepts_]
@@ -262,8 +257,12 @@ class SklearnModel:
         gradients = self._gradients[: len(weights)]  # those by the biases come after
         return _named([Layer(*pair) for pair in zip(weights, gradients, strict=True)])
 
+    def parameters(self) -> Sequence[tuple[FloatArray, FloatArray]]:
+        """See ``Model``."""
+        return list(zip(self._network.coefs_, self._network.intercepts_, strict=True))
 
-def _named(layers: Sequence[Layer]) -> dict[str, Layer]:
+
+def _named(layers: Sequence[T]) -> dict[str, T]:
     names = [f"layer{number}" for number in range(1, len(layers))]
     return dict(zip([*names, "output"], layers, strict=True))
 
@@ -272,11 +271,13 @@ class Scores(NamedTuple):
     """How good a model is on a set of images.
 
     Attributes:
-        loss: the mean cross-entropy, in nats.
+        losses: each image's cross-entropy, in nats; shape (n,).
+        loss: their mean.
         accuracy: the part of the images that the likeliest digit is right for.
         probabilities: how likely each image shows each digit; shape (n, 10).
     """
 
+    losses: FloatArray
     loss: float
     accuracy: float
     probabilities: FloatArray
@@ -286,9 +287,9 @@ def score(model: Model, images: FloatArray, labels: IntArray) -> Scores:
     """Return how good a model is on these images."""
     probabilities = model.probabilities(images)
     of_truth = probabilities[np.arange(len(labels)), labels]
-    loss = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean()
+    losses = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
     accuracy = (probabilities.argmax(axis=1) == labels).mean()
-    return Scores(float(loss), float(accuracy), probabilities)
+    return Scores(losses, float(losses.mean()), float(accuracy), probabilities)
 
 
 def schedule(progress: float) -> float:
@@ -316,6 +317,9 @@ class Training:
         step: batches done.
         learning_rate: of the last batch.
         loss: of the last batch, before its step; a number or an array with one element.
+        losses: of all batches so far.
+        filters: what each unit of the first layer looks for, shape (64, 8, 8); before the first
+            epoch and after each.
         train: how good the model was on the images learnt from, when last measured.
         validation: how good it was on the others.
     """
@@ -331,6 +335,8 @@ class Training:
         self.step = 0
         self.learning_rate = 0.0
         self.loss: Any = math.nan
+        self.losses: list[float] = []
+        self.filters: list[FloatArray] = []
         self._images_an_epoch = len(data.labels)
         self._rng = np.random.default_rng(SEED)
         self._measure()
@@ -344,6 +350,7 @@ class Training:
             self.step += 1
             self.learning_rate = self.recipe.learning_rate * schedule(self.step / self.steps)
             self.loss = self.model.train_batch(images[batch], labels[batch], self.learning_rate)
+            self.losses.append(float(self.loss))
             yield
         self._measure()
 
@@ -351,3 +358,5 @@ class Training:
         data = self.data
         self.train = score(self.model, data.images, data.labels)
         self.validation = score(self.model, data.validation_images, data.validation_labels)
+        weights, _ = self.model.parameters()[0]
+        self.filters.append(weights.T.reshape(-1, 8, 8).copy())

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -19,16 +20,34 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from sm_tblog import MissingDependencyError, Writer
 from sm_tblog.cli import _demo_logging
+from sm_tblog.cli._demo_recipes import RECIPES
 from sm_tblog.cli._demo_training import (
-    RECIPES,
     Model,
     SklearnModel,
     TorchModel,
     Training,
     load_data,
 )
+from sm_tblog.sinks import Batch
 
 __all__ = ["Backend", "run"]
+
+
+TABS = {
+    "audio": "Audio",
+    "custom_scalars": "Custom Scalars",
+    "graphs": "Graphs",
+    "histograms": "Histograms, Distributions, Time Series",
+    "hparams": "HParams",
+    "images": "Images, Time Series",
+    "mesh": "Mesh",
+    "pr_curves": "PR Curves",
+    "projector": "Projector",
+    "scalars": "Scalars, Time Series",
+    "tensor": "none: tensors are there to be read back",
+    "text": "Text",
+}
+"""Where TensorBoard shows what it shows by which plugin."""
 
 
 class Backend(str, Enum):
@@ -58,6 +77,7 @@ def run(
     with console.status("Loading the data and the framework"):
         data = load_data()
         models = _make_models(backend)
+        from threadpoolctl import threadpool_limits
     console.print(
         f"Training {len(models)} small networks with [bold]{models[0].framework}[/]"
         f" on {len(data.labels):,} images of digits"
@@ -68,13 +88,15 @@ def run(
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[scores]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    # Matrices so small are multiplied faster by one thread than by several.
+    with threadpool_limits(1), Progress(*columns, console=console) as progress:
         trainings = [
             Training(recipe, model, data, epochs)
             for recipe, model in zip(RECIPES, models, strict=True)
         ]
-        writers = [_train(training, logdir, progress) for training in trainings]
-    _report(console, logdir, writers)
+        counts: Counter[str] = Counter()
+        writers = [_train(training, logdir, progress, counts) for training in trainings]
+    _report(console, logdir, writers, counts)
 
 
 def _make_models(backend: Backend) -> list[Model]:
@@ -87,10 +109,18 @@ def _make_models(backend: Backend) -> list[Model]:
     return [SklearnModel() for _ in RECIPES]
 
 
-def _train(training: Training, logdir: str, progress: Progress) -> Writer:
+def _train(training: Training, logdir: str, progress: Progress, counts: Counter[str]) -> Writer:
     """Train one model to the end and return what logged it, closed."""
+
+    def count(batch: Batch) -> None:
+        counts["scalars"] += len(batch.scalars)
+        counts.update(value.plugin for value in batch.values)
+        counts["graphs"] += len(batch.events)
+        counts["projector"] += sum(file.name.endswith("/tensors.bytes") for file in batch.files)
+
     task = progress.add_task(training.recipe.name, total=training.steps, scores="")
-    with Writer(f"{logdir}/{training.recipe.name}", on_error="raise") as writer:
+    url = f"{logdir}/{training.recipe.name}"
+    with Writer(url, sinks=["events", count], on_error="raise") as writer:
         for log in _demo_logging.AT_START:
             log(writer, training)
         for _ in range(training.epochs):
@@ -100,22 +130,21 @@ def _train(training: Training, logdir: str, progress: Progress) -> Writer:
                 progress.advance(task)
             for log in _demo_logging.EACH_EPOCH:
                 log(writer, training)
-            loss, accuracy, _ = training.validation
+            loss, accuracy = training.validation.loss, training.validation.accuracy
             progress.update(task, scores=f"validation loss {loss:.3f}  accuracy {accuracy:4.0%}")
         for log in _demo_logging.AT_END:
             log(writer, training)
     return writer
 
 
-def _report(console: Console, logdir: str, writers: Sequence[Writer]) -> None:
+def _report(console: Console, logdir: str, writers: Sequence[Writer], counts: Counter[str]) -> None:
     """Say what was logged, where it is, and how to look at it."""
-    stats = [writer.stats() for writer in writers]
-    scalars = sum(each.rows_written for each in stats)
-    values = sum(each.values_written for each in stats)
-    size = f"{sum(each.bytes_stored for each in stats) / 1e6:.1f} MB"
-    console.print(
-        f"\nLogged {scalars:,} scalars and {values:,} histograms, texts and charts, {size}:"
-    )
+    size = sum(writer.stats().bytes_stored for writer in writers) / 1e6
+    total = f"{counts.total():,} values, {size:.1f} MB"
+    console.print(f"\nLogged {total}. TensorBoard shows them in its tabs:")
+    for plugin, count in counts.most_common():
+        console.print(f"{count:7,}  {TABS[plugin]}")
+    console.print("to the folder")
     # What is to be copied stays on one line, however long, and as it is.
     console.print(f"  {logdir}", style="cyan", markup=False, soft_wrap=True)
     tensorboard = _find_tensorboard()
