@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.embeddings import embedding_time
+from benchmarks.figures import figure_time
 from benchmarks.histograms import histogram_time
+from benchmarks.media import image_cost, video_cost
 from benchmarks.memory import memory_growth
 from benchmarks.scalars import caller_time, processor_time, sustained_rate
 from benchmarks.startup import import_time
@@ -52,6 +55,16 @@ BENCHMARKS = {
         histogram_time,
         {"caller_rounds": 11, "rounds": 3, "calls": 2},
         {"size": 1_000, "caller_rounds": 1, "rounds": 1, "calls": 1},
+    ),
+    "image": Benchmark(image_cost, {"rounds": 5}, {"size": 8, "rounds": 1, "calls": 1}),
+    "video": Benchmark(
+        video_cost, {"rounds": 2}, {"frames": 2, "size": 8, "rounds": 1, "calls": 1}
+    ),
+    "figure": Benchmark(figure_time, {"rounds": 5}, {"rounds": 1, "calls": 1}),
+    "embedding": Benchmark(
+        embedding_time,
+        {"rounds": 2, "calls": 1},
+        {"points": 100, "dimensions": 3, "rounds": 1, "calls": 1},
     ),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
     "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),

@@ -11,7 +11,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("caller", "processor", "rate", "histogram", "import", "memory", "training")
+NAMES = (
+    *("caller", "processor", "rate", "histogram", "image", "video", "figure", "embedding"),
+    *("import", "memory", "training"),
+)
 
 
 @pytest.fixture(autouse=True)
