@@ -9,6 +9,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 
@@ -125,6 +126,36 @@ def test_later_changes_reach_no_copy(wrap):
     copy = snapshot(wrap(values), "tag")
     values[:] = 1
     assert not copy.any()
+
+
+def peak_of(function):
+    """Return how much memory of NumPy's a function took on the way."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        np.asarray,
+        lambda x: x.astype(">f4"),
+        lambda x: np.repeat(x, 2)[::2],
+        lambda x: np.asfortranarray(x.reshape(1000, 1000)),
+        OnlyDLPack,
+        OnlyInterface,
+        OldArray,
+        lambda x: list(x.reshape(4, -1)),
+        lambda x: pytest.importorskip("torch").from_numpy(x.reshape(1000, 1000)).T,
+    ],
+)
+def test_an_array_is_copied_once(prepare):
+    values = np.ones(1_000_000, np.float32)
+    prepared = prepare(values)
+    assert values.nbytes <= peak_of(lambda: snapshot(prepared, "tag")) < 1.1 * values.nbytes
 
 
 def test_an_array_that_cannot_be_written_to_is_copied_too():
