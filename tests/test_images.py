@@ -580,7 +580,7 @@ def test_a_remark_is_said_once_for_a_tag(tmp_path, caplog):
     assert "'my/tag'" in caplog.text
 
 
-def test_images_need_no_pillow_but_boxes_do(run_script, tmp_path):
+def test_images_without_pillow_are_refused_at_the_call(run_script, tmp_path):
     source = """
 import sys
 sys.modules["PIL"] = None
@@ -590,18 +590,25 @@ importlib.util.find_spec = lambda name, *args: None if name == "PIL" else find(n
 import numpy as np
 from sm_tblog import Writer
 
+image = np.zeros((3, 4, 5))
 with Writer(sys.argv[1], on_error="raise") as writer:
-    writer.add_images("image", np.zeros((2, 3, 4, 5)))
-    try:
-        writer.add_image_with_boxes("boxes", np.zeros((3, 4, 5)), [[1, 1, 2, 2]])
-    except ImportError as error:
-        print(type(error).__name__, error)
+    writer.add_scalar("a", 1.0, 0)
+    for call in (
+        lambda: writer.add_image("image", image),
+        lambda: writer.add_images("image", image[None]),
+        lambda: writer.add_image_with_boxes("boxes", image, [[1, 1, 2, 2]]),
+        lambda: writer.add_embedding(np.eye(3), label_img=np.zeros((3, 3, 4, 5))),
+    ):
+        try:
+            call()
+        except ImportError as error:
+            print(type(error).__name__, error)
 """
     done = run_script(source, tmp_path)
     assert done.returncode == 0, done.stderr
-    says = "add_image_with_boxes needs Pillow: pip install 'sm-tblog[media]'"
-    assert done.stdout == f"MissingDependencyError {says}\n"
-    assert len(logged_pictures(tmp_path)) == 1
+    says = "needs Pillow: pip install 'sm-tblog[media]'"
+    calls = ["logging images"] * 2 + ["add_image_with_boxes", "label_img"]
+    assert done.stdout.splitlines() == [f"MissingDependencyError {c} {says}" for c in calls]
 
 
 def test_a_disabled_writer_looks_at_nothing(tmp_path):

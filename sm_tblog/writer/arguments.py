@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sm_tblog._types import PathLike
 
-__all__ = ["as_tag_cleaner", "as_url", "check_at_least", "check_mapping", "check_tag"]
+__all__ = [
+    "as_tag_cleaner",
+    "as_url",
+    "check_at_least",
+    "check_mapping",
+    "check_pillow",
+    "check_tag",
+]
 
 
 def check_tag(tag: Any) -> None:
@@ -78,3 +86,17 @@ def as_url(logdir: PathLike | None) -> str:
         message = f"logdir is a path or URL, got {logdir!r}"
         raise InvalidTypeError(message) from error
     return os.fsdecode(url)
+
+
+@cache
+def check_pillow(method: str) -> None:
+    """Raise if Pillow is not installed; it is not imported here.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    from importlib.util import find_spec  # takes as long to import as this package
+
+    if find_spec("PIL") is None:
+        message = f"{method} needs Pillow: pip install 'sm-tblog[media]'"
+        raise MissingDependencyError(message)

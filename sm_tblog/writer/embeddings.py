@@ -11,7 +11,7 @@ from sm_tblog.sinks.base import File
 from sm_tblog.summary import builder
 from sm_tblog.summary.convert import snapshot
 from sm_tblog.summary.pixels import snapshot_pixels
-from sm_tblog.writer.arguments import check_tag
+from sm_tblog.writer.arguments import check_pillow, check_tag
 from sm_tblog.writer.base import BaseWriter
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class EmbeddingMethods(BaseWriter):
                 not hold real numbers.
             InvalidValueError: the shapes are not as above, there are not as many labels or
                 pictures as points, or a point has not as many labels as there are columns.
+            MissingDependencyError: ``label_img`` is given, and Pillow is not installed.
         """
         if self._enabled:
             check_tag(tag)
@@ -81,6 +82,7 @@ class EmbeddingMethods(BaseWriter):
             pictures = None
             nbytes = matrix.nbytes + (0 if labels is None else points * _LABEL_BYTES)
             if label_img is not None:
+                check_pillow("label_img")
                 pictures = snapshot_pixels(label_img, tag, _layout_of(label_img, tag))
                 _check_count(points, pictures[0].shape[0], "pictures", tag)
                 nbytes += pictures[0].nbytes

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 from sm_tblog.summary import builder
 from sm_tblog.summary.convert import as_number, snapshot
 from sm_tblog.summary.pixels import check_size, snapshot_pixels
-from sm_tblog.writer.arguments import check_tag
+from sm_tblog.writer.arguments import check_pillow, check_tag
 from sm_tblog.writer.base import BaseWriter
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ class MediaMethods(BaseWriter):
                 of real numbers.
             InvalidValueError: the shape does not fit ``dataformats``, or there are no pixels or
                 more than 1 GiB.
+            MissingDependencyError: Pillow is not installed.
         """
         if self._enabled:
             self._add_pixels(_build_grid, tag, img_tensor, dataformats, global_step, walltime)
@@ -103,6 +103,7 @@ class MediaMethods(BaseWriter):
         Raises:
             InvalidTypeError: as in ``add_image``.
             InvalidValueError: as in ``add_image``, or ``max_outputs`` is not a positive int.
+            MissingDependencyError: Pillow is not installed.
         """
         if self._enabled:
             check_tag(tag)
@@ -125,6 +126,7 @@ class MediaMethods(BaseWriter):
         max_outputs: int | None = None,
     ) -> None:
         check_tag(tag)
+        check_pillow("logging images")
         pixels, layout = snapshot_pixels(values, tag, dataformats)
         self._put(tag, build, (pixels, layout, max_outputs), step, walltime, pixels.nbytes)
 
@@ -169,7 +171,7 @@ class MediaMethods(BaseWriter):
             if not 0 < scale < math.inf:
                 message = f"{tag!r}: rescale is a positive number, got {rescale!r:.60}"
                 raise InvalidValueError(message)
-            _require_pillow("add_image_with_boxes")
+            check_pillow("add_image_with_boxes")
             names = _as_names(labels, tag)
             boxes = snapshot(box_tensor, tag)
             _check_boxes(boxes.shape, names, tag)
@@ -320,24 +322,10 @@ def _check_codec(codec: Any, tag: str) -> None:
             f"{why if str(codec).lower() in _FILMS else ''}"
         )
         raise InvalidValueError(message)
-    _require_pillow("add_video")
+    check_pillow("add_video")
     if codec == "webp":
         from PIL import features
 
         if not features.check("webp"):
             message = f"{tag!r}: this build of Pillow has no WebP; use codec='gif' or 'apng'"
             raise MissingDependencyError(message)
-
-
-@cache
-def _require_pillow(method: str) -> None:
-    """Raise if Pillow is not installed; it is not imported here.
-
-    Raises:
-        MissingDependencyError: it is not.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("PIL") is None:
-        message = f"{method} needs Pillow: pip install 'sm-tblog[media]'"
-        raise MissingDependencyError(message)
