@@ -4,7 +4,7 @@ import dataclasses
 import random
 import threading
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from functools import partial
 
 import numpy as np
@@ -276,10 +276,24 @@ def test_an_exception_that_the_model_handles_is_no_harm():
         try:
             self.wrong(x)
         except RuntimeError:
-            return self.right(x)
+            return self.right(x) + 1
 
     model = Calls(forward, wrong=nn.Sequential(nn.Linear(3, 3)), right=nn.Linear(2, 2))
-    assert "Calls/right/linear" in nodes_of(model, zeros(1, 2))
+    nodes = nodes_of(model, zeros(1, 2))
+    assert inputs_of(nodes, "Calls/add") == ["Calls/right/linear"]
+
+
+def test_a_tensor_in_the_place_of_one_that_is_gone_is_another():
+    def forward(self, x):
+        for _ in range(20):
+            torch.neg(x)  # its memory is free for the next
+            x = torch.from_numpy(np.ones(2)) + x
+        return x
+
+    nodes = nodes_of(Calls(forward), zeros(2))
+    added = [name for name, node in nodes.items() if node.op == "add"]
+    assert len(added) == 20
+    assert all(nodes[inputs_of(nodes, name)[0]].op == "Constant" for name in added)
 
 
 def test_writing_to_a_part_is_seen_by_what_reads_the_whole():
@@ -348,6 +362,15 @@ def test_the_model_and_the_random_generators_are_afterwards_as_they_were():
     assert state_of(model) == before
     assert x.tolist() == [[1, 1]] * 3
     assert x.grad is None
+
+
+def test_inputs_are_left_as_they_are():
+    Pair = namedtuple("Pair", "a b")  # noqa: PYI024 - what containers look like
+    x = zeros(2)
+    inputs = (x, {"k": [x]}, Pair(x, 3))
+    model = Calls(lambda self, a, b, c: a.add_(1) + b["k"][0].add_(1) + c.a.add_(1))
+    assert ops_of(model, inputs).count("add_") == 3
+    assert x.tolist() == [0, 0]
 
 
 def test_parameters_that_share_memory_are_restored_together():
@@ -462,13 +485,16 @@ def test_wrappers_that_would_talk_to_others_are_seen_through(wrap):
     assert "Net/head/linear" in nodes_of(wrap(Net()), zeros(1, 3, 8, 8))
 
 
-def test_compiled_modules_are_recorded_as_they_were_written():
+def test_compiled_modules_run_as_they_were_written():
+    def compiler(module, example):
+        pytest.fail("it has been compiled")
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the compiler imports
-        compiled = torch.compile(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), backend="eager")
+        compiled = torch.compile(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), backend=compiler)
         inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-        inner.compile(backend="eager")
-        ops = [*("Input", "Parameter", "Parameter", "linear", "relu"), "Output"]
+        inner.compile(backend=compiler, fullgraph=True)
+        ops = ["Input", "Parameter", "Parameter", "linear", "relu", "Output"]
         assert ops_of(compiled, zeros(1, 2)) == ops
         assert ops_of(Calls(lambda self, x: self.inner(x), inner=inner), zeros(1, 2)) == ops
 
@@ -492,7 +518,8 @@ def test_what_other_threads_run_meanwhile_is_not_recorded():
         thread.join()
         return self.fc(x)
 
-    assert ops_of(Calls(forward, fc=module), zeros(1, 2)).count("linear") == 1
+    ops = ops_of(Calls(forward, fc=module), zeros(1, 2))
+    assert ops == ["Input", "Parameter", "Parameter", "linear", "Output"]
 
 
 def test_a_large_model_is_read(tmp_path):

@@ -121,9 +121,11 @@ class _Recorder:
             scope = self.graph.scope(f"{around.scope}/{below}")
             self._frames.append(_Frame(name, scope, module))
 
-    def _leave(self, module: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def _leave(self, module: Any, *given_and_result: Any) -> None:
         if self._is_ours(module):
-            self._add_hidden(self._frames.pop(), (args, kwargs), result)
+            # Arguments and keyword arguments, and no keyword arguments where it has raised.
+            *given, result = given_and_result
+            self._add_hidden(self._frames.pop(), given, result)
 
     def _add_hidden(self, frame: _Frame, given: Any, result: Any) -> None:
         """Add a node for what a module has computed out of sight, if it gives any of that."""
