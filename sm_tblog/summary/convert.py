@@ -20,7 +20,16 @@ from sm_tblog.summary.deferred import Deferred, maybe_deferred, on_host, protoco
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Deferred", "as_number", "as_step", "check_kind", "snapshot", "unreadable", "unwrapped"]
+__all__ = [
+    "Deferred",
+    "arrived",
+    "as_number",
+    "as_step",
+    "check_kind",
+    "snapshot",
+    "unreadable",
+    "unwrapped",
+]
 
 REAL = "biuf"
 """The kinds of NumPy's dtypes that hold bools and real numbers."""
@@ -150,6 +159,15 @@ def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDAr
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidTypeError(_wanted(tag, kinds, array))
+
+
+def arrived(values: npt.NDArray[Any] | Deferred, tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
+    """Return what ``snapshot`` has returned as an array, waiting for it; for the worker.
+
+    Raises:
+        InvalidTypeError: a device's library could not tell before that it is not of these kinds.
+    """
+    return check_kind(values.array(), tag, kinds) if isinstance(values, Deferred) else values
 
 
 def unwrapped(value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.format import schema
 from sm_tblog.summary.buckets import KEYS, Tally, bucket_of_key, default_edges
-from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.convert import Deferred, arrived
 from sm_tblog.summary.device_histogram import DeviceTally
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def histogram_value(
         zeros = 0 if size is None else size - values.size
         histogram = _from_tally(values.tally(), zeros, max_bins)
     else:
-        array = check_kind(values.array(), tag) if isinstance(values, Deferred) else values
+        array = arrived(values, tag)
         zeros = 0 if size is None else size - array.size
         if isinstance(bins, str) and bins == "tensorflow":
             histogram = count(array, zeros, max_bins)
@@ -312,7 +312,7 @@ def raw_histogram_value(
     squares: float | Deferred,
 ) -> Any:
     """Return a ``Summary.Value`` of counts that the caller has made."""
-    limits, counts = (x.array() if isinstance(x, Deferred) else x for x in (limits, counts))
+    limits, counts = arrived(limits, tag), arrived(counts, tag)
     moments = float(least), float(most), float(num), float(total), float(squares)  # Deferred ones
     return _value(tag, Histogram(limits, counts, *moments))
 

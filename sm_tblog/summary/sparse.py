@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import TBLogError
-from sm_tblog.summary.convert import snapshot, unreadable, unwrapped
+from sm_tblog.summary.convert import arrived, snapshot, unreadable, unwrapped
 from sm_tblog.summary.deferred import Deferred, protocol
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ def _summed(places: Any, elements: Any, tag: str) -> Deferred:
         tag: named in errors.
     """
     at, what = snapshot(places, tag), snapshot(elements, tag)
-    return Deferred(partial(_sum, at, what), what.shape, what.dtype, at.nbytes + what.nbytes)
+    return Deferred(partial(_sum, at, what, tag), what.shape, what.dtype, at.nbytes + what.nbytes)
 
 
 def _sum(
-    places: npt.NDArray[Any] | Deferred, elements: npt.NDArray[Any] | Deferred
+    places: npt.NDArray[Any] | Deferred, elements: npt.NDArray[Any] | Deferred, tag: str
 ) -> npt.NDArray[Any]:
-    at, what = (x.array() if isinstance(x, Deferred) else x for x in (places, elements))
+    at, what = arrived(places, tag), arrived(elements, tag)
     if not len(what):
         return what
     at = at.reshape(len(at), -1)
