@@ -65,6 +65,10 @@ const text = (node) => {
 };
 return text(arguments[0]).replace(/\\s+/g, " ").trim();
 """
+DOUBLE_CLICK = """
+const shape = arguments[0].querySelector(".nodeshape > *");
+shape.dispatchEvent(new MouseEvent("dblclick", {bubbles: true}));
+"""
 
 
 def squeezed(text):
@@ -102,14 +106,14 @@ class Page:
         """Return what is written in an element, and in shadow trees below it."""
         return self.driver.execute_script(TEXT, element)
 
-    def wait(self, condition, *args):
+    def wait(self, condition, *args, every=0.2):
         """Return what the condition returns, as soon as that is true."""
         passing = (
             exceptions.JavascriptException,
             exceptions.StaleElementReferenceException,
             exceptions.TimeoutException,  # of one look: drawing WebGL in software takes its time
         )
-        wait = WebDriverWait(self.driver, PATIENCE, 0.2, passing)
+        wait = WebDriverWait(self.driver, PATIENCE, every, passing)
         return wait.until(lambda _: condition(*args))
 
     def card(self, selector, *words):
@@ -125,9 +129,35 @@ class Page:
 
         return self.wait(find)
 
+    def show(self, element):
+        """Scroll to an element, for the picture."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+
     def click(self, selector, *words):
         card = self.card(selector, *words)
         self.driver.execute_script("arguments[0].click()", card)
+
+    def wait_until_still(self, element):
+        places = []
+        self.wait(lambda: places.append(element.rect) or places[-2:] == [element.rect] * 2)
+
+    def graph_node(self, name):
+        """Return the drawn node of a graph with this name."""
+
+        return self.wait(self.graph_nodes, name)[0]
+
+    def graph_nodes(self, name):
+        return [node for node in self.all("g.node") if self.text(node).split()[:1] == [name]]
+
+    def expand_node(self, name, to):
+        """Click until a node opens: one that is still being drawn does not notice."""
+
+        def expand():
+            if not self.graph_nodes(to):
+                self.driver.execute_script(DOUBLE_CLICK, self.graph_node(name))
+            return self.graph_nodes(to)
+
+        self.wait(expand, every=3)
 
     def lines(self, card, selector="svg.content path"):
         """Return how many points each line that a card draws has, as far as a path tells."""
@@ -265,6 +295,7 @@ def test_scalars_tab_draws_every_run_smoothed_and_as_it_is(page):
         page.wait(lambda card=card: page.lines(card).count(EPOCHS) == 2 * len(RUNS))
     for group in ("best", "loss", "loss of an image", "optimizer"):
         assert page.card("tf-category-paginated-view", group)
+    page.show(page.card("tf-scalar-card", "accuracy/train"))
 
 
 def test_custom_scalars_tab_draws_charts_of_both_kinds(page):
@@ -276,6 +307,7 @@ def test_custom_scalars_tab_draws_charts_of_both_kinds(page):
     page.wait(lambda: page.lines(card).count(EPOCHS) >= len(RUNS))
     # A margin's outline goes there and back. What is out of the chart is left out of it.
     page.wait(lambda: sum(length > EPOCHS for length in page.lines(card)) == len(RUNS))
+    page.show(card)
 
 
 def test_distributions_tab_draws_bands_for_every_run(page):
@@ -283,6 +315,7 @@ def test_distributions_tab_draws_bands_for_every_run(page):
     for run in RUNS:
         card = page.card("tf-distribution-loader", "predictions/confidence", run)
         page.wait(lambda card=card: page.lines(card).count(2 * EPOCHS) == 8)
+    page.show(page.card("tf-distribution-loader", "predictions/confidence", "healthy"))
 
 
 def test_histograms_tab_draws_a_line_for_every_epoch(page):
@@ -290,6 +323,7 @@ def test_histograms_tab_draws_a_line_for_every_epoch(page):
     for run in RUNS:
         card = page.card("tf-histogram-loader", "predictions/confidence", run)
         page.wait(lambda card=card: page.lines(card, "#svg path").count(32) == EPOCHS)
+    page.show(page.card("tf-histogram-loader", "predictions/confidence", "healthy"))
 
 
 def test_images_tab_shows_every_image_of_every_run(page):
@@ -320,8 +354,20 @@ def test_images_tab_plays_videos(page):
         card = page.card("tf-image-loader", "layer1/learning", run)
         assert page.loaded_image(card) == (288, 288)
     (video,) = page.all("img", page.card("tf-image-loader", "layer1/learning", "healthy"))
+    page.show(video)
     before = video.screenshot_as_png
     page.wait(lambda: video.screenshot_as_png != before)
+
+
+def test_graphs_tab_draws_the_layers_and_what_is_in_them(page):
+    page.open("graphs")
+    for layer in ("layer1", "layer2", "output"):
+        assert page.graph_node(layer)
+    page.expand_node("layer2", to="tanh")
+    for node in ("weights", "biases", "product", "sum", "tanh"):
+        assert page.graph_node(node)
+    page.click("paper-button", "Fit to screen")
+    page.wait_until_still(page.graph_node("tanh"))
 
 
 def test_audio_tab_has_every_sound_and_plays_to_the_end(page):
@@ -357,10 +403,11 @@ def test_text_tab_shows_markdown_and_the_numbers_of_the_table(page):
 
 def test_pr_curves_tab_draws_a_curve_for_every_run(page):
     page.open("pr_curves")
-    for tag in ("all digits", "digit 0"):
+    for tag in ("digit 0", "all digits"):
         card = page.card("tf-pr-curve-card", f"precision and recall/{tag}", *RUNS)
         page.wait(lambda card=card: sum(length > 9 for length in page.lines(card)) == len(RUNS))
         assert page.text(card).count(f"step {STEPS}") == len(RUNS)
+    page.show(card)
 
 
 def test_hparams_tab_shows_hyperparameters_and_metrics(page, logged):
@@ -384,4 +431,5 @@ def test_mesh_tab_draws_the_landscape(page):
     page.open("mesh", runs="healthy")
     card = page.card("tf-mesh-loader", f"step {STEPS}")
     (canvas,) = page.wait(page.all, "canvas", card)
+    page.show(canvas)
     page.wait(lambda: page.colours(canvas) > 200)

@@ -279,6 +279,21 @@ def test_precision_and_recall_are_logged_for_every_digit(demo_run):
         assert positives.pop("all digits") == sum(positives.values()) == 450
 
 
+def test_the_graph_leads_from_the_image_through_every_layer(demo_run):
+    for run in demo_run.runs.values():
+        nodes = {node.name: node for node in run.Graph().node}
+        assert all(
+            name.partition(":")[0] in nodes for node in nodes.values() for name in node.input
+        )
+        assert sum(re.search("weights?$", name) is not None for name in nodes) == 3
+        assert sum("tanh" in node.op.lower() for node in nodes.values()) == 2
+        (last,) = nodes.keys() - {name for node in nodes.values() for name in node.input}
+        reached = {last}
+        while more := {name for one in reached for name in nodes[one].input} - reached:
+            reached |= more
+        assert reached == nodes.keys()
+
+
 def test_a_sound_lasts_a_hundredth_of_a_second_a_batch(demo_run):
     for run in demo_run.runs.values():
         (sounds,) = tensors(run, "loss/as a tone")
@@ -348,7 +363,7 @@ def test_the_demo_says_how_much_it_logged(demo_run):
     read["HParams"] //= 2  # those are in a file that is read first, too
     assert said == read
     files = [path for path in (demo_run.folder / demo_run.logdir).rglob("*") if path.is_file()]
-    assert float(megabytes) == pytest.approx(sum(f.stat().st_size for f in files) / 1e6, rel=0.01)
+    assert float(megabytes) == pytest.approx(sum(f.stat().st_size for f in files) / 1e6, abs=0.06)
 
 
 def test_the_command_that_the_demo_prints_can_be_pasted(demo_run):
