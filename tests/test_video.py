@@ -303,7 +303,7 @@ def test_tensors_and_arrays_on_a_device(tmp_path):
 
 def test_a_missing_pillow_is_named(tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(media, "_require_pillow", media._require_pillow.__wrapped__)
+    monkeypatch.setattr(media, "check_pillow", media.check_pillow.__wrapped__)
     monkeypatch.setattr(
         importlib.util,
         "find_spec",

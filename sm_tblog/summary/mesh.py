@@ -13,13 +13,14 @@ import numpy as np
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.convert import arrived
 from sm_tblog.summary.tensor import tensor_proto
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sm_tblog._types import UInt8Array
+    from sm_tblog.summary.convert import Deferred
 
 __all__ = ["mesh_values"]
 
@@ -88,7 +89,7 @@ def mesh_values(
 
 
 def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
-    return check_kind(values.array(), tag) if isinstance(values, Deferred) else values
+    return arrived(values, tag)
 
 
 def _as_vertices(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.convert import Deferred, arrived
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -230,7 +230,7 @@ def raw_pr_curve_value(tag: str, rows: list[Snapshot], weights: Snapshot | None 
 
 
 def _arrived(array: Snapshot, tag: str) -> npt.NDArray[Any]:
-    return check_kind(array.array(), tag) if isinstance(array, Deferred) else array
+    return arrived(array, tag)
 
 
 def _value(tag: str, data: Float64Array) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.convert import arrived
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from sm_tblog.summary.convert import Deferred
 
 __all__ = ["tensor_proto", "tensor_value"]
 
@@ -42,7 +44,7 @@ def tensor_value(tag: str, values: npt.NDArray[Any] | Deferred, kinds: str) -> A
     Raises:
         InvalidTypeError: values that were on a device are not of these kinds.
     """
-    array = check_kind(values.array(), tag, kinds) if isinstance(values, Deferred) else values
+    array = arrived(values, tag, kinds)
     value = schema.Value(tag=tag, tensor=tensor_proto(array))
     value.metadata.plugin_data.plugin_name = "tensor"
     value.metadata.data_class = schema.DATA_CLASS_TENSOR

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sm_tblog.summary.convert import Deferred, check_kind
+from sm_tblog.summary.convert import arrived
 from sm_tblog.summary.image import picture_value
 from sm_tblog.summary.pixels import arranged, as_bytes, tiled
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sm_tblog._types import UInt8Array
+    from sm_tblog.summary.convert import Deferred
 
 __all__ = ["video_value"]
 
@@ -77,7 +78,7 @@ def video_value(
         fps: frames a second.
         codec: ``"gif"``, ``"apng"`` or ``"webp"``.
     """
-    array = check_kind(pixels.array(), tag) if isinstance(pixels, Deferred) else pixels
+    array = arrived(pixels, tag)
     videos, remark = as_bytes(arranged(array, layout, "NTHWC"))
     frames = tiled(videos, *_grid_shape(len(videos)))
     chosen = _CODECS[codec]
