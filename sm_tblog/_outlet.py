@@ -190,7 +190,7 @@ class _Guard:
             getattr(self._sink, action)(*args)
         except NotDeliveredError as error:
             self._faults.began(f"delivery of {self._key}", error)
-            return False
+            return True  # it is stored, in the spool; whether it is delivered, ``wait`` says
         except Exception as error:  # noqa: BLE001 - a sink may be anyone's
             self._failing = self._failing or action
             self.stores_lost += isinstance(error, StoreLostError)

@@ -30,8 +30,9 @@ import numpy as np
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
+from sm_tblog.sinks.deliveries import Deliveries
 from sm_tblog.sinks.side_files import SideFiles
-from sm_tblog.storage.base import Appender, RemoteStore, open_store, store_class
+from sm_tblog.storage.base import Appender, NotDeliveredError, open_store
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
@@ -96,10 +97,11 @@ class EventFileSink:
         self._suffix = filename_suffix
         self._purge_step = purge_step
         self._storage_options = storage_options or {}
-        self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
+        # Made for the sake of its arguments: a bad one is the caller's mistake, and raises here.
+        self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
         self._files: dict[str, Appender] = {}
         self._side_files: dict[str, SideFiles] = {}
-        self._remote: list[RemoteStore] = []
+        self._deliveries = Deliveries()
         self._purged: set[str] = set()
         self._closed_bytes = 0
 
@@ -115,7 +117,7 @@ class EventFileSink:
         fresh: dict[str, Any] = {
             "_files": {},
             "_side_files": {},
-            "_remote": [],
+            "_deliveries": Deliveries(),
             "_purge_step": None,
             "_purged": set(),
             "_closed_bytes": 0,
@@ -140,12 +142,12 @@ class EventFileSink:
     @property
     def unacknowledged(self) -> int:
         """Bytes that remote stores have taken and not delivered yet; they wait on the disk."""
-        return sum(store.unacknowledged for store in list(self._remote))
+        return self._deliveries.unacknowledged
 
     @property
     def left(self) -> list[str]:
         """The local files that hold what remote stores have not delivered."""
-        return sorted({path for store in list(self._remote) for path in store.left})
+        return self._deliveries.left
 
     def write(self, batch: Batch) -> None:
         """Encode the batch and append it to the runs' files.
@@ -199,24 +201,24 @@ class EventFileSink:
 
         Called by the thread that waits at a barrier; see ``RemoteStore.wait``.
         """
-        deadline = time.monotonic() + timeout
-        stores = list(self._remote)
-        # Each is asked, also when the time is up.
-        done = [s.wait(max(deadline - time.monotonic(), 0.0), force=force) for s in stores]
-        return all(done)
+        return self._deliveries.wait(timeout, force=force)
 
     def _parts(self) -> list[Appender | SideFiles]:
         return [*self._files.values(), *self._side_files.values()]
 
     @staticmethod
     def _each(actions: list[Any]) -> None:
-        """Do every action, then raise the first failure: one run's fault is not another's."""
+        """Do every action, then raise the first failure: one run's fault is not another's.
+
+        What was taken and not delivered yet is the least of failures.
+        """
         failure: Exception | None = None
         for action in actions:
             try:
                 action()
             except Exception as error:  # noqa: BLE001, PERF203 - whatever a store raises
-                failure = failure or error
+                if failure is None or isinstance(failure, NotDeliveredError):
+                    failure = error
         if failure is not None:
             raise failure
 
@@ -258,8 +260,7 @@ class EventFileSink:
     def _open(self, run: str, name: str) -> Store:
         folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
         store = open_store(folder, name, **self._storage_options)
-        if isinstance(store, RemoteStore):
-            self._remote = [one for one in self._remote if not one.is_done] + [store]
+        self._deliveries.expect(store)
         return store
 
     def _preamble(self, run: str) -> bytes:

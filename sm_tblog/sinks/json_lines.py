@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.format import schema
+from sm_tblog.sinks.deliveries import Deliveries
 from sm_tblog.sinks.event_file import event_file_name
-from sm_tblog.storage.base import Appender, open_store, store_class
+from sm_tblog.storage.base import Appender, open_store
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
     from sm_tblog.sinks.base import Batch
+    from sm_tblog.storage.base import Store
 
 __all__ = ["JsonLinesSink"]
 
@@ -43,7 +44,9 @@ class JsonLinesSink:
         self._logdir = logdir
         self._suffix = filename_suffix
         self._storage_options = storage_options or {}
-        self.flush_secs: float = store_class(logdir).flush_secs  # type: ignore[attr-defined]
+        # Made for the sake of its arguments: a bad one is the caller's mistake, and raises here.
+        self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
+        self._deliveries = Deliveries()
         self._file = self._new_file()
 
     def __str__(self) -> str:
@@ -52,21 +55,32 @@ class JsonLinesSink:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs: where to write, nothing of what is open here."""
-        return {k: v for k, v in self.__dict__.items() if k != "_file"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_file", "_deliveries")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew, with a file of its own."""
         self.__dict__.update(state)
-        self._file = self._new_file()
+        self.begin_in_child()
 
     def begin_in_child(self) -> None:
         """Leave the parent's file alone."""
+        self._deliveries = Deliveries()
         self._file = self._new_file()
 
     @property
     def pending(self) -> int:
         """Bytes encoded and not stored yet."""
         return self._file.pending
+
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that a remote store has taken and not delivered yet; they wait on the disk."""
+        return self._deliveries.unacknowledged
+
+    @property
+    def left(self) -> list[str]:
+        """The local files that hold them."""
+        return self._deliveries.left
 
     def write(self, batch: Batch) -> None:
         """Append a line for each scalar and each value.
@@ -106,9 +120,18 @@ class JsonLinesSink:
         file, self._file = self._file, self._new_file()
         file.close()
 
+    def wait(self, timeout: float, *, force: bool = False) -> bool:
+        """Wait for so many seconds until a remote store has all; return whether it has."""
+        return self._deliveries.wait(timeout, force=force)
+
     def _new_file(self) -> Appender:
+        return Appender(self._open)
+
+    def _open(self) -> Store:
         name = event_file_name(f"{self._suffix}.jsonl").replace("events.out.tfevents", "metrics")
-        return Appender(partial(open_store, self._logdir, name, **self._storage_options))
+        store = open_store(self._logdir, name, **self._storage_options)
+        self._deliveries.expect(store)
+        return store
 
 
 def _non_finite(value: float) -> str:

@@ -107,7 +107,7 @@ class _Zeros:
 
     size = 0
 
-    def read(self, begin: int, end: int) -> bytes:
+    def body(self, begin: int, end: int) -> bytes:
         return bytes(end - begin)
 
 
@@ -136,3 +136,6 @@ class _CountingPlace:
 
     def knows(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - as S3Place has it
         return False
+
+    def condition(self, operation: str, tag: str | None, name: str) -> dict[str, str]:  # noqa: ARG002 - as S3Place has it
+        return {}

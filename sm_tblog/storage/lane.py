@@ -1,9 +1,10 @@
-"""Brings what is spooled for one folder to its place, in order, on a thread of its own.
+"""Brings what is spooled for one folder to its place, in order, on another thread.
 
 The thread that logs only appends to a spool file and goes on: whatever the network does, it does
-to this thread. There is one lane a folder. Its objects are finished one after the other: a reader
-such as TensorBoard moves on to a later object as soon as there is one, and never looks back. An
-attempt that fails is repeated, ever less often, for as long as the process lives.
+to a thread of a ``Crew``. There is one lane a folder. An object that is closed is finished before a
+later one begins: a reader such as TensorBoard moves on to the later one as soon as it is there, and
+never looks back. An attempt that fails is repeated, ever less often, for as long as the process
+lives.
 
 What a lane needs to know of a place is ``Place`` and ``Growing``; ``s3`` and ``fsspec_place`` have
 them.
@@ -12,6 +13,7 @@ them.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sm_tblog.storage.base import SideData
+    from sm_tblog.storage.crew import Crew
     from sm_tblog.storage.spool import SpoolFile
 
 __all__ = ["Growing", "Job", "Lane", "Place", "SideJob"]
@@ -38,13 +41,16 @@ LONGEST = 64 << 20
 """Bytes after which another object follows one of which nothing has been uploaded yet."""
 
 BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before the attempt that follows so many failures."""
+"""Seconds before the attempt that follows so many failures; one that is forced waits the first."""
 
 ATTEMPTS = 3
 """Failures in a row after which a barrier takes a place to be down."""
 
+SLOW = 10.0
+"""Seconds of waiting in vain after which it does the same."""
+
 DOWN_PATIENCE = 1.0
-"""Seconds that a barrier waits for a place that does not answer any more."""
+"""Seconds that a barrier waits for a place that is down."""
 
 
 class Growing(Protocol):
@@ -74,12 +80,21 @@ class Growing(Protocol):
 class Place(Protocol):
     """A folder somewhere else. Every failure is a ``StoreError``."""
 
-    def grow(self, name: str) -> Growing:
-        """Return the object of this name, which nobody else writes."""
+    def grow(self, name: str, *, is_new: bool) -> Growing:
+        """Return the object of this name, which nobody else writes.
+
+        Args:
+            name: the object's.
+            is_new: whether nobody can have begun it before.
+        """
         ...
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object whole."""
+        ...
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Have an object hold what ``change`` makes of what it holds, None where there is none."""
         ...
 
     def get(self, name: str) -> bytes | None:
@@ -92,24 +107,30 @@ class Job:
 
     Attributes:
         file: what it is to hold.
+        is_new: whether this process has begun it.
+        gives_way: whether another object had better follow, whatever the size of this one.
         closed: nothing will be appended any more.
+        done: it is closed, the place has acknowledged all, and the spool file is gone.
     """
 
-    def __init__(self, file: SpoolFile) -> None:
+    def __init__(self, file: SpoolFile, *, is_new: bool = True) -> None:
         self.file = file
-        self.closed = False
+        self.is_new = is_new
+        self.gives_way = False
+        self.closed = not is_new
+        self.done = False
         self.growing: Growing | None = None
 
     @property
     def committed(self) -> int:
         """How many bytes the place has acknowledged."""
-        return 0 if self.growing is None else self.growing.committed
+        return 0 if self.growing is None else min(self.growing.committed, self.file.size)
 
     @property
     def is_full(self) -> bool:
         """Whether another object had better follow."""
         most = LONGEST if self.growing is None else self.growing.roll_bytes
-        return self.file.size >= most
+        return self.gives_way or self.file.size >= most
 
     @property
     def waiting(self) -> int:
@@ -142,9 +163,13 @@ class Lane:
 
     Args:
         url: the folder, for messages.
-        open_place: makes the place; called on the lane's thread, and again after a failure.
+        open_place: makes the place; called with the first attempt, and again after a failure.
         encode_padding: returns a record of so many bytes that readers pass over.
+        crew: has the threads.
         adopt: returns files of the folder that earlier processes have left behind, in order.
+
+    Attributes:
+        error: why the last attempt failed; None if it did not.
     """
 
     def __init__(
@@ -152,22 +177,26 @@ class Lane:
         url: str,
         open_place: Callable[[], Place],
         encode_padding: Callable[[int], bytes],
+        crew: Crew,
         adopt: Callable[[], Sequence[SpoolFile]] = tuple,
     ) -> None:
         self._url = url
         self._open_place = open_place
         self._encode_padding = encode_padding
+        self._crew = crew
+        self._condition = crew.condition
         self._adopt = adopt
         self._place: Place | None = None
         self._jobs: deque[Job] = deque()
         self._side: deque[SideJob] = deque()
-        self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._stepping = threading.Lock()
         self._asked = False
-        self._forced = False
+        self._forced_at = math.inf  # when somebody first asked for an attempt at once
         self._failures = 0  # in a row
-        self._last_attempt = 0.0
+        self._failed_at = 0.0
+        self._rest_until = 0.0
         self._last_success = 0.0
+        self._is_slow = False  # a barrier has waited in vain
         self.error: StoreError | None = None
 
     def __str__(self) -> str:
@@ -176,13 +205,10 @@ class Lane:
 
     # The side of the thread that logs.
 
-    def add(self, file: SpoolFile) -> Job:
-        """Take a file, whose object comes after all that were added before."""
-        job = Job(file)
+    def add(self, job: Job) -> None:
+        """Take a job, which comes after all that were added before."""
         with self._condition:
             self._jobs.append(job)
-            self._start()
-        return job
 
     def put(self, name: str, data: SideData) -> SideJob:
         """Take a side file, to be written after those before it."""
@@ -195,155 +221,161 @@ class Lane:
     def ask(self, *, force: bool = False) -> None:
         """Have what was appended uploaded, soon or, if forced, at once."""
         with self._condition:
+            if self.is_empty:
+                return
             self._asked = True
-            self._forced |= force
-            self._start()
-            self._condition.notify_all()
+            if force:
+                self._forced_at = min(self._forced_at, time.monotonic())
+            has_thread = self._crew.call(self)
+        if not has_thread:
+            self.step()
 
-    def wait(self, timeout: float, *, force: bool = False, patient: bool = False) -> bool:
+    def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait until everything taken so far is acknowledged; return whether it is.
 
-        A place that has not answered lately is not waited for long, unless ``patient``: what it is
-        to have is in the spool.
+        What is not acknowledged is in the spool; so a place that is down is not waited for long,
+        unless all jobs are closed, and one that refuses is not waited for at all.
 
         Args:
             timeout: seconds.
             force: do not leave it to an upload that is due within ``COALESCE``.
-            patient: wait for a place that is down, though not for one that refuses.
         """
         with self._condition:
             marks = [(job, job.file.size) for job in self._jobs]
             sides = list(self._side)
+            patient = all(job.closed for job, _ in marks)
+            may_coalesce = not force and not self._failures and not patient
 
-            def stored() -> bool:
-                sizes = all(job.committed >= size for job, size in marks)
-                return sizes and all(side.done for side in sides)
+        def stored() -> bool:
+            jobs = all(job.done or (not job.closed and job.committed >= n) for job, n in marks)
+            return jobs and all(side.done for side in sides)
 
-            def ended() -> bool:
-                is_down = not patient or isinstance(self.error, RefusedError)
-                return stored() or (is_down and self._failures >= ATTEMPTS)
+        def ended() -> bool:
+            is_down = not patient or isinstance(self.error, RefusedError)
+            return stored() or (is_down and self._failures >= ATTEMPTS)
 
-            if not force and not self._failures and self._recent():
-                self.ask()
-                return True
-            self.ask(force=True)
-            if self._failures and not patient:
-                timeout = min(timeout, DOWN_PATIENCE)
+        if stored():
+            return True
+        if may_coalesce and time.monotonic() - self._last_success < COALESCE:
+            self.ask()
+            return True
+        self.ask(force=True)
+        with self._condition:
+            if (self._failures or self._is_slow) and not patient:
+                now = time.monotonic()
+                timeout = min(timeout, max(self._forced_at + DOWN_PATIENCE - now, 0.0))
             self._condition.wait_for(ended, timeout)
+            self._is_slow |= timeout >= SLOW and not stored()
             return stored()
 
     def jobs(self) -> list[Job]:
         """Return what is on its way."""
-        return list(self._jobs)
+        with self._condition:
+            return list(self._jobs)
+
+    def side_jobs(self) -> list[SideJob]:
+        """Return the side files that are on their way."""
+        with self._condition:
+            return list(self._side)
+
+    def leave(self) -> None:
+        """Let go of the spool files in a forked child, whatever was held when it was made."""
+        for job in list(self._jobs):
+            job.file.leave()
+
+    # The side of the crew.
 
     @property
-    def files(self) -> list[str]:
-        """The spool files of what is not acknowledged."""
-        return [str(job.file) for job in list(self._jobs) if job.waiting]
+    def is_empty(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._jobs and not self._side
 
-    def _recent(self) -> bool:
-        return time.monotonic() - self._last_success < COALESCE
-
-    def _start(self) -> None:
-        if self._thread is None and (self._jobs or self._side):
-            self._thread = threading.Thread(target=self._run, name="sm_tblog upload", daemon=True)
-            self._thread.start()
-
-    # The lane's own thread.
-
-    def _run(self) -> None:
-        while self._wait_for_work():
-            self.step()
-
-    def _wait_for_work(self) -> bool:
-        """Wait until an attempt is due; False when there is nothing left to wait for."""
-        with self._condition:
-            while True:
-                if not self._jobs and not self._side:
-                    self._thread = None
-                    self._condition.notify_all()
-                    return False
-                now = time.monotonic()
-                if self._forced:
-                    break
-                pause = COALESCE
-                if self._failures:
-                    pause = BACKOFF[min(self._failures, len(BACKOFF)) - 1] * random.uniform(0.5, 1)  # noqa: S311 - spreads retries
-                    self._asked = True
-                rest = self._last_attempt + pause - now
-                if self._asked and rest <= 0:
-                    break
-                self._condition.wait(rest if self._asked else None)
-            self._asked = self._forced = False
-        return True
+    @property
+    def due(self) -> float:
+        """When the next attempt is to begin, by the monotonic clock."""
+        if self._forced_at < math.inf:
+            return min(self._failed_at + BACKOFF[0], self._rest_until) if self._failures else 0.0
+        return self._rest_until if self._asked or self._failures else math.inf
 
     def step(self) -> None:
         """Bring everything that waits to its place, as far as it gets."""
-        self._last_attempt = time.monotonic()
-        try:
-            self._upload()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on
+        with self._stepping:
             with self._condition:
-                self._failures += 1
-                self.error = _as_store_error(error, self._url)
-                self._condition.notify_all()
-        else:
-            with self._condition:
-                self._failures = 0
-                self._last_success = time.monotonic()
-                self.error = None
-                self._condition.notify_all()
+                self._asked, self._forced_at = False, math.inf
+            begun = time.monotonic()
+            try:
+                self._upload()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on
+                with self._condition:
+                    pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+                    self._failures += 1
+                    self._failed_at = time.monotonic()
+                    spread = random.uniform(0.5, 1)  # noqa: S311 - against retries in step
+                    self._rest_until = self._failed_at + pause * spread
+                    self.error = _as_store_error(error, self._url)
+            else:
+                with self._condition:
+                    self._failures, self._is_slow = 0, False
+                    self._last_success = time.monotonic()
+                    self._rest_until = begun + COALESCE
+                    self.error = None
+            self._notify()
 
     def _upload(self) -> None:
         if self._place is None:
             self._place = self._open_place()
-            self._finish_adopted()
-        while self._jobs:
-            job = self._jobs[0]
+            self._take_over(self._adopt())
+        for job in self.jobs():
             if job.growing is None:
-                job.growing = self._place.grow(job.file.name)
-            closed, size = job.closed, job.file.size
-            if size > job.growing.committed:
-                size = self._padded(job, job.growing, size)
-                job.growing.commit(job.file, size)
-            with self._condition:
-                self._condition.notify_all()
-                if not closed or job.waiting:
-                    break
-                self._jobs.popleft()
-            job.growing.close()
-            job.file.delete()
-        while self._side:
-            self._upload_side(self._place, self._side[0])
-            with self._condition:
-                self._side.popleft().done = True
-                self._condition.notify_all()
+                job.growing = self._place.grow(job.file.name, is_new=job.is_new)
+            self._upload_job(job, job.growing)
+        for side in self.side_jobs():
+            self._upload_side(self._place, side)
 
-    def _finish_adopted(self) -> None:
-        jobs = [Job(file) for file in self._adopt()]
-        for job in jobs:
-            job.closed = True
+    def _take_over(self, files: Sequence[SpoolFile]) -> None:
+        """Have the objects of earlier processes finished, before those of this one."""
+        if files:
+            logger.info("%s: %d objects of earlier processes are finished", self, len(files))
         with self._condition:
-            self._jobs.extendleft(reversed(jobs))
+            self._jobs.extendleft(Job(file, is_new=False) for file in reversed(files))
+
+    def _upload_job(self, job: Job, growing: Growing) -> None:
+        closed, size = job.closed, job.file.size  # in this order: a closed one does not grow
+        if size > growing.committed:
+            missing = 0 if closed else growing.padding(size)
+            if missing and not job.file.holds_records:
+                job.gives_way = True  # what cannot be padded
+            elif missing:
+                job.file.append(self._encode_padding(missing))
+                size = job.file.size
+            growing.commit(job.file, size)
+            self._notify()
+        if closed:
+            job.file.delete()
+            with self._condition:
+                job.done = True
+                self._jobs.remove(job)
+            self._notify()
+            growing.close()
 
     def _upload_side(self, place: Place, job: SideJob) -> None:
-        data = job.data
-        if callable(data):
-            before = place.get(job.name)
+        if callable(job.data):
             try:
-                data = data(before)
+                place.update(job.name, job.data)
+            except StoreError:
+                raise
             except Exception as error:  # noqa: BLE001 - anyone's function; it would fail for ever
                 logger.warning("%s: the side file %s is not written: %s", self, job.name, error)
-                return
-        place.put(job.name, bytes(data))
+        else:
+            place.put(job.name, bytes(job.data))
+        with self._condition:
+            job.done = True
+            self._side.remove(job)
+        self._notify()
 
-    def _padded(self, job: Job, growing: Growing, size: int) -> int:
-        """Return how much of a job's file is to be stored, after padding it if that is wanted."""
-        missing = growing.padding(size)
-        if not missing:
-            return size
-        job.file.append(self._encode_padding(missing))
-        return job.file.size
+    def _notify(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
 
 
 def _as_store_error(error: Exception, url: str) -> StoreError:

@@ -2,43 +2,42 @@
 
 ``append`` writes to a spool file on the local disk and returns; a ``Lane`` brings it to its place.
 So a store that is slow, down or refuses costs the training loop nothing, and what it has not
-acknowledged survives the process.
+acknowledged survives the process. Side files are not spooled: they wait in memory.
 """
 
 from __future__ import annotations
 
 import errno
-import io
-import logging
 import os
 import threading
 import time
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 from sm_tblog._errors import StoreError
 from sm_tblog.format.records import padding
 from sm_tblog.storage import s3_options, spool
 from sm_tblog.storage.base import NotDeliveredError, scheme_of, side_file_path
-from sm_tblog.storage.lane import Lane
-from sm_tblog.storage.spool import SpoolFile
+from sm_tblog.storage.crew import Crew
+from sm_tblog.storage.lane import Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.lane import Job, Place, SideJob
+    from sm_tblog.storage.lane import Place, SideJob
+    from sm_tblog.storage.spool import SpoolFile
 
 __all__ = ["ObjectStore", "open_place", "upload_left_behind"]
 
-logger = logging.getLogger("sm_tblog")
-
 S3_SCHEMES = ("s3", "s3a")
 
-_lanes: dict[tuple[str, str, Path], Lane] = {}
-_lanes_lock = threading.Lock()
+_lanes: WeakValueDictionary[tuple[str, str, Path], Lane] = WeakValueDictionary()
+_crews: dict[tuple[str, str], Crew] = {}
+_lock = threading.Lock()
 
 
 class ObjectStore:
@@ -88,12 +87,14 @@ class ObjectStore:
         """Append ``data`` to the spool file.
 
         Raises:
-            StoreError: the disk is full, or the spool is.
+            StoreError: the spool is full.
         """
+        self._check_room(len(data))
         if self._job is None:
-            file = _create(_folder_of(self._spool), self._folder, self._name, self._options)
-            self._job = self._find_lane().add(file)
-        _check_room(self._job.file, len(data))
+            notes = notes_of(self._folder, self._options)
+            file = spool.create(_folder_of(self._spool), notes.pop("url"), self._name, **notes)
+            self._job = Job(file)
+            self._find_lane().add(self._job)
         self._job.file.append(data)
 
     def put(self, name: str, data: SideData) -> None:
@@ -101,9 +102,15 @@ class ObjectStore:
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
+            StoreError: side files that wait take up all the memory that they may.
         """
+        path = str(side_file_path(name))
+        waiting = sum(job.waiting for lane in _all_lanes() for job in lane.side_jobs())
+        if waiting and not callable(data) and waiting + len(data) > spool.MEMORY_LIMIT:
+            message = f"{self}: {waiting:,} bytes of side files wait to be uploaded"
+            raise StoreError(errno.ENOSPC, message)
         self._side = [job for job in self._side if not job.done]
-        self._side.append(self._find_lane().put(str(side_file_path(name)), data))
+        self._side.append(self._find_lane().put(path, data))
 
     def get(self, name: str) -> bytes | None:
         """Return what the side file ``name`` holds at its place, None where there is none.
@@ -139,7 +146,7 @@ class ObjectStore:
         """
         if self._lane is None:
             return True
-        return self._lane.wait(timeout, force=force or self._closed, patient=self._closed)
+        return self._lane.wait(timeout, force=force)
 
     def close(self) -> None:
         """Have the object finished. ``wait`` waits for it."""
@@ -151,7 +158,7 @@ class ObjectStore:
 
     @property
     def is_full(self) -> bool:
-        """Whether the object has the size at which another had better follow."""
+        """Whether another object had better follow, for this one's size or to free its memory."""
         return self._job is not None and self._job.is_full
 
     @property
@@ -164,17 +171,39 @@ class ObjectStore:
     def is_done(self) -> bool:
         """Whether the store is closed, and its place has everything."""
         side = all(job.done for job in self._side)
-        return self._closed and side and (self._job is None or not self._job.waiting)
+        return self._closed and side and (self._job is None or self._job.done)
 
     @property
     def left(self) -> list[str]:
         """The spool files of this folder that hold what is not acknowledged."""
-        return [] if self._lane is None else self._lane.files
+        jobs = [] if self._lane is None else self._lane.jobs()
+        return [str(job.file) for job in jobs if job.waiting]
 
     def _find_lane(self) -> Lane:
         if self._lane is None:
             self._lane = _lane(self._folder, self._options, _folder_of(self._spool))
         return self._lane
+
+    def _check_room(self, more: int) -> None:
+        """Raise if the spool has no room for so many bytes more.
+
+        Raises:
+            StoreError: it has not. If this object's own room would do, and is not needed any more,
+                ``is_full`` asks for another object, which will find it.
+        """
+        in_memory = self._job is not None and not self._job.file.is_on_disk
+
+        def taken(job: Job) -> int:
+            return job.file.in_memory if in_memory else job.file.size - job.file.in_memory
+
+        used = sum(taken(job) for lane in _all_lanes() for job in lane.jobs())
+        limit = spool.MEMORY_LIMIT if in_memory else spool.LIMIT
+        if used + more <= limit:
+            return
+        if self._job is not None and not self._job.waiting:
+            self._job.gives_way = used - taken(self._job) + more <= limit
+        message = f"{self}: the spool is full: it has {used:,} bytes, and may have {limit:,}"
+        raise StoreError(errno.ENOSPC, message)
 
 
 def open_place(url: str, options: dict[str, Any]) -> Place:
@@ -207,6 +236,15 @@ def check_options(url: str, options: dict[str, Any]) -> None:
         fsspec_place.check(url)
 
 
+def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a later upload needs to know of a folder, ``url`` among it; no secrets."""
+    is_s3 = scheme_of(url) in S3_SCHEMES
+    return {
+        "url": s3_options.without_password(url),
+        **(s3_options.public(options) if is_s3 else {}),
+    }
+
+
 def upload_left_behind(
     folder: Path, options: dict[str, Any], timeout: float
 ) -> Iterator[tuple[SpoolFile, StoreError | None]]:
@@ -218,78 +256,55 @@ def upload_left_behind(
         timeout: seconds for each.
     """
     for file, notes in spool.left_behind(folder):
-        file.cut_to_whole_records()
-        lane = Lane(file.url, partial(open_place, file.url, {**notes, **options}), padding)
-        lane.add(file).closed = True
-        stored = lane.wait(timeout, force=True, patient=True)
+        file.drop_torn_end()
+        lane = Lane(file.url, partial(open_place, file.url, {**notes, **options}), padding, Crew())
+        lane.add(Job(file, is_new=False))
+        stored = lane.wait(timeout, force=True)
         late = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
         yield file, None if stored else lane.error or late
 
 
 def _lane(url: str, options: dict[str, Any], spool_folder: Path) -> Lane:
     """Return this process's lane of a folder."""
-    key = url, repr(sorted(options.items())), spool_folder
-    with _lanes_lock:
-        if key not in _lanes:
-            _lanes[key] = Lane(
-                url, partial(open_place, url, options), padding, partial(_adopt, spool_folder, url)
-            )
-        return _lanes[key]
+    given = repr(sorted(options.items()))
+    destination = "/".join(url.split("/")[:3])
+    with _lock:
+        lane = _lanes.get((url, given, spool_folder))
+        if lane is None:
+            crew = _crews.setdefault((destination, given), Crew())
+            adopt = partial(_adopt, spool_folder, notes_of(url, options))
+            lane = Lane(url, partial(open_place, url, options), padding, crew, adopt)
+            _lanes[url, given, spool_folder] = lane
+    return lane
 
 
-def _adopt(folder: Path, url: str) -> list[SpoolFile]:
-    """Return the files that an earlier process has left behind, their cut records dropped."""
-    files = [file for file, _ in spool.left_behind(folder, url)]
+def _all_lanes() -> list[Lane]:
+    with _lock:
+        return list(_lanes.values())
+
+
+def _adopt(folder: Path, notes: dict[str, Any]) -> list[SpoolFile]:
+    """Return the files that an earlier process has left behind, their torn ends dropped."""
+    where = {key: notes.get(key) for key in ("url", "endpoint_url")}
+    files = [file for file, _ in spool.left_behind(folder, **where)]
     for file in files:
-        file.cut_to_whole_records()
+        file.drop_torn_end()
     return sorted(files, key=lambda file: file.name)
-
-
-def _create(folder: Path, url: str, name: str, options: dict[str, Any]) -> SpoolFile:
-    """Return a new spool file, in memory if the disk has no place for it."""
-    notes = {key: options[key] for key in ("endpoint_url",) if key in options}
-    try:
-        return spool.Spool(folder).create(url, name, **notes)
-    except StoreError as error:
-        _warn_of_memory(str(error))
-        return SpoolFile(io.BytesIO(), url, name)
-
-
-@cache
-def _warn_of_memory(why: str) -> None:
-    logger.warning(
-        "%s; what is not uploaded yet waits in memory, at most %d MB of it, and is lost with the "
-        "process. Set SM_TBLOG_SPOOL to a folder that can be written",
-        why,
-        spool.MEMORY_LIMIT >> 20,
-    )
-
-
-def _check_room(file: SpoolFile, more: int) -> None:
-    """Raise if the spool has no room for so many bytes more.
-
-    Raises:
-        StoreError: it has not.
-    """
-    in_memory = file.path is None
-    files = [job.file for lane in list(_lanes.values()) for job in lane.jobs()]
-    used = sum(each.size for each in files if (each.path is None) == in_memory)
-    limit = spool.MEMORY_LIMIT if in_memory else spool.LIMIT
-    if used + more > limit:
-        message = f"the spool is full: {used:,} bytes wait to be uploaded to {file.url}"
-        raise StoreError(errno.ENOSPC, message)
 
 
 def _folder_of(folder: str | os.PathLike[str] | None) -> Path:
     return spool.default_folder() if folder is None else Path(folder).expanduser()
 
 
-def _forget_lanes() -> None:
+def _begin_in_child() -> None:
     """Leave the parent's lanes to it: their threads are not in this process."""
-    global _lanes_lock  # noqa: PLW0603 - a fork may have happened while it was held
-    _lanes_lock = threading.Lock()
+    global _lock  # noqa: PLW0603 - a fork may have happened while it was held
+    _lock = threading.Lock()
+    for lane in _all_lanes():
+        lane.leave()
     _lanes.clear()
+    _crews.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lanes)
+    os.register_at_fork(after_in_child=_begin_in_child)

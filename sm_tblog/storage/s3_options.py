@@ -8,9 +8,9 @@ container or instance, with credentials refreshed as they expire.
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreError
 from sm_tblog.storage.base import RefusedError
@@ -18,7 +18,17 @@ from sm_tblog.storage.base import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["as_store_error", "check", "error_code", "make_client", "operation_parameters"]
+__all__ = [
+    "STALE",
+    "as_store_error",
+    "bucket_and_prefix",
+    "check",
+    "error_code",
+    "make_client",
+    "operation_parameters",
+    "public",
+    "without_password",
+]
 
 OPTIONS = {
     "anon": "send no credentials",
@@ -49,6 +59,7 @@ _ADVICE = {
     "AccessDenied": "the credentials may not write there; s3:PutObject is needed, and s3:GetObject "
     "and s3:AbortMultipartUpload to append cheaply",
     "403": "the credentials may not do this; s3:PutObject and s3:GetObject are needed",
+    "400": "the request is not understood, as when a session token has expired",
     "AllAccessDisabled": "the account has no access to the bucket",
     "InvalidAccessKeyId": "the access key is not known there; check the credentials and endpoint",
     "SignatureDoesNotMatch": "the secret access key does not fit the access key",
@@ -74,9 +85,11 @@ _ADVICE = {
     "EndpointConnectionError": "the store cannot be reached; check the network and endpoint_url",
     "ConnectTimeoutError": "the store cannot be reached; check the network and endpoint_url",
     "ReadTimeoutError": "the store does not answer",
+    "InvalidValueError": "correct storage_options",
 }
 
 _REFUSED = frozenset(_ADVICE) - {
+    "400",
     "ExpiredToken",
     "ExpiredTokenException",
     "TokenRefreshRequired",
@@ -86,8 +99,22 @@ _REFUSED = frozenset(_ADVICE) - {
     "ReadTimeoutError",
 }
 
-EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
-"""Errors after which credentials are looked for anew."""
+STALE = frozenset(
+    {
+        "400",  # all that a HEAD says of an expired token
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentialsError",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""Errors after which credentials are looked for anew: somebody may have put others in place."""
+
+_PUBLIC = ("anon", "profile", "region_name", "use_ssl", "requester_pays")
+"""Options that hold no secret."""
 
 
 def check(url: str, options: Mapping[str, Any]) -> None:
@@ -106,9 +133,26 @@ def check(url: str, options: Mapping[str, Any]) -> None:
             f"there are: {', '.join(OPTIONS)}, spool"
         )
         raise InvalidValueError(message)
-    if not urlsplit(url).netloc:
+    if not bucket_and_prefix(url)[0]:
         message = f"{url!r} names no bucket; a URL is s3://bucket/folder"
         raise InvalidValueError(message)
+
+
+def bucket_and_prefix(url: str) -> tuple[str, str]:
+    """Return the bucket's name, and what stands before a folder's names in it."""
+    bucket, _, folder = url.partition("://")[2].partition("/")
+    folder = folder.strip("/")
+    return bucket, f"{folder}/" if folder else ""
+
+
+def public(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a later upload needs and that hold no secret, as JSON has them."""
+    kept = {name: options[name] for name in _PUBLIC if name in options}
+    if style := (options.get("config_kwargs") or {}).get("s3"):
+        kept["config_kwargs"] = {"s3": style}
+    if more := options.get("s3_additional_kwargs"):
+        kept["s3_additional_kwargs"] = {k: v for k, v in more.items() if "SSECustomer" not in k}
+    return {**kept, "endpoint_url": _endpoint(options)}
 
 
 def make_client(options: Mapping[str, Any]) -> Any:
@@ -136,14 +180,28 @@ def make_client(options: Mapping[str, Any]) -> Any:
         "aws_secret_access_key": options.get("secret") or options.get("password"),
         "aws_session_token": options.get("token"),
         "region_name": options.get("region_name") or _region(session),
-        "endpoint_url": options.get("endpoint_url") or os.environ.get("S3_ENDPOINT") or None,
+        "endpoint_url": _endpoint(options),
         "use_ssl": options.get("use_ssl", True),
     }
     arguments.update(options.get("client_kwargs") or {})
     config = Config(**settings)
     if given := arguments.pop("config", None):
         config = config.merge(given)
-    return session.create_client("s3", config=config, **arguments)
+    client = session.create_client("s3", config=config, **arguments)
+    known = client.meta.service_model.operation_model("PutObject").input_shape.members
+    if unknown := set(options.get("s3_additional_kwargs") or {}) - set(known):
+        message = f"s3_additional_kwargs: S3's PutObject takes no {', '.join(sorted(unknown))}"
+        raise InvalidValueError(message)
+    return client
+
+
+def _endpoint(options: Mapping[str, Any]) -> str | None:
+    """Return the server's URL, if it is not AWS. ``S3_ENDPOINT`` is where TensorBoard looks."""
+    given = (options.get("client_kwargs") or {}).get("endpoint_url") or options.get("endpoint_url")
+    names = ["S3_ENDPOINT"]
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
+        names += ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
+    return given or next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _region(session: Any) -> str:
@@ -172,18 +230,15 @@ def error_code(error: Exception) -> str:
 def as_store_error(error: Exception, url: str) -> StoreError:
     """Return an error of botocore's as one that says what to do, and never a secret."""
     code = error_code(error)
-    status = (getattr(error, "response", None) or {}).get("ResponseMetadata", {})
-    advice = _ADVICE.get(code)
-    if advice is None:
-        advice = f"the store answers {status.get('HTTPStatusCode', '')} {code}".replace("  ", " ")
+    said = (getattr(error, "response", None) or {}).get("Error", {}).get("Message") or str(error)
+    said = said[:300].strip()
+    advice = _ADVICE.get(code, "the upload failed")
     kind = RefusedError if code in _REFUSED else StoreError
-    ours = kind(f"{without_secrets(url)}: {advice} ({code})")
+    ours = kind(without_password(f"{url}: {advice} ({code}: {said})"))
     ours.__cause__ = error
     return ours
 
 
-def without_secrets(url: str) -> str:
-    """Return a URL without a user, password or query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+def without_password(text: str) -> str:
+    """Return a text with the passwords left out of the URLs in it."""
+    return re.sub(r"(?<=://)([^/:@\s]*):[^/@\s]*@", r"\1@", text)
