@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import shutil
 import socket
 import struct
@@ -13,8 +14,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import deque
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -32,12 +34,14 @@ ERRORS = {
     "skew": (403, "RequestTimeTooSkewed", "The difference between the times is too large."),
 }
 
-FAULTS = (*ERRORS, "reset", "lost", "cut", "hang")
-"""What may happen to a request.
+LATE = {"late 1": 1, "late 2": 2, "late 4": 4}
 
-``reset``: the connection breaks before the server has seen it. ``lost``: the server does it, and
-the connection breaks before the reply. ``cut``: the reply breaks in the middle. ``hang``: no reply
-until the client gives up.
+FAULTS = (*ERRORS, *LATE, "reset", "lost", "cut")
+"""What may happen to a request, and ``hang``, which takes as long as the client is patient.
+
+``reset``: the connection breaks before the server has seen it. ``late``: the same, but the server
+does it after so many more requests. ``lost``: the server does it, and the connection breaks before
+the reply. ``cut``: the reply breaks in the middle. ``hang``: no reply until the client gives up.
 """
 
 
@@ -60,6 +64,8 @@ class Request(NamedTuple):
             return "UploadPartCopy" if copies else "UploadPart"
         if self.method == "POST":
             return "CreateMultipartUpload" if "uploads" in self.query else "CompleteMultipartUpload"
+        if "uploads" in self.query:
+            return "ListMultipartUploads"
         names = {"PUT": "PutObject", "HEAD": "HeadObject", "GET": "GetObject"}
         return names.get(self.method, "AbortMultipartUpload")
 
@@ -68,24 +74,38 @@ class FaultProxy:
     """A proxy before an S3 server.
 
     Attributes:
-        plan: what happens to each request in turn, a fault or None; after its end, nothing.
-        only: if set, called with each request; the plan is for those it returns True for.
+        plan: an iterator of what happens to each request in turn, a fault or None.
+        rewrite: returns headers that the server is to see instead, given all in lower case.
         requests: what went through.
-        after_change: called after the server has changed an object.
+        after_change: called with the path after the server has changed an object.
+        arrived: set when a request begins to hang.
+        released: to be set to end all that hang.
     """
 
-    def __init__(self, upstream):
-        self._upstream = urlsplit(upstream).netloc
-        self.plan = deque()
-        self.only = None
-        self.requests = []
-        self.after_change = None
+    def __init__(self, server):
+        self.server = server
+        self._upstream = urlsplit(server.url).netloc
+        self._lock = threading.Lock()
+        self._late = []
         self.released = threading.Event()
+        self.begin()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def begin(self):
+        """Begin anew: no faults, no requests."""
+        self.released.set()
+        self.do_late()
+        self.plan = iter(())
+        self._plans = {}
+        self.rewrite = lambda headers: {}
+        self.after_change = None
+        self.requests = []
+        self.arrived = threading.Event()
+        self.released = threading.Event()
 
     def __enter__(self):
         self._thread.start()
@@ -98,16 +118,53 @@ class FaultProxy:
         self._server.server_close()
 
     @property
+    def options(self):
+        """What makes a client of it, as ``storage_options``."""
+        return {**self.server.options, "endpoint_url": self.url}
+
+    @property
     def uploaded(self):
         return sum(request.uploaded for request in self.requests)
+
+    @property
+    def faults(self):
+        """The faults that have happened."""
+        return [request.fault for request in self.requests if request.fault]
 
     def count(self, operation):
         return sum(request.operation == operation for request in self.requests)
 
+    def fail(self, operation, *faults):
+        """Have the next requests of this name fail, each in its way, None for not at all.
+
+        The last one fails all that come afterwards if it is in a list.
+        """
+        endless = repeat(*faults[-1]) if isinstance(faults[-1], list) else ()
+        self._plans[operation] = chain([f for f in faults if not isinstance(f, list)], endless)
+
     def next_fault(self, request):
-        if self.plan and (self.only is None or self.only(request)):
-            return self.plan.popleft()
-        return None
+        with self._lock:
+            return next(self._plans.get(request.operation, self.plan), None)
+
+    def postpone(self, fault, *request):
+        """Have a request done after others."""
+        with self._lock:
+            self._late.append([LATE[fault], request])
+
+    def do_late(self, *, all_of_them=True):
+        """Do the requests whose time has come."""
+        with self._lock:
+            for one in self._late:
+                one[0] -= 1
+            due = [one for one in self._late if one[0] <= 0 or all_of_them]
+            self._late = [one for one in self._late if one not in due]
+        for _, (method, path, headers, body) in due:
+            reply, _ = self.forward(method, path, headers, body)
+            self.note_change(method, path, reply)
+
+    def note_change(self, method, path, reply):
+        if method in ("PUT", "POST") and reply.status < 300 and self.after_change:
+            self.after_change(urlsplit(path).path)
 
     def forward(self, method, path, headers, body):
         connection = http.client.HTTPConnection(self._upstream, timeout=60)
@@ -143,27 +200,31 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "hang":
             self.proxy.requests.append(request)
+            self.proxy.arrived.set()
             self.proxy.released.wait(START_SECS)
             self._reset()
             return
-        if fault == "reset":
+        if fault == "reset" or fault in LATE:
             self.proxy.requests.append(request)
+            if fault in LATE:
+                self.proxy.postpone(fault, self.command, self.path, self.headers, body)
             self._reset()
             return
+        forwarded = {**dict(self.headers.items()), **self.proxy.rewrite(headers)}
         try:
-            reply, data = self.proxy.forward(self.command, self.path, self.headers, body)
+            reply, data = self.proxy.forward(self.command, self.path, forwarded, body)
         except OSError:
             self._reset()
             return
         self.proxy.requests.append(request._replace(status=reply.status))
-        if self.command in ("PUT", "POST") and reply.status < 300 and self.proxy.after_change:
-            self.proxy.after_change(parts.path)
+        self.proxy.note_change(self.command, self.path, reply)
+        self.proxy.do_late(all_of_them=False)
         if fault == "lost":
             self._reset()
             return
         self._answer(reply, data, cut=fault == "cut")
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _handle
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _handle  # noqa: N815 - http.server's names
 
     def _body(self):
         if self.headers.get("Expect"):
@@ -217,11 +278,18 @@ class Server(NamedTuple):
         """What makes a client of it, as ``storage_options``."""
         return {"endpoint_url": self.url, "key": KEY, "secret": SECRET, "region_name": "us-east-1"}
 
+    @cache  # noqa: B019 - for as long as the tests run
     def client(self):
         from sm_tblog.storage.s3_options import make_client
 
-        path_style = {"config_kwargs": {"s3": {"addressing_style": "path"}}}
-        return make_client({**self.options, **path_style})
+        return make_client(self.options)
+
+    def make_bucket(self, name="bucket"):
+        """Return a client, and have a bucket of this name."""
+        client = self.client()
+        if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=name)
+        return client
 
 
 def free_port():
@@ -244,8 +312,13 @@ def wait_for(url, process):
 
 
 @contextlib.contextmanager
-def running(command):
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def running(command, **environment):
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
     try:
         yield process
     finally:
@@ -259,10 +332,10 @@ def running(command):
 
 @contextlib.contextmanager
 def moto():
-    """Run moto's server."""
+    """Run moto's server, which takes parts of any size; Ceph's asks for 5 MiB, as S3 does."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with running(command) as process:
+    with running(command, S3_UPLOAD_PART_MIN_SIZE="1") as process:
         wait_for(f"http://127.0.0.1:{port}/moto-api/", process)
         yield Server("moto", f"http://127.0.0.1:{port}")
 

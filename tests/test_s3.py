@@ -1,14 +1,13 @@
 """S3: an object that grows by copying itself, on servers that work, lie and fail."""
 
-import io
 import itertools
-from collections import deque
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from s3_servers import FAULTS, FaultProxy
+from s3_servers import FAULTS, LATE, FaultProxy
 
 from sm_tblog import StoreError
 from sm_tblog._types import Series
@@ -16,27 +15,58 @@ from sm_tblog.format.records import padding
 from sm_tblog.format.scalars import encode_scalars
 from sm_tblog.storage import s3
 from sm_tblog.storage.s3 import LEAST_PART, S3Place
-from sm_tblog.storage.spool import SpoolFile
+from sm_tblog.storage.spool import SpoolFile, create
 
 names = (f"folder/object-{i}" for i in itertools.count())
 
-SERVERS = ["moto_server", "ceph_gateway"]
+OPERATIONS = (
+    "PutObject",
+    "HeadObject",
+    "CreateMultipartUpload",
+    "UploadPartCopy",
+    "UploadPart",
+    "CompleteMultipartUpload",
+    "AbortMultipartUpload",
+)
 
 
-@pytest.fixture(params=SERVERS)
-def server(request):
-    return request.getfixturevalue(request.param)
+@pytest.fixture(scope="module")
+def proxies():
+    with FaultProxies() as started:
+        yield started
 
 
-def make_bucket(server, name="bucket"):
-    client = server.client()
-    if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
-        client.create_bucket(Bucket=name)
-    return client
+class FaultProxies(dict):
+    """The proxies before servers, each started when it is first asked for."""
+
+    def __missing__(self, server):
+        self[server] = FaultProxy(server).__enter__()
+        return self[server]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for proxy in self.values():
+            proxy.__exit__(*error)
 
 
-def spool_file():
-    return SpoolFile(io.BytesIO(), "s3://bucket", "name")
+@pytest.fixture
+def moto(moto_server, proxies):
+    proxies[moto_server].begin()
+    return proxies[moto_server]
+
+
+@pytest.fixture(params=["moto_server", "ceph_gateway"])
+def proxy(request, proxies):
+    found = proxies[request.getfixturevalue(request.param)]
+    found.begin()
+    return found
+
+
+def place_of(proxy, bucket="bucket", **config):
+    quick = {"retries": {"max_attempts": 0}, **config}
+    return S3Place(f"s3://{bucket}", {**proxy.options, "config_kwargs": quick})
 
 
 def records(first, count):
@@ -45,120 +75,277 @@ def records(first, count):
     return encode_scalars([Series("loss")], codes, steps, np.full(count, 1e9), steps / 8)
 
 
-def options_of(server, **config):
-    return {
-        **server.options,
-        "config_kwargs": {
-            "s3": {"addressing_style": "path"},
-            "retries": {"max_attempts": 0},
-            **config,
-        },
-    }
-
-
-def grow(place, name, file):
+def grow(growing, file):
     """Do what a lane does: pad if that is wanted, then commit; return whether it succeeded."""
-    if missing := name.padding(file.size):
+    if missing := growing.padding(file.size):
         file.append(padding(missing))
     try:
-        name.commit(file, file.size)
+        growing.commit(file, file.size)
     except StoreError:
         return False
     return True
 
 
-def body_of(client, key):
-    return client.get_object(Bucket="bucket", Key=key)["Body"].read()
+class Watched:
+    """An object, what is appended to it, and how long it was after each change."""
+
+    def __init__(self, proxy, place=None, bucket="bucket"):
+        self.proxy = proxy
+        self.bucket = bucket
+        self.client = proxy.server.make_bucket(bucket)
+        self.key = next(names)
+        self.file = SpoolFile("s3://bucket", self.key)
+        self.place = place or place_of(proxy, bucket)
+        self.growing = self.place.grow(self.key, is_new=True)
+        self.rows = 0
+        self.sizes = [0]
+        proxy.after_change = self._note_size
+
+    def _note_size(self, path):
+        if path.endswith(self.key):
+            listed = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.key)
+            self.sizes += [one["Size"] for one in listed.get("Contents", [])]
+
+    def append(self, count):
+        self.file.append(records(self.rows, count))
+        self.rows += count
+        return grow(self.growing, self.file)
+
+    def finish(self, attempts):
+        """Repeat what failed, so often at most; see that all is as it should be."""
+        while not grow(self.growing, self.file):
+            attempts -= 1
+            assert attempts > 0
+        self.growing.close()
+        self.proxy.do_late()
+        self.check()
+
+    def check(self):
+        assert self.content() == self.file.read(0, self.file.size)
+        assert self.growing.committed == self.file.size
+        assert self.sizes == sorted(self.sizes)
+
+    def content(self):
+        return self.client.get_object(Bucket=self.bucket, Key=self.key)["Body"].read()
+
+    def uploads(self):
+        listed = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.key)
+        return [one["Key"] for one in listed.get("Uploads", [])]
 
 
-def test_an_object_grows_by_copying_itself(server):
-    client = make_bucket(server)
-    with FaultProxy(server.url) as proxy:
-        place = S3Place("s3://bucket", {**options_of(server), "endpoint_url": proxy.url})
-        key, file = next(names), spool_file()
-        growing = place.grow(key)
-        for i in range(60):
-            file.append(records(i * 500, 500))
-            assert grow(place, growing, file)
-            assert growing.committed == file.size
-        logged = 60 * len(records(0, 500))
-        assert body_of(client, key) == file.read(0, file.size)
-        assert logged < 1.3e6
-        assert proxy.uploaded < LEAST_PART + 3 * logged
-        assert proxy.count("UploadPartCopy") > 10
-        writes = proxy.count("PutObject") + proxy.count("UploadPartCopy")
-        assert writes - 60 in (0, 1)  # Ceph takes no condition, which is found out once
-        assert not client.list_multipart_uploads(Bucket="bucket").get("Uploads")
+@pytest.fixture
+def copying(monkeypatch):
+    """Objects are padded with their second upload, to a small size; the third is a copy."""
+    monkeypatch.setattr(s3, "REPEATED", 0)
+    monkeypatch.setattr(s3, "LEAST_PART", 4096)
+
+
+# Servers that work.
+
+
+def test_an_object_grows_by_copying_itself(proxy):
+    watched = Watched(proxy)
+    for _ in range(25):
+        assert watched.append(500)
+    watched.check()
+    logged = 25 * len(records(0, 500))
+    assert proxy.uploaded < LEAST_PART + 3 * logged + s3.REPEATED
+    assert proxy.count("UploadPartCopy") > 10
+    writes = proxy.count("PutObject") + proxy.count("UploadPartCopy")
+    assert writes - 25 in (0, 1)  # Ceph's way with conditions is found out once
+    assert not watched.uploads()
+    assert watched.place.condition("PutObject", '"tag"')
+
+
+def test_what_is_appended_last_is_not_padded_for(moto):
+    watched = Watched(moto)
+    for _ in range(10):
+        assert watched.append(5)
+    assert watched.file.size < 10_000
+    watched.check()
+
+
+def test_a_long_tail_is_not_read_into_memory(moto, copying, tmp_path):
+    watched = Watched(moto)
+    watched.file = create(tmp_path, "s3://bucket", watched.key)
+    assert all(watched.append(10) for _ in range(3))
+    watched.file.append(bytes(24 << 20))
+    tracemalloc.start()
+    try:
+        assert grow(watched.growing, watched.file)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    watched.check()
+    assert peak < 40 << 20  # the proxy's copy, in this process; another would be 24 MiB more
+    watched.file.delete()
+
+
+# Faults.
+
+
+@pytest.mark.parametrize(
+    ("operation", "nth"), [("PutObject", 1), *((operation, 0) for operation in OPERATIONS)]
+)
+def test_an_operation_may_fail_in_any_way(moto, copying, operation, nth):
+    for fault in FAULTS:
+        moto.begin()
+        watched = Watched(moto)
+        if operation == "AbortMultipartUpload":
+            moto.fail("CompleteMultipartUpload", "lost")
+        moto.fail(operation, *[None] * nth, fault)
+        for _ in range(5):
+            watched.append(10)
+        watched.finish(3)
+        assert moto.faults[-1] == fault
+        assert not watched.uploads() or (operation, fault in LATE) == (OPERATIONS[2], True)
+        assert watched.place.condition("PutObject", '"tag"') or fault.startswith("412")
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "UploadPartCopy", "CompleteMultipartUpload"])
+def test_a_server_that_does_not_answer_is_given_up(moto, copying, operation):
+    watched = Watched(moto, place_of(moto, read_timeout=1))
+    moto.fail(operation, "hang")
+    assert not all(watched.append(10) for _ in range(3))
+    moto.released.set()
+    watched.finish(5)
 
 
 @settings(
-    max_examples=25,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     plan=st.lists(st.sampled_from([None, None, *FAULTS]), max_size=16),
     appends=st.lists(st.integers(1, 300), min_size=2, max_size=6),
-    copying=st.booleans(),
+    copies=st.booleans(),
 )
 def test_whatever_fails_the_object_is_what_was_appended_and_never_shrinks(
-    server, monkeypatch, plan, appends, copying
+    proxy, monkeypatch, plan, appends, copies
 ):
-    monkeypatch.setattr(s3, "REPEATED", 0 if copying else 1 << 30)
-    client = make_bucket(server)
-    key, file = next(names), spool_file()
-    sizes = [0]
-
-    def note_size(path):
-        if path.endswith(key):
-            found = client.list_objects_v2(Bucket="bucket", Prefix=key).get("Contents", [])
-            sizes.extend(one["Size"] for one in found)
-
-    with FaultProxy(server.url) as proxy:
-        options = options_of(server, connect_timeout=1, read_timeout=0.5)
-        place = S3Place("s3://bucket", {**options, "endpoint_url": proxy.url})
-        growing = place.grow(key)
-        proxy.after_change = note_size
-        proxy.plan = deque(plan)
-        first = 0
-        for count in appends:
-            file.append(records(first, count))
-            first += count
-            grow(place, growing, file)
-        attempts = 0
-        while not grow(place, growing, file):
-            attempts += 1
-            assert attempts <= len(plan) + 2
-        growing.close()
-        proxy.released.set()
-    assert body_of(client, key) == file.read(0, file.size)
-    assert growing.committed == file.size
-    assert sizes == sorted(sizes)
-    assert not client.list_multipart_uploads(Bucket="bucket", Prefix=key).get("Uploads")
+    monkeypatch.setattr(s3, "REPEATED", 0 if copies else 1 << 30)
+    if proxy.server.name == "moto":
+        monkeypatch.setattr(s3, "LEAST_PART", 4096)
+    proxy.begin()
+    watched = Watched(proxy)
+    proxy.plan = iter(plan)
+    for count in appends:
+        watched.append(count)
+    watched.finish(len(plan) + 2)
+    assert not watched.uploads() or LATE.keys() & set(plan)
 
 
-def test_a_server_that_takes_a_copy_for_nothing_is_found_out(rclone_server):
-    client = make_bucket(rclone_server)
-    place = S3Place("s3://bucket", options_of(rclone_server))
-    key, file = next(names), spool_file()
-    growing = place.grow(key)
-    file.append(records(0, 10))
-    file.append(padding(LEAST_PART))
-    assert grow(place, growing, file)
-    file.append(records(10, 10))
-    assert grow(place, growing, file)
-    assert growing.roll_bytes == s3.ROLL_WHOLE
-    assert body_of(client, key) == file.read(0, file.size)
+# Objects that earlier processes have begun, and others have touched.
 
 
-def test_a_bucket_that_keeps_versions_is_not_appended_to(moto_server):
-    client = make_bucket(moto_server, "versioned")
+def let_go(watched):
+    """Return the same object as the next process finds it."""
+    watched.growing = watched.place.grow(watched.key, is_new=False)
+    return watched
+
+
+@pytest.mark.parametrize("begun", [0, 1, 3])
+@pytest.mark.parametrize("more", [1, 10])
+def test_an_object_that_was_begun_is_finished(moto, copying, begun, more):
+    watched = Watched(moto)
+    assert all(watched.append(10) for _ in range(begun))
+    puts = moto.count("PutObject")
+    assert let_go(watched).append(more)
+    watched.check()
+    assert moto.count("PutObject") - puts == (begun < 2)
+
+
+def test_an_object_that_was_finished_is_left_as_it_is(moto):
+    watched = Watched(moto)
+    assert watched.append(10)
+    assert grow(let_go(watched).growing, watched.file)
+    watched.check()
+    assert moto.count("PutObject") == 1
+
+
+def test_an_append_that_was_begun_is_aborted(moto, copying):
+    watched = Watched(moto)
+    moto.fail("CompleteMultipartUpload", "late 4")
+    assert not all(watched.append(10) for _ in range(3))
+    assert watched.uploads()
+    let_go(watched).finish(1)
+    assert not watched.uploads()
+
+
+def test_an_object_that_is_longer_than_what_was_left_of_its_file_is_left_alone(moto):
+    watched = Watched(moto)
+    assert watched.append(10)
+    whole = watched.content()
+    watched.file = SpoolFile("s3://bucket", watched.key)
+    watched.file.append(whole[:100])
+    assert grow(let_go(watched).growing, watched.file)
+    assert watched.content() == whole
+
+
+@pytest.mark.parametrize("grown", [1, 3])
+def test_an_object_that_is_deleted_is_written_again_with_all_it_had(moto, copying, grown):
+    watched = Watched(moto)
+    assert all(watched.append(10) for _ in range(grown))
+    watched.client.delete_object(Bucket="bucket", Key=watched.key)
+    watched.append(10)
+    watched.sizes.clear()
+    watched.finish(2)
+
+
+# Permissions, and buckets that keep versions.
+
+
+def test_a_role_that_may_write_but_not_read_writes_whole_objects(moto, copying):
+    for operation in ("HeadObject", "GetObject", "UploadPartCopy"):
+        moto.fail(operation, ["403"])
+    watched = Watched(moto)
+    assert all(watched.append(10) for _ in range(6))
+    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    moto.fail("PutObject", "503", None, "lost")
+    assert [watched.append(10) for _ in range(4)] == [False, True, False, True]
+    watched.check()
+
+
+def test_a_role_that_may_not_list_the_bucket_appends_all_the_same(moto, copying):
+    watched = Watched(moto)
+    moto.fail("PutObject", "503")
+    moto.fail("HeadObject", "403")  # of what is not there
+    moto.fail("ListMultipartUploads", ["403"])
+    moto.fail("CreateMultipartUpload", "503")
+    assert [watched.append(10) for _ in range(5)] == [False, True, True, False, True]
+    watched.check()
+    assert moto.count("UploadPartCopy") > 0
+    assert watched.growing.roll_bytes == s3.ROLL
+
+
+@pytest.mark.parametrize("fault", [None, "lost"])
+def test_a_bucket_that_keeps_versions_is_not_appended_to(moto, copying, fault):
+    client = moto.server.make_bucket("versioned")
     client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
-    place = S3Place("s3://versioned", options_of(moto_server))
-    file = spool_file()
-    growing = place.grow("key")
-    for i in range(40):
-        file.append(records(i * 1000, 1000))
-        assert growing.padding(file.size) == 0 or i == 0
-        assert grow(place, growing, file)
-    assert growing.roll_bytes == s3.ROLL_WHOLE
+    watched = Watched(moto, bucket="versioned")
+    moto.fail("PutObject", fault)
+    for _ in range(5):
+        watched.append(10)
+    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert moto.count("CreateMultipartUpload") == 0
+    watched.finish(2)
+
+
+def test_a_server_that_takes_a_copy_for_nothing_is_found_out(rclone_server, proxies):
+    watched = Watched(proxies[rclone_server])
+    watched.file.append(padding(LEAST_PART))
+    assert all(watched.append(10) for _ in range(3))
+    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert proxies[rclone_server].count("UploadPartCopy") == 1
+    watched.check()
+
+
+def test_a_server_that_drops_what_it_should_copy_is_found_out(moto, copying):
+    watched = Watched(moto)
+    copied_range = "x-amz-copy-source-range"
+    assert all(watched.append(10) for _ in range(2))
+    moto.rewrite = lambda request: {copied_range: "bytes=0-9"} if copied_range in request else {}
+    assert watched.append(10)
+    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert watched.content() == watched.file.read(0, watched.file.size)
