@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := .venv-demo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench lint format docs proto clean
+.PHONY: help setup browser demo test test-all bench lint format docs pictures proto clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,10 +14,10 @@ demo: .venv-demo/complete  ## Train a small model, log every data type to ./runs
 
 setup: .venv/complete  ## Install everything for tests and benchmarks, peers included, into .venv
 
-test: setup  ## Run every test
+test: setup browser  ## Run every test
 	$(BIN)/python -m pytest
 
-test-all: setup  ## Run every test on every Python, with the lowest dependencies, and all checks
+test-all: setup browser  ## Run every test on every Python, with the lowest dependencies, and all checks
 	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox
 
 bench: setup  ## Measure, side by side with the peers
@@ -35,6 +35,9 @@ format: setup  ## Rewrite the sources in the common style
 docs: setup  ## Build the documentation into ./site
 	$(BIN)/mkdocs build --strict
 
+pictures: setup browser  ## Take the documentation's pictures of TensorBoard anew
+	$(BIN)/python docs/pictures.py
+
 proto: setup  ## Compile the schema
 	$(BIN)/python -m grpc_tools.protoc -I sm_tblog/format \
 	    --descriptor_set_out=sm_tblog/format/tensorboard.binpb tensorboard.proto
@@ -51,6 +54,12 @@ clean:  ## Remove what the other targets made, but for ./runs
 	$(call make_venv,.venv-demo)
 	$(DEMO)/python -m pip install --quiet --editable '.[demo]'
 	@touch $@
+
+# Where Chromium cannot be installed from here, the tests that need it are skipped, and say so.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq chromium chromium-driver; } >/dev/null 2>&1 || true
 
 # Dependency groups need pip 25.1. Debian's Python comes without the venv module's pip.
 define make_venv
