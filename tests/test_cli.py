@@ -527,7 +527,8 @@ def test_without_pytorch_scikit_learn_trains(tmp_path):
     [
         ("typer", ["demo"], "pip install 'sm-tblog[cli]'"),
         ("rich", ["--version"], "pip install 'sm-tblog[cli]'"),
-        ("sklearn", ["demo"], "pip install 'sm-tblog[demo]'"),
+        ("sklearn", ["demo"], "sklearn: pip install 'sm-tblog[demo]'"),
+        ("matplotlib", ["demo"], "matplotlib: pip install 'sm-tblog[demo]'"),
         ("torch", ["demo", "--backend", "torch"], "pip install torch"),
     ],
 )

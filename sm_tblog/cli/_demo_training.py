@@ -62,17 +62,10 @@ class Data(NamedTuple):
 
 
 def load_data() -> Data:
-    """Return scikit-learn's digits, a quarter of them for validation.
+    """Return scikit-learn's digits, a quarter of them for validation."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
-    Raises:
-        MissingDependencyError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        message = "the demo needs scikit-learn: pip install 'sm-tblog[demo]'"
-        raise MissingDependencyError(message) from error
     images, labels = load_digits(return_X_y=True)
     images = ((images - images.mean()) / images.std()).astype(np.float32)
     images, validation_images, labels, validation_labels = train_test_split(

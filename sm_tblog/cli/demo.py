@@ -2,6 +2,7 @@
 
 # No ``from __future__ import annotations``: Typer reads the annotations.
 
+import importlib
 import os
 import shlex
 import shutil
@@ -48,6 +49,8 @@ TABS = {
     "text": "Text",
 }
 """Where TensorBoard shows what it shows by which plugin."""
+PACKAGES = ("sklearn", "matplotlib", "PIL", "tensorboard", "threadpoolctl")
+"""What the demo uses beside the command line's own."""
 
 
 class Backend(str, Enum):
@@ -70,14 +73,16 @@ def run(
 ) -> None:
     """Train three small networks to read digits, and log every data type.
 
-    Takes some seconds, and needs no server and no account.
+    Takes less than half a minute, and needs no server and no account.
     """
     logdir = logdir.rstrip("/") or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
     console = Console(highlight=False)
     with console.status("Loading the data and the framework"):
+        _check_packages()
         data = load_data()
         models = _make_models(backend)
-        from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits
+
     console.print(
         f"Training {len(models)} small networks with [bold]{models[0].framework}[/]"
         f" on {len(data.labels):,} images of digits"
@@ -97,6 +102,20 @@ def run(
         counts: Counter[str] = Counter()
         writers = [_train(training, logdir, progress, counts) for training in trainings]
     _report(console, logdir, writers, counts)
+
+
+def _check_packages() -> None:
+    """Raise if a package of the extra ``demo`` is missing.
+
+    Raises:
+        MissingDependencyError: it is.
+    """
+    try:
+        for package in PACKAGES:
+            importlib.import_module(package)
+    except ImportError as error:
+        message = f"the demo needs {error.name}: pip install 'sm-tblog[demo]'"
+        raise MissingDependencyError(message) from error
 
 
 def _make_models(backend: Backend) -> list[Model]:
