@@ -21,7 +21,7 @@ def group(name: str) -> list[str]:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".", *group("test"), *group("frameworks"))
+    session.install("--editable", ".", *group("test"), *group("s3"), *group("frameworks"))
     session.run("pytest", *session.posargs)
 
 
@@ -57,7 +57,9 @@ def protobufs(session: nox.Session, protobuf: str) -> None:
 @nox.session(python="3.11")
 def downstream(session: nox.Session) -> None:
     """Run the tests beside the peers, whose files we read and whose messages we take."""
-    session.install("--editable", ".", *group("test"), *group("frameworks"), *group("peers"))
+    session.install(
+        "--editable", ".", *group("test"), *group("s3"), *group("frameworks"), *group("peers")
+    )
     session.run("pytest", *session.posargs)
 
 

@@ -124,6 +124,7 @@ def store_at(monkeypatch):
 @pytest.fixture(scope="session")
 def moto_server():
     """A ``Server``: moto's, an S3 in Python."""
+    pytest.importorskip("moto")
     with s3_servers.moto() as server:
         yield server
 
