@@ -218,7 +218,9 @@ def address(logdir):
     ) as server:
         try:
             said = iter(server.stderr.readline, "")
-            address = next(found[0] for line in said if (found := re.search(r"http://\S+/", line)))
+            served = (re.search(r"http://\S+/", line) for line in said)
+            address = next((found[0] for found in served if found), None)
+            assert address, "TensorBoard has ended"
             # The page asks for what there is once, and then not again for a while.
             wait = WebDriverWait(address, PATIENCE, 0.2)
             wait.until(lambda _: set(RUNS) <= set(read_whole(address)))
