@@ -32,7 +32,7 @@ def minimums(session: nox.Session) -> None:
         "--editable",
         ".",
         *group("test"),
-        "numpy==1.22.4",
+        "numpy==1.23.5",
         "protobuf==3.20.3",
         "crc32c==2.3",
         "fsspec==2023.1.0",

@@ -132,6 +132,7 @@ def moto_server():
 @pytest.fixture(scope="session")
 def ceph_gateway(tmp_path_factory):
     """A ``Server``: Ceph's gateway, a real S3."""
+    pytest.importorskip("botocore")
     if missing := ceph_server.missing_programs():
         pytest.skip(f"Ceph is not installed: {', '.join(missing)}")
     with ceph_server.ceph(tmp_path_factory.mktemp("ceph")) as server:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+pytest.importorskip("torch")
+pytest.importorskip("tensorboardX")
+
 ROOT = Path(__file__).parent.parent
 NAMES = (
     *("caller", "processor", "rate", "histogram", "image", "video", "figure", "embedding"),

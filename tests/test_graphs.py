@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tensorboard")
 
+from google import protobuf
 from google.protobuf import text_format
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -145,7 +146,12 @@ def test_names_are_unique_and_none_is_a_scope_as_well(wanted):
     assert not scopes & set(found)
 
 
-@given(st.text(), st.text())
+# Protocol buffers before 4 escape what is not ASCII, and the tab shows the escapes.
+PROTOBUF = int(protobuf.__version__.partition(".")[0])
+TEXT = st.text() if PROTOBUF >= 4 else st.text(st.characters(max_codepoint=0x7E))
+
+
+@given(TEXT, TEXT)
 def test_any_text_reads_the_same_in_the_text_format(name, value):
     builder = GraphBuilder()
     node = builder.add(value, name, (), [SPEC], {"key": value})

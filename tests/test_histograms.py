@@ -194,7 +194,7 @@ def test_what_is_missing_is_left_out_and_said_once(tmp_path, caplog, bins, value
 @pytest.mark.parametrize("bins", ["tensorflow", 4, [-1.0, 0.0, 1.0, 9.0]])
 def test_zeros_that_a_sparse_array_does_not_store_are_counted(shown, bins):
     sparse = pytest.importorskip("scipy.sparse")
-    values = sparse.random_array((40, 50), density=0.1, rng=np.random.default_rng(0))
+    values = sparse.random(40, 50, density=0.1, random_state=0)
     rows = shown(values, bins=bins)
     dense = shown(values.toarray(), bins=bins)
     assert rows.tolist() == dense.tolist()
