@@ -37,6 +37,7 @@ def minimums(session: nox.Session) -> None:
         "crc32c==2.3",
         "fsspec==2023.1.0",
         "pandas==1.5.3",
+        "pyparsing==3.0.9",  # which an early Matplotlib does not warn of
         "rich==12.6.0",
         "scikit-learn==1.1.3",
         "scipy==1.8.1",
