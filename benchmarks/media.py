@@ -22,7 +22,7 @@ from benchmarks._measure import Target, interleave, less_than_the_best
 from benchmarks._writers import OURS, PEERS, check_records, open_writer, temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -46,19 +46,25 @@ class _Cost(NamedTuple):
     bytes: float
 
 
-def image_cost(size: int = 224, rounds: int = 15, calls: int = 10) -> list[Figure]:
-    """Return the three for an image of three channels, float32, beside the peers'.
+def image_cost(
+    sizes: Sequence[int] = (224, 512), rounds: int = 15, calls: int = 10
+) -> list[Figure]:
+    """Return the three for images of three channels, float32, beside the peers'.
 
     Every call is followed by a barrier, as where a loop logs an image now and then. The processor
     time is that of all threads, from the first call to the closed file.
     """
-    picture = (_picture(size, size).transpose(2, 0, 1) / 255).astype(np.float32)
+    figures = []
+    for size in sizes:
+        picture = (_picture(size, size).transpose(2, 0, 1) / 255).astype(np.float32)
+        log = partial(_log_image, picture)
+        contestants = {name: partial(_cost, name, log, calls) for name in (OURS, *PEERS)}
+        figures += _figures(f"add_image, 3x{size}x{size} float32", contestants, rounds)
+    return figures
 
-    def log(writer: Any, step: int) -> None:
-        writer.add_image("image", picture, step)
 
-    contestants = {name: partial(_cost, name, log, calls) for name in (OURS, *PEERS)}
-    return _figures(f"add_image, 3x{size}x{size} float32", contestants, rounds)
+def _log_image(picture: npt.NDArray[np.float32], writer: Any, step: int) -> None:
+    writer.add_image("image", picture, step)
 
 
 def video_cost(frames: int = 64, size: int = 64, rounds: int = 5, calls: int = 3) -> list[Figure]:

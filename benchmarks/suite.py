@@ -56,7 +56,7 @@ BENCHMARKS = {
         {"caller_rounds": 11, "rounds": 3, "calls": 2},
         {"size": 1_000, "caller_rounds": 1, "rounds": 1, "calls": 1},
     ),
-    "image": Benchmark(image_cost, {"rounds": 5}, {"size": 8, "rounds": 1, "calls": 1}),
+    "image": Benchmark(image_cost, {"rounds": 5}, {"sizes": (8,), "rounds": 1, "calls": 1}),
     "video": Benchmark(
         video_cost, {"rounds": 2}, {"frames": 2, "size": 8, "rounds": 1, "calls": 1}
     ),
