@@ -19,7 +19,7 @@ __all__ = ["figure_time"]
 
 _CALLER_TARGET = Target(1.2, at_least=True)
 _PROCESSOR_TARGET = Target(1.05, at_least=True)
-_BYTES_TARGET = Target(0.95, at_least=True)
+_BYTES_TARGET = Target(0.9, at_least=True)
 
 
 def figure_time(rounds: int = 15, calls: int = 4) -> list[Figure]:
