@@ -119,8 +119,9 @@ class FaultProxy:
 
     @property
     def options(self):
-        """What makes a client of it, as ``storage_options``."""
-        return {**self.server.options, "endpoint_url": self.url}
+        """What makes a client of it, as ``storage_options``, that tries everything once."""
+        once = {"retries": {"max_attempts": 0}}
+        return {**self.server.options, "endpoint_url": self.url, "config_kwargs": once}
 
     @property
     def uploaded(self):

@@ -27,10 +27,12 @@ class Crew:
 
     Attributes:
         condition: guards what the lanes share with them; notified when anything has changed.
+        is_down: a barrier has waited in vain, and no attempt has succeeded since.
     """
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
+        self.is_down = False
         self._lanes: set[Lane] = set()
         self._busy: set[Lane] = set()
         self._threads = 0

@@ -196,7 +196,6 @@ class Lane:
         self._failed_at = 0.0
         self._rest_until = 0.0
         self._last_success = 0.0
-        self._is_slow = False  # a barrier has waited in vain
         self.error: StoreError | None = None
 
     def __str__(self) -> str:
@@ -245,6 +244,7 @@ class Lane:
             sides = list(self._side)
             patient = all(job.closed for job, _ in marks)
             may_coalesce = not force and not self._failures and not patient
+            enough = max(ATTEMPTS, self._failures + 1)  # failures: a place that was down is tried
 
         def stored() -> bool:
             jobs = all(job.done or (not job.closed and job.committed >= n) for job, n in marks)
@@ -252,7 +252,7 @@ class Lane:
 
         def ended() -> bool:
             is_down = not patient or isinstance(self.error, RefusedError)
-            return stored() or (is_down and self._failures >= ATTEMPTS)
+            return stored() or (is_down and self._failures >= enough)
 
         if stored():
             return True
@@ -261,11 +261,11 @@ class Lane:
             return True
         self.ask(force=True)
         with self._condition:
-            if (self._failures or self._is_slow) and not patient:
+            if (self._failures or self._crew.is_down) and not patient:
                 now = time.monotonic()
                 timeout = min(timeout, max(self._forced_at + DOWN_PATIENCE - now, 0.0))
             self._condition.wait_for(ended, timeout)
-            self._is_slow |= timeout >= SLOW and not stored()
+            self._crew.is_down |= timeout >= SLOW and not stored()
             return stored()
 
     def jobs(self) -> list[Job]:
@@ -315,7 +315,7 @@ class Lane:
                     self.error = _as_store_error(error, self._url)
             else:
                 with self._condition:
-                    self._failures, self._is_slow = 0, False
+                    self._failures, self._crew.is_down = 0, False
                     self._last_success = time.monotonic()
                     self._rest_until = begun + COALESCE
                     self.error = None

@@ -73,7 +73,7 @@ class ObjectStore:
         self._options = storage_options
         self._stretch = stretch
         self._began = self._asked = time.monotonic()
-        check_options(self._folder, storage_options)
+        check_options(folder, storage_options)
         self._job: Job | None = None
         self._side: list[SideJob] = []
         self._closed = False

@@ -56,7 +56,7 @@ ROLL_WHOLE = 256 << 10
 
 _NOTHING = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 
-_MISSING = ("404", "NoSuchKey", "NotFound")
+_MISSING = ("404", "NoSuchKey")
 _UNMET = ("412", "PreconditionFailed")
 _UNKNOWN = ("501", "NotImplemented")
 _DENIED = ("403", "AccessDenied")
@@ -136,6 +136,14 @@ class S3Place:
                         _clients.pop(self._given, None)
             raise as_store_error(error, self.url) from error
 
+    def read(self, key: str, **parameters: Any) -> tuple[Mapping[str, Any], bytes]:
+        """Read an object; return the reply, and what the object holds."""
+        reply = self.call("GetObject", Key=key, **parameters)
+        try:
+            return reply, reply["Body"].read()
+        except Exception as error:
+            raise as_store_error(error, self.url) from error
+
     def knows(self, operation: str, parameter: str) -> bool:
         """Return whether this release of botocore knows a parameter."""
         model = self._client().meta.service_model.operation_model(operation)
@@ -163,15 +171,12 @@ class S3Place:
     def _get(self, name: str) -> tuple[bytes | None, str | None]:
         """Return what an object holds, and its entity tag."""
         try:
-            reply = self.call("GetObject", Key=self._prefix + name)
+            reply, data = self.read(self._prefix + name)
         except StoreError as error:
             if error_code(cause(error)) in _MISSING:
                 return None, None
             raise
-        try:
-            return reply["Body"].read(), reply["ETag"]
-        except Exception as error:
-            raise as_store_error(error, self.url) from error
+        return data, reply["ETag"]
 
     def _client(self) -> Any:
         with _clients_lock:
@@ -242,11 +247,14 @@ class S3Object:
             self._abort()
 
     def _look(self) -> None:
-        """Find out how long the object is."""
+        """Find out how long the object is.
+
+        Not by HEAD: that does not say why it fails.
+        """
         if not self._readable:
             return
         try:
-            reply = self._place.call("HeadObject", Key=self._key)
+            reply, _ = self._place.read(self._key, Range="bytes=0-0")
         except StoreError as error:
             code = error_code(cause(error))
             if code in _DENIED and self.committed:
@@ -257,7 +265,8 @@ class S3Object:
             else:
                 raise
         else:
-            self.committed, self._tag = int(reply["ContentLength"]), reply["ETag"]
+            length = reply["ContentRange"].rpartition("/")[2]
+            self.committed, self._tag = int(length), reply["ETag"]
             self._note_version(reply)
 
     def _note_version(self, reply: Mapping[str, Any]) -> None:

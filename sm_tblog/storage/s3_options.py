@@ -58,8 +58,6 @@ _ADVICE = {
     "NoSuchBucket": "there is no such bucket; make it, or correct the URL",
     "AccessDenied": "the credentials may not write there; s3:PutObject is needed, and s3:GetObject "
     "and s3:AbortMultipartUpload to append cheaply",
-    "403": "the credentials may not do this; s3:PutObject and s3:GetObject are needed",
-    "400": "the request is not understood, as when a session token has expired",
     "AllAccessDisabled": "the account has no access to the bucket",
     "InvalidAccessKeyId": "the access key is not known there; check the credentials and endpoint",
     "SignatureDoesNotMatch": "the secret access key does not fit the access key",
@@ -89,7 +87,6 @@ _ADVICE = {
 }
 
 _REFUSED = frozenset(_ADVICE) - {
-    "400",
     "ExpiredToken",
     "ExpiredTokenException",
     "TokenRefreshRequired",
@@ -101,7 +98,6 @@ _REFUSED = frozenset(_ADVICE) - {
 
 STALE = frozenset(
     {
-        "400",  # all that a HEAD says of an expired token
         "ExpiredToken",
         "ExpiredTokenException",
         "InvalidAccessKeyId",
