@@ -179,8 +179,11 @@ class _Guard:
     def wait(self, timeout: float, force: bool) -> str:
         """Wait until the sink's stores have everything; say where it is if they have not."""
         wait = getattr(self._sink, "wait", None)
-        if wait is None or wait(timeout, force=force):
-            return ""
+        try:
+            if wait is None or wait(timeout, force=force):
+                return ""
+        except NotDeliveredError as error:
+            self._faults.began(f"delivery of {self._key}", error)
         return f"{self._sink}: {', '.join(getattr(self._sink, 'left', ()))}"
 
     def _do(self, action: str, *args: object) -> bool:

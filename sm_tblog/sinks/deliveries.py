@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sm_tblog.storage.base import RemoteStore
+from sm_tblog.storage.base import NotDeliveredError, RemoteStore
 
 if TYPE_CHECKING:
     from sm_tblog.storage.base import Store
@@ -38,10 +38,16 @@ class Deliveries:
         """Wait for so many seconds until all is delivered; return whether it is.
 
         Called by the thread that waits at a barrier; see ``RemoteStore.wait``.
+
+        Raises:
+            NotDeliveredError: it is not, and why is known.
         """
         deadline = time.monotonic() + timeout
         stores = self._stores
         for store in stores:
             store.wait(0.0, force=force)  # has them all begin
         done = [s.wait(max(deadline - time.monotonic(), 0.0), force=force) for s in stores]
+        errors = [s.error for s, is_done in zip(stores, done, strict=True) if not is_done]
+        if error := next(filter(None, errors), None):
+            raise NotDeliveredError(str(error)) from error
         return all(done)

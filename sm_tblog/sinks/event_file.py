@@ -200,6 +200,9 @@ class EventFileSink:
         """Wait for so many seconds until remote stores have all; return whether they have.
 
         Called by the thread that waits at a barrier; see ``RemoteStore.wait``.
+
+        Raises:
+            NotDeliveredError: they have not, and why is known.
         """
         return self._deliveries.wait(timeout, force=force)
 

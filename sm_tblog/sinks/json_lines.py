@@ -121,7 +121,11 @@ class JsonLinesSink:
         file.close()
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
-        """Wait for so many seconds until a remote store has all; return whether it has."""
+        """Wait for so many seconds until a remote store has all; return whether it has.
+
+        Raises:
+            NotDeliveredError: it has not, and why is known.
+        """
         return self._deliveries.wait(timeout, force=force)
 
     def _new_file(self) -> Appender:

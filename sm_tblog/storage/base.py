@@ -90,6 +90,7 @@ class RemoteStore(Store, Protocol):
         is_done: it is closed, and everything is delivered.
         unacknowledged: bytes of the file and of side files that are not delivered.
         left: the local files that hold what is not delivered.
+        error: why the last delivery failed; None if it did not.
     """
 
     @property
@@ -103,6 +104,9 @@ class RemoteStore(Store, Protocol):
 
     @property
     def left(self) -> list[str]: ...  # noqa: D102 - above
+
+    @property
+    def error(self) -> StoreError | None: ...  # noqa: D102 - above
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait for so many seconds until all is delivered; return whether it is.

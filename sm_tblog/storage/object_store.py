@@ -134,8 +134,8 @@ class ObjectStore:
         if now - self._asked >= self._stretch * (now - self._began):
             self._asked = now
             self._lane.ask()
-        if self._lane.error is not None:
-            raise NotDeliveredError(str(self._lane.error)) from self._lane.error
+        if error := self.error:
+            raise NotDeliveredError(str(error)) from error
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait until everything is acknowledged; return whether it is.
@@ -178,6 +178,11 @@ class ObjectStore:
         """The spool files of this folder that hold what is not acknowledged."""
         jobs = [] if self._lane is None else self._lane.jobs()
         return [str(job.file) for job in jobs if job.waiting]
+
+    @property
+    def error(self) -> StoreError | None:
+        """Why the last attempt to upload failed; None if it did not."""
+        return None if self._lane is None else self._lane.error
 
     def _find_lane(self) -> Lane:
         if self._lane is None:
