@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := .venv-demo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-all bench lint format docs pictures proto clean
+.PHONY: help setup browser ceph demo test test-all bench lint format docs pictures proto clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,10 +14,10 @@ demo: .venv-demo/complete  ## Train a small model, log every data type to ./runs
 
 setup: .venv/complete  ## Install everything for tests and benchmarks, peers included, into .venv
 
-test: setup browser  ## Run every test
+test: setup browser ceph  ## Run every test
 	$(BIN)/python -m pytest
 
-test-all: setup browser  ## Run every test on every Python, with the lowest dependencies, and all checks
+test-all: setup browser ceph  ## Run every test on every Python, with the lowest dependencies, and all checks
 	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox
 
 bench: setup  ## Measure, side by side with the peers
@@ -60,6 +60,13 @@ browser:
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
 	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq chromium chromium-driver; } >/dev/null 2>&1 || true
+
+# The same for a real S3 server, Ceph's gateway. Nothing is started by installing it.
+ceph:
+	@command -v radosgw >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+	    radosgw ceph-mon ceph-osd ceph-common; } >/dev/null 2>&1 || true
 
 # Dependency groups need pip 25.1. Debian's Python comes without the venv module's pip.
 define make_venv
