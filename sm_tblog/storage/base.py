@@ -185,9 +185,9 @@ def store_class(url: str) -> Callable[..., Store]:
 
 
 def _is_known_to_fsspec(scheme: str) -> bool:
-    from fsspec import available_protocols
+    from fsspec import available_protocols, registry
 
-    return scheme in available_protocols()
+    return scheme in registry or scheme in available_protocols()
 
 
 def open_store(url: str, name: str, **storage_options: object) -> Store:
