@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from sm_tblog.format.records import padding
-from sm_tblog.storage.s3 import ROLL, ROLL_WHOLE, S3Object
+from sm_tblog.storage.s3 import S3Object
 
 __all__ = ["DEAR", "Estimate", "estimate"]
 
@@ -72,28 +72,27 @@ def estimate(
             not.
         watchers: TensorBoard processes that look at the run all the time.
     """
-    place = _CountingPlace()
-    spooled = _Zeros()
-    object_: Any = None
-    done = objects = 0
-    for _ in range(math.ceil(seconds / flush_secs)):
-        if object_ is None or spooled.size >= object_.roll_bytes:
-            object_, spooled = S3Object(place, "key"), _Zeros()  # type: ignore[arg-type]
-            object_.roll_bytes = ROLL if copies else ROLL_WHOLE
-            place.copies = copies
-            objects += 1
-        more = min(round(bytes_per_second * flush_secs), round(bytes_per_second * seconds) - done)
-        done += more
+    place = _CountingPlace(copies)
+    spooled, growing = _Zeros(), S3Object(place, "key")  # type: ignore[arg-type]
+    logged = objects = 0
+    for tick in range(1, math.ceil(seconds / flush_secs) + 1):
+        more = round(bytes_per_second * min(tick * flush_secs, seconds)) - logged
+        if not more:
+            continue
+        logged += more
+        if spooled.size >= growing.roll_bytes:
+            spooled, growing = _Zeros(), S3Object(place, "key")  # type: ignore[arg-type]
+        objects += not spooled.size
         spooled.size += more
-        if missing := object_.padding(spooled.size) if copies else 0:
+        if missing := growing.padding(spooled.size):
             spooled.size += len(padding(missing))
         place.size = spooled.size
-        object_.commit(spooled, spooled.size)
+        growing.commit(spooled, spooled.size)  # type: ignore[arg-type]
     writes = sum(n for operation, n in place.requests.items() if operation in _WRITES)
     reads = place.requests.total() - writes
     looks = watchers * seconds / RELOAD_SECS
     return Estimate(
-        done,
+        logged,
         place.uploaded,
         dict(place.requests),
         objects,
@@ -115,9 +114,9 @@ class _CountingPlace:
     """A bucket that takes everything and keeps nothing."""
 
     bucket = "bucket"
-    copies = True
 
-    def __init__(self) -> None:
+    def __init__(self, copies: bool) -> None:
+        self._version = {} if copies else {"VersionId": "1"}
         self.requests: Counter[str] = Counter()
         self.uploaded = 0
         self.size = 0
@@ -125,12 +124,11 @@ class _CountingPlace:
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         self.requests[operation] += 1
         self.uploaded += len(parameters.get("Body", b""))
-        version = {} if self.copies else {"VersionId": "1"}
         return {
             "ETag": '"1"',
             "UploadId": "1",
             "CopyPartResult": {"ETag": '"1"'},
-            **version,
+            **self._version,
         }
 
     def read(self, key: str, **parameters: Any) -> tuple[dict[str, Any], bytes]:
