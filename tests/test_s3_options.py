@@ -160,7 +160,7 @@ def test_an_attribute_that_there_is_not_is_named(moto, folder):
 def test_the_environment_may_name_the_server(moto, folder, name, monkeypatch):
     monkeypatch.setenv(name, moto.url)
     options = {name: value for name, value in moto.options.items() if name != "endpoint_url"}
-    grow(moto, folder, options, config_kwargs={"retries": {"max_attempts": 0}, "user_agent": name})
+    grow(moto, folder, options)
     assert moto.requests
 
 
@@ -188,8 +188,7 @@ def test_the_server_that_is_named_most_plainly_is_taken(given, expected, monkeyp
 
 def test_a_profile_gives_the_key(moto, folder, environment):
     write_files(environment, credentials=profile("default", "ONE") + profile("mine", "TWO"))
-    options = {"endpoint_url": moto.url, "config_kwargs": {"user_agent": "p"}}
-    grow(moto, folder, options, profile="mine")
+    grow(moto, folder, {"endpoint_url": moto.url}, profile="mine")
     assert signed_by(moto) == {"TWO"}
 
 
@@ -228,8 +227,7 @@ def test_the_region_is_what_was_said(moto, folder, how, environment, monkeypatch
         monkeypatch.setenv("AWS_REGION", "eu-west-3")
     else:
         write_files(environment, "[default]\nregion = eu-west-3\n")
-    options = {"endpoint_url": moto.url, "key": "k", "secret": how}
-    grow(moto, folder, options, **given)
+    grow(moto, folder, {"endpoint_url": moto.url, "key": "k", "secret": "s"}, **given)
     assert all("/eu-west-3/s3/" in request.headers["authorization"] for request in moto.requests)
 
 
@@ -269,7 +267,7 @@ def test_new_credentials_are_found_without_a_restart(moto, folder, environment, 
     if fault:
         write_files(environment, credentials=profile("default", "OLD"))
         moto.plan = iter([fault] * 3)
-    options = {"endpoint_url": moto.url, "config_kwargs": {"user_agent": f"{fault}"}}
+    options = {"endpoint_url": moto.url}
     errors = []
     with Writer(folder, storage_options=options, on_error=errors.append) as writer:
         writer.add_scalar("loss", 1.0, 0)

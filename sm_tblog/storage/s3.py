@@ -17,28 +17,25 @@ followed by another at 256 KiB.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import os
-import re
-import threading
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import StoreError
-from sm_tblog.storage.s3_options import (
-    STALE,
-    as_store_error,
-    bucket_and_prefix,
-    error_code,
-    make_client,
-    operation_parameters,
+from sm_tblog.storage.s3_bucket import (
+    DENIED,
+    MISSING,
+    UNKNOWN,
+    UNMET,
+    Bucket,
+    code_of,
+    content_md5,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sm_tblog.storage.spool import Section, SpoolFile
+    from sm_tblog.storage.spool import SpoolFile
 
 __all__ = ["S3Object", "S3Place"]
 
@@ -54,35 +51,14 @@ ROLL = 64 << 20
 ROLL_WHOLE = 256 << 10
 """The same where an object can only be written whole."""
 
+_CONDITION = (*UNMET, *UNKNOWN)
+_NO_COPY = (*UNKNOWN, *DENIED, "InvalidRequest", "InvalidArgument")
+
 _NOTHING = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 
-_MISSING = ("404", "NoSuchKey")
-_UNMET = ("412", "PreconditionFailed")
-_UNKNOWN = ("501", "NotImplemented")
-_DENIED = ("403", "AccessDenied")
-_NO_COPY = (*_UNKNOWN, *_DENIED, "InvalidRequest", "InvalidArgument")
 
-_CONDITIONS = ("quoted", "bare", "none")
-"""How a server takes the entity tag in a condition; Ceph's gateway takes it without its quotes."""
-
-_clients: dict[str, Any] = {}  # by their options: making one takes a good part of a second
-_clients_lock = threading.Lock()
-
-
-class S3Place:
-    """A folder of a bucket.
-
-    Args:
-        url: ``s3://bucket/folder``.
-        options: see ``s3_options.OPTIONS``.
-    """
-
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        self.url = url
-        self.bucket, self._prefix = bucket_and_prefix(url)
-        self._options = options
-        self._given = repr(sorted(options.items()))
-        self._conditions = list(_CONDITIONS)
+class S3Place(Bucket):
+    """A folder of a bucket, as a ``lane.Place``."""
 
     def grow(self, name: str, *, is_new: bool) -> S3Object:
         """Return the object of this name, which nobody else writes."""
@@ -105,9 +81,9 @@ class S3Place:
             try:
                 self._put(name, bytes(change(before)), condition)
             except StoreError as error:
-                if not condition or not is_about_condition(error):
+                if not condition or code_of(error) not in _CONDITION:
                     raise
-                if tag == refused or error_code(cause(error)) in _UNKNOWN:
+                if tag == refused or code_of(error) in UNKNOWN:
                     self.weaken_conditions()
                 refused = tag
             else:
@@ -116,53 +92,6 @@ class S3Place:
     def get(self, name: str) -> bytes | None:
         """Return what an object holds, None where there is none."""
         return self._get(name)[0]
-
-    def call(self, operation: str, **parameters: Any) -> Any:
-        """Call an operation on the bucket, with the options that it knows.
-
-        Raises:
-            StoreError: it failed; ``__cause__`` is botocore's error.
-        """
-        client = None
-        try:
-            client = self._client()
-            parameters |= operation_parameters(client, operation, self._options)
-            method = getattr(client, re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())
-            return method(Bucket=self.bucket, **parameters)
-        except Exception as error:
-            if error_code(error) in STALE:
-                with _clients_lock:
-                    if _clients.get(self._given) is client:
-                        _clients.pop(self._given, None)
-            raise as_store_error(error, self.url) from error
-
-    def read(self, key: str, **parameters: Any) -> tuple[Mapping[str, Any], bytes]:
-        """Read an object; return the reply, and what the object holds."""
-        reply = self.call("GetObject", Key=key, **parameters)
-        try:
-            return reply, reply["Body"].read()
-        except Exception as error:
-            raise as_store_error(error, self.url) from error
-
-    def knows(self, operation: str, parameter: str) -> bool:
-        """Return whether this release of botocore knows a parameter."""
-        model = self._client().meta.service_model.operation_model(operation)
-        return parameter in model.input_shape.members
-
-    def condition(self, operation: str, tag: str | None, name: str = "IfMatch") -> dict[str, str]:
-        """Return the condition that an object has this entity tag, or None, is not there."""
-        if tag is None:
-            name = "IfNoneMatch"
-        if self._conditions[0] == "none" or not self.knows(operation, name):
-            return {}
-        if tag is None:
-            return {name: "*"}
-        return {name: tag if self._conditions[0] == "quoted" else tag.strip('"')}
-
-    def weaken_conditions(self) -> None:
-        """Take note that the server refuses a condition that is met."""
-        if len(self._conditions) > 1:
-            self._conditions.pop(0)
 
     def _put(self, name: str, data: bytes, condition: dict[str, str]) -> None:
         md5 = content_md5(data)
@@ -173,27 +102,10 @@ class S3Place:
         try:
             reply, data = self.read(self._prefix + name)
         except StoreError as error:
-            if error_code(cause(error)) in _MISSING:
+            if code_of(error) in MISSING:
                 return None, None
             raise
         return data, reply["ETag"]
-
-    def _client(self) -> Any:
-        with _clients_lock:
-            if self._given not in _clients:
-                _clients[self._given] = make_client(self._options)
-            return _clients[self._given]
-
-
-def _begin_in_child() -> None:
-    """Make other clients in a forked child: two processes must not share a connection."""
-    global _clients_lock  # noqa: PLW0603 - a fork may have happened while it was held
-    _clients_lock = threading.Lock()
-    _clients.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class S3Object:
@@ -256,17 +168,17 @@ class S3Object:
         try:
             reply, _ = self._place.read(self._key, Range="bytes=0-0")
         except StoreError as error:
-            code = error_code(cause(error))
-            if code in _DENIED and self.committed:
+            code = code_of(error)
+            if code in DENIED and self.committed:
                 self._readable = False
                 self._give_up_copying()
-            elif code in (*_MISSING, *_DENIED):  # denied, where it may not be said what is missing
+            elif code in (*MISSING, *DENIED):  # denied, where it may not be said what is missing
                 self.committed, self._tag = 0, None
             else:
                 raise
         else:
-            length = reply["ContentRange"].rpartition("/")[2]
-            self.committed, self._tag = int(length), reply["ETag"]
+            _, _, length = reply.get("ContentRange", "").rpartition("/")
+            self.committed, self._tag = int(length or reply["ContentLength"]), reply["ETag"]
             self._note_version(reply)
 
     def _note_version(self, reply: Mapping[str, Any]) -> None:
@@ -287,12 +199,12 @@ class S3Object:
                 "PutObject", Key=self._key, Body=body, ContentMD5=content_md5(body), **condition
             )
         except StoreError as error:
-            if not condition or not is_about_condition(error):
+            if not condition or code_of(error) not in _CONDITION:
                 raise
             # A lost reply is behind it, or a server that does not know conditions.
             before = self._tag
             self._look()
-            if self._tag == before or error_code(cause(error)) in _UNKNOWN:
+            if self._tag == before or code_of(error) in UNKNOWN:
                 self._place.weaken_conditions()
             if self.committed < size:
                 self._write(file, size)
@@ -314,15 +226,15 @@ class S3Object:
         try:
             reply = self._copy_and_complete(file, size)
         except StoreError as error:
-            code = error_code(cause(error))
-            if code in _UNMET:
-                before = self._tag
-                self._look()
-                if self._tag == before:
-                    self._place.weaken_conditions()
-            elif code in _NO_COPY:
+            if code_of(error) in _NO_COPY:
                 self._give_up_copying()
                 return
+            if code_of(error) in UNMET:
+                before = self._tag
+                self._look()
+                if self._tag == before and self._place.weaken_conditions():
+                    self.commit(file, size)
+                    return
             raise
         if reply is None:
             self._give_up_copying()
@@ -354,10 +266,8 @@ class S3Object:
             return None
         tail = file.body(self.committed, size)
         md5 = content_md5(tail)
-        second = self._place.call("UploadPart", **upload, PartNumber=2, Body=tail, ContentMD5=md5)[
-            "ETag"
-        ]
-        parts = [{"ETag": first, "PartNumber": 1}, {"ETag": second, "PartNumber": 2}]
+        second = self._place.call("UploadPart", **upload, PartNumber=2, Body=tail, ContentMD5=md5)
+        parts = [{"ETag": first, "PartNumber": 1}, {"ETag": second["ETag"], "PartNumber": 2}]
         knows_size = self._place.knows("CompleteMultipartUpload", "MpuObjectSize")
         return self._place.call(
             "CompleteMultipartUpload",
@@ -379,7 +289,7 @@ class S3Object:
         try:
             listed = self._place.call("ListMultipartUploads", Prefix=self._key)
         except StoreError as error:
-            if error_code(cause(error)) not in (*_DENIED, *_UNKNOWN, *_MISSING):
+            if code_of(error) not in (*DENIED, *UNKNOWN, *MISSING):
                 raise
             listed = {}  # the bucket's own rule for incomplete uploads removes them
         for one in listed.get("Uploads", []):
@@ -391,27 +301,5 @@ class S3Object:
         try:
             self._place.call("AbortMultipartUpload", Key=self._key, UploadId=upload)
         except StoreError as error:
-            if error_code(cause(error)) not in (*_MISSING, *_DENIED, "NoSuchUpload"):
+            if code_of(error) not in (*MISSING, *DENIED, "NoSuchUpload"):
                 raise
-
-
-def content_md5(data: bytes | Section) -> str:
-    """Return the value of the header that has a server check a body."""
-    md5 = hashlib.md5(usedforsecurity=False)
-    if isinstance(data, bytes):
-        md5.update(data)
-    else:
-        while piece := data.read(1 << 20):
-            md5.update(piece)
-        data.seek(0)
-    return base64.b64encode(md5.digest()).decode()
-
-
-def is_about_condition(error: StoreError) -> bool:
-    """Return whether a condition was not met, or not understood."""
-    return error_code(cause(error)) in (*_UNMET, *_UNKNOWN)
-
-
-def cause(error: StoreError) -> Exception:
-    """Return botocore's error."""
-    return error.__cause__ if isinstance(error.__cause__, Exception) else error

@@ -24,6 +24,7 @@ __all__ = [
     "bucket_and_prefix",
     "check",
     "error_code",
+    "identity",
     "make_client",
     "operation_parameters",
     "public",
@@ -149,6 +150,12 @@ def public(options: Mapping[str, Any]) -> dict[str, Any]:
     if more := options.get("s3_additional_kwargs"):
         kept["s3_additional_kwargs"] = {k: v for k, v in more.items() if "SSECustomer" not in k}
     return {**kept, "endpoint_url": _endpoint(options)}
+
+
+def identity(options: Mapping[str, Any]) -> str:
+    """Return what tells clients apart: the options, and what else botocore looks at."""
+    known = (name for name in sorted(os.environ) if name.startswith(("AWS_", "S3_")))
+    return repr((sorted(options.items()), [(name, os.environ[name]) for name in known]))
 
 
 def make_client(options: Mapping[str, Any]) -> Any:

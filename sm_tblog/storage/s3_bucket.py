@@ -1,0 +1,144 @@
+"""Requests to a bucket: with the options that they know, and errors that say what to do.
+
+A condition names the object that a write is to replace, by its entity tag, so that a write that
+comes late cannot undo a later one. How a server takes that is found out: Ceph's gateway wants the
+tag without its quotes, and some servers know no conditions.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog.storage.s3_options import (
+    STALE,
+    as_store_error,
+    bucket_and_prefix,
+    error_code,
+    identity,
+    make_client,
+    operation_parameters,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sm_tblog._errors import StoreError
+    from sm_tblog.storage.spool import Section
+
+__all__ = ["DENIED", "MISSING", "UNKNOWN", "UNMET", "Bucket", "code_of", "content_md5"]
+
+MISSING = ("404", "NoSuchKey")
+UNMET = ("412", "PreconditionFailed")
+UNKNOWN = ("501", "NotImplemented")
+DENIED = ("403", "AccessDenied")
+"""Codes of errors; a server in between may answer with the number alone."""
+
+_clients: dict[str, Any] = {}  # by their ``identity``: making one takes a good part of a second
+_clients_lock = threading.Lock()
+
+
+class Bucket:
+    """A bucket, or a folder of one.
+
+    Args:
+        url: ``s3://bucket/folder``.
+        options: see ``s3_options.OPTIONS``.
+
+    Attributes:
+        bucket: its name.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        self.url = url
+        self.bucket, self._prefix = bucket_and_prefix(url)
+        self._options = options
+        self._identity = identity(options)
+        self._conditions = ["quoted", "bare", "none"]  # the first is how the server takes them
+
+    def call(self, operation: str, **parameters: Any) -> Any:
+        """Call an operation on the bucket, with the options that it knows.
+
+        Raises:
+            StoreError: it failed; ``__cause__`` is botocore's error.
+        """
+        client = None
+        try:
+            client = self._client()
+            parameters |= operation_parameters(client, operation, self._options)
+            method = getattr(client, re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())
+            return method(Bucket=self.bucket, **parameters)
+        except Exception as error:
+            if error_code(error) in STALE:
+                with _clients_lock:
+                    if _clients.get(self._identity) is client:
+                        _clients.pop(self._identity, None)
+            raise as_store_error(error, self.url) from error
+
+    def read(self, key: str, **parameters: Any) -> tuple[Mapping[str, Any], bytes]:
+        """Read an object; return the reply, and what the object holds."""
+        reply = self.call("GetObject", Key=key, **parameters)
+        try:
+            return reply, reply["Body"].read()
+        except Exception as error:
+            raise as_store_error(error, self.url) from error
+
+    def knows(self, operation: str, parameter: str) -> bool:
+        """Return whether this release of botocore knows a parameter."""
+        model = self._client().meta.service_model.operation_model(operation)
+        return parameter in model.input_shape.members
+
+    def condition(self, operation: str, tag: str | None, name: str = "IfMatch") -> dict[str, str]:
+        """Return the condition that an object has this entity tag, or None, is not there."""
+        if tag is None:
+            name = "IfNoneMatch"
+        if self._conditions[0] == "none" or not self.knows(operation, name):
+            return {}
+        if tag is None:
+            return {name: "*"}
+        return {name: tag if self._conditions[0] == "quoted" else tag.strip('"')}
+
+    def weaken_conditions(self) -> bool:
+        """Take note that the server refuses a condition that is met; return whether it sent one."""
+        if len(self._conditions) == 1:
+            return False
+        self._conditions.pop(0)
+        return True
+
+    def _client(self) -> Any:
+        with _clients_lock:
+            if self._identity not in _clients:
+                _clients[self._identity] = make_client(self._options)
+            return _clients[self._identity]
+
+
+def _begin_in_child() -> None:
+    """Make other clients in a forked child: two processes must not share a connection."""
+    global _clients_lock  # noqa: PLW0603 - a fork may have happened while it was held
+    _clients_lock = threading.Lock()
+    _clients.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
+
+
+def content_md5(data: bytes | Section) -> str:
+    """Return the value of the header that has a server check a body."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    if isinstance(data, bytes):
+        md5.update(data)
+    else:
+        while piece := data.read(1 << 20):
+            md5.update(piece)
+        data.seek(0)
+    return base64.b64encode(md5.digest()).decode()
+
+
+def code_of(error: StoreError) -> str:
+    """Return the code of the error of botocore's that is behind one of ours."""
+    return error_code(error.__cause__ if isinstance(error.__cause__, Exception) else error)
