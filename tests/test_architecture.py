@@ -22,9 +22,10 @@ LAYERS = [
     {"_batching", "_best", "_outlet"},
     {"_intake"},
     {"pipeline", "_disabled"},
-    {"file_writer"},
+    {"file_writer", "profile", "watch", "sagemaker"},
     {"writer"},
     {"__init__", "testing"},
+    {"adapters"},
     {"cli"},
     {"__main__"},
 ]
