@@ -9,6 +9,7 @@ from benchmarks.figures import figure_time
 from benchmarks.histograms import histogram_time
 from benchmarks.media import image_cost, video_cost
 from benchmarks.memory import memory_growth
+from benchmarks.object_store import object_store_cost
 from benchmarks.scalars import caller_time, processor_time, sustained_rate
 from benchmarks.startup import import_time
 from benchmarks.training import training_overhead
@@ -68,6 +69,11 @@ BENCHMARKS = {
     ),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
     "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),
+    "s3": Benchmark(
+        object_store_cost,
+        {"caller_rounds": 31, "calls": 5_000},
+        {"flushes": 3, "rows": 10, "caller_rounds": 1, "calls": 10},
+    ),
     "training": Benchmark(
         training_overhead, {"rounds": 8}, {"rounds": 1, "pairs": 1, "block_seconds": 0.05}
     ),

@@ -16,7 +16,7 @@ pytest.importorskip("tensorboardX")
 ROOT = Path(__file__).parent.parent
 NAMES = (
     *("caller", "processor", "rate", "histogram", "image", "video", "figure", "embedding"),
-    *("import", "memory", "training"),
+    *("import", "memory", "s3", "training"),
 )
 
 
