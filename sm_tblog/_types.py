@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
 
-__all__ = ["Bytes", "PathLike", "Series", "Stats", "Value"]
+__all__ = ["Bytes", "Change", "PathLike", "Series", "Stats", "Value"]
 
 
 class Series(NamedTuple):
@@ -66,6 +67,24 @@ class Value(NamedTuple):
     data: bytes
     tag: str
     plugin: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a side file that can be written down, and made by another process.
+
+    Attributes:
+        function: one of a module's, which takes ``argument`` and what the file holds, None where
+            there is no such file, and returns what it is to hold.
+        argument: its first argument.
+    """
+
+    function: Callable[[bytes, bytes | None], bytes]
+    argument: bytes
+
+    def __call__(self, held: bytes | None) -> bytes:
+        """Return what the file is to hold."""
+        return self.function(self.argument, held)
 
 
 class Stats(NamedTuple):

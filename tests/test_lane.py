@@ -2,14 +2,16 @@
 
 import logging
 import math
+import os
 import threading
 import types
+from pathlib import Path
 
 import pytest
 
 from sm_tblog import StoreError
 from sm_tblog.storage import lane as lane_module
-from sm_tblog.storage import spool
+from sm_tblog.storage import side_spool, spool
 from sm_tblog.storage.base import RefusedError
 from sm_tblog.storage.crew import MOST, Crew
 from sm_tblog.storage.lane import COALESCE, Job, Lane
@@ -107,6 +109,13 @@ def place():
     yield made
     made.fault = None
     made.gate.set()
+
+
+def put(lane, name, data):
+    """Give a lane a side file, whose spool file is in memory."""
+    job = side_spool.create(Path(os.devnull), "fake://folder", name, data)
+    lane.put(job)
+    return job
 
 
 def make_lane(place, crew, adopt=tuple):
@@ -251,9 +260,9 @@ def test_an_object_is_full_when_its_place_says_so_or_64_mib_wait(lane):
 
 
 def test_side_files_are_written_in_order_and_again_after_a_fault(lane, place):
-    lane.put("a", b"1")
-    lane.put("b", lambda before: (before or b"") + b"2")
-    lane.put("b", lambda before: before + b"3")
+    put(lane, "a", b"1")
+    put(lane, "b", lambda before: (before or b"") + b"2")
+    put(lane, "b", lambda before: before + b"3")
     place.fault = StoreError("no")
     lane.step()
     place.fault = None
@@ -266,8 +275,8 @@ def test_a_side_file_whose_function_fails_is_given_up_and_said(lane, place, capl
     def fail(before):
         raise LookupError("nothing there")
 
-    failing = lane.put("a", fail)
-    lane.put("b", b"1")
+    failing = put(lane, "a", fail)
+    put(lane, "b", b"1")
     lane.step()
     assert place.objects == {"b": b"1"}
     assert failing.done
@@ -458,4 +467,4 @@ def test_what_is_finished_for_others_is_said(place, caplog):
     begin(lane, data=b"x")
     lane.step()
     [record] = caplog.records
-    assert record.getMessage() == "fake://folder: objects that earlier processes left to upload: 1"
+    assert record.getMessage() == "fake://folder: files that earlier processes left to upload: 1"

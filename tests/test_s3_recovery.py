@@ -11,10 +11,11 @@ import subprocess
 import sys
 from itertools import count, repeat
 
+import numpy as np
 import pytest
 
 from sm_tblog import Writer, pipeline
-from sm_tblog.storage import s3, spool
+from sm_tblog.storage import open_store, s3, side_spool, spool
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
@@ -195,8 +196,8 @@ LOG_AND_FORK = """
 log(0, 100)
 while writer.stats().rows_written < 100:
     writer.flush(timeout=0.1)
-if os.fork():
-    os.write(1, b"forked\\n")
+if os.fork() == 0:
+    os.write(1, b"forked\\n")  # it has let go of the parent's file by now
 select.select([sys.stdin], [], [])  # readable when the test is over
 """
 
@@ -277,3 +278,116 @@ def test_the_same_folder_on_another_server_is_another_folder(moto, folder, spool
     spool.create(spool_folder, folder, "tfevents", endpoint_url="http://elsewhere").leave()
     finish_by_writer(moto, folder)
     assert len(list(spool_folder.iterdir())) == 1
+
+
+LOG_AN_EMBEDDING = """
+import numpy as np
+
+writer.add_embedding(np.eye(4), metadata=list("abcd"), tag="points")
+writer.hparams({"lr": 0.5})
+writer.add_scalar("loss", 0.0, 0)
+while writer.stats().rows_written < 1:  # until all is in the spool
+    writer.flush(timeout=0.1)
+os.write(1, b"logged\\n")
+select.select([sys.stdin], [], [])
+"""
+
+
+def objects(moto, folder):
+    """Return what the folder holds, by name."""
+    client = moto.server.client()
+    prefix = folder.removeprefix("s3://bucket/") + "/"
+    listed = client.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
+    keys = [one["Key"] for one in listed]
+    bodies = (client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys)
+    return {key.removeprefix(prefix): body for key, body in zip(keys, bodies, strict=True)}
+
+
+def upload_by_command(moto, folder):
+    done = sm_tblog("upload", "--endpoint-url", moto.server.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("tensors.bytes", "metadata.tsv", "projector_config.pbtxt", "tfevents"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("finish", [upload_by_command, finish_by_writer])
+def test_side_files_of_a_killed_process_are_finished(moto, folder, start, spool_folder, finish):
+    moto.plan = repeat("hang")
+    child = start(LOG_AN_EMBEDDING)
+    child.stdout.readline()
+    kill(child)
+    assert objects(moto, folder) == {}
+    moto.begin()
+    # Another process has listed an embedding of its own in the meantime.
+    config = f"{folder.removeprefix('s3://bucket/')}/projector_config.pbtxt"
+    theirs = b'embeddings {\n  tensor_name: "theirs"\n}\n'
+    moto.server.client().put_object(Bucket="bucket", Key=config, Body=theirs)
+    finish(moto, folder)
+    found = objects(moto, folder)
+    matrix = np.frombuffer(found["embeddings/points/00000/tensors.bytes"], "<f4")
+    np.testing.assert_array_equal(matrix.reshape(4, 4), np.eye(4))
+    assert found["embeddings/points/00000/metadata.tsv"] == b"a\nb\nc\nd\n"
+    text = found["projector_config.pbtxt"].decode()
+    assert text.startswith(theirs.decode())
+    assert 'tensor_name: "points:00000"' in text
+    assert b"session_start_info" in found["events.out.tfevents.0000000000.hparams"]
+    assert list(spool_folder.iterdir()) == []
+
+
+def leave_side_file(spool_folder, moto, folder, data, **note):
+    """Leave a side file behind, as a process does that dies."""
+    notes = {"endpoint_url": moto.url}
+    job = side_spool.create(spool_folder, folder, "side", data, **notes)
+    job.file.leave()
+    [path] = spool_folder.iterdir()
+    first, _, rest = path.read_bytes().partition(b"\n")
+    changed = json.loads(first)
+    changed["side"].update(note)
+    path.write_bytes(json.dumps(changed).encode() + b"\n" + rest)
+    return path
+
+
+def test_side_files_are_finished_in_the_order_in_which_they_came(moto, folder, spool_folder):
+    for data in (b"first", b"second"):
+        side_spool.create(spool_folder, folder, "side", data, endpoint_url=moto.url).file.leave()
+    assert len(list(spool_folder.iterdir())) == 2
+    finish_by_writer(moto, folder)
+    assert objects(moto, folder)["side"] == b"second"
+
+
+def test_a_side_file_that_is_not_whole_is_not_uploaded(moto, folder, spool_folder, caplog):
+    path = leave_side_file(spool_folder, moto, folder, b"some of it", size=1000)
+    finish_by_writer(moto, folder)
+    assert "side" not in objects(moto, folder)
+    assert f"{folder}/side: the side file was being written when its process ended" in caplog.text
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("function", ["os:system", "sm_tblog.nothing:here", "nothing"])
+def test_only_functions_of_this_library_change_side_files(
+    moto, folder, spool_folder, caplog, function
+):
+    path = leave_side_file(spool_folder, moto, folder, b"true", change=function)
+    finish_by_writer(moto, folder)
+    assert "side" not in objects(moto, folder)
+    assert f"{path} is left alone: there is no function {function} here" in caplog.text
+    assert path.exists()
+
+
+def test_a_change_of_somebody_elses_is_made_and_not_spooled(moto, folder, spool_folder):
+    store = open_store(folder, "", **moto.options)
+    store.put("side", lambda before: (before or b"") + b"more")
+    assert not spool_folder.exists()
+    store.close()
+    assert store.wait(60)
+    assert objects(moto, folder) == {"side": b"more"}
+
+
+def test_side_files_go_by_memory_where_there_is_no_spool(moto, folder, monkeypatch, caplog):
+    monkeypatch.setenv("SM_TBLOG_SPOOL", os.devnull)
+    store = open_store(folder, "", **moto.options)
+    store.put("side", b"content")
+    store.close()
+    assert store.wait(60)
+    assert objects(moto, folder) == {"side": b"content"}
+    assert "cannot write in the spool folder" in caplog.text

@@ -525,12 +525,12 @@ def test_what_is_acknowledged_does_not_fill_the_spool(
 
 
 def test_side_files_that_wait_are_limited(moto, bucket, folder, monkeypatch):
-    monkeypatch.setattr(spool, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(spool, "LIMIT", 1000)
     moto.plan = repeat("hang")
     store = open_store(folder, "", **moto.options)
     store.put("large", bytes(2000))  # alone it may be as large as it likes
     store.put("function", lambda before: b"")
-    with pytest.raises(StoreError, match="2,000 bytes of side files wait"):
+    with pytest.raises(StoreError, match="the spool is full: it has 2,000 bytes"):
         store.put("small", bytes(10))
     assert store.unacknowledged == 2000
     moto.begin()

@@ -45,8 +45,8 @@ def warnings(caplog):
 def left(folder, **notes):
     """Return what is found, let go of again."""
     found = []
-    for file, extra in left_behind(folder, **notes):
-        found.append((file.url, file.name, file.read(0, file.size), extra))
+    for file in left_behind(folder, **notes):
+        found.append((file.url, file.name, file.read(0, file.size), file.notes))
         file.leave()
     return found
 
@@ -154,7 +154,7 @@ def test_a_file_that_is_written_is_not_taken_nor_one_that_is_being_finished(tmp_
     file = create(tmp_path, URL, "name")
     assert left(tmp_path) == []
     file.leave()
-    [(taken, _)] = left_behind(tmp_path)
+    [taken] = left_behind(tmp_path)
     assert left(tmp_path) == []
     taken.delete()
     assert left(tmp_path) == []
@@ -264,7 +264,7 @@ def test_a_forked_child_that_lets_go_does_not_let_go_for_its_parent(tmp_path):
 def test_a_torn_record_is_dropped(tmp_path, cut):
     whole = frame(b"first") + padding(3 << 20) + frame(b"second")
     path = abandon(tmp_path, "tfevents", whole + frame(b"a torn record of 31 bytes..")[:cut])
-    [(file, _)] = left_behind(path)
+    [file] = left_behind(path)
     file.drop_torn_end()
     assert file.read(0, file.size) == whole
     file.delete()
@@ -272,7 +272,7 @@ def test_a_torn_record_is_dropped(tmp_path, cut):
 
 def test_what_stands_behind_a_damaged_record_is_dropped(tmp_path):
     path = abandon(tmp_path, "tfevents", frame(b"first") + frame(b"second")[:-1] + b"!" * 50)
-    [(file, _)] = left_behind(path)
+    [file] = left_behind(path)
     file.drop_torn_end()
     assert file.read(0, file.size) == frame(b"first")
     file.delete()
@@ -289,7 +289,7 @@ def test_what_stands_behind_a_damaged_record_is_dropped(tmp_path):
 )
 def test_a_torn_line_is_dropped(tmp_path, content, whole):
     path = abandon(tmp_path, "metrics.jsonl", content)
-    [(file, _)] = left_behind(path)
+    [file] = left_behind(path)
     file.drop_torn_end()
     assert file.read(0, file.size) == whole
     file.delete()

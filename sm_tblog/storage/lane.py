@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import RefusedError
+from sm_tblog.storage.side_spool import is_side, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sm_tblog.storage.base import SideData
     from sm_tblog.storage.crew import Crew
+    from sm_tblog.storage.side_spool import SideJob
     from sm_tblog.storage.spool import SpoolFile
 
-__all__ = ["Growing", "Job", "Lane", "Place", "SideJob"]
+__all__ = ["Growing", "Job", "Lane", "Place"]
 
 logger = logging.getLogger("sm_tblog")
 
@@ -138,26 +139,6 @@ class Job:
         return self.file.size - self.committed
 
 
-class SideJob:
-    """A side file on its way.
-
-    Attributes:
-        name: the file's.
-        data: see ``Store.put``.
-        done: whether it is written, or given up.
-    """
-
-    def __init__(self, name: str, data: SideData) -> None:
-        self.name = name
-        self.data = data
-        self.done = False
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes are not written, as far as that is known."""
-        return 0 if self.done or callable(self.data) else len(self.data)
-
-
 class Lane:
     """The objects of one folder, on their way to it.
 
@@ -189,6 +170,7 @@ class Lane:
         self._place: Place | None = None
         self._jobs: deque[Job] = deque()
         self._side: deque[SideJob] = deque()
+        self._others: list[SideJob] = []  # which earlier processes have left
         self._stepping = threading.Lock()
         self._asked = False
         self._forced_at = math.inf  # when somebody first asked for an attempt at once
@@ -209,13 +191,20 @@ class Lane:
         with self._condition:
             self._jobs.append(job)
 
-    def put(self, name: str, data: SideData) -> SideJob:
+    def put(self, job: SideJob) -> None:
         """Take a side file, to be written after those before it."""
-        job = SideJob(name, data)
         with self._condition:
             self._side.append(job)
         self.ask()
-        return job
+
+    def take_over(self, files: Sequence[SpoolFile]) -> None:
+        """Take what earlier processes have left, to be finished before what this one has."""
+        restored = [restore(file) for file in files if is_side(file)]
+        jobs = [Job(file, is_new=False) for file in files if not is_side(file)]
+        with self._condition:
+            self._others = [side for side in restored if side is not None]
+            self._side.extendleft(reversed(self._others))
+            self._jobs.extendleft(reversed(jobs))
 
     def ask(self, *, force: bool = False) -> None:
         """Have what was appended uploaded, soon or, if forced, at once."""
@@ -248,7 +237,7 @@ class Lane:
 
         def stored() -> bool:
             jobs = all(job.done or (not job.closed and job.committed >= n) for job, n in marks)
-            return jobs and all(side.done for side in sides)
+            return jobs and all(side.done for side in (*sides, *self._others))
 
         def ended() -> bool:
             is_down = not patient or isinstance(self.error, RefusedError)
@@ -273,14 +262,16 @@ class Lane:
         with self._condition:
             return list(self._jobs)
 
-    def side_jobs(self) -> list[SideJob]:
-        """Return the side files that are on their way."""
+    def files(self, *, waiting: bool = False) -> list[SpoolFile]:
+        """Return the spool files of what is on its way, or only of what is not acknowledged."""
         with self._condition:
-            return list(self._side)
+            jobs: list[Job | SideJob] = [*self._jobs, *self._side]
+        return [job.file for job in jobs if job.waiting or not waiting]
 
     def leave(self) -> None:
         """Let go of the spool files in a forked child, whatever was held when it was made."""
-        for job in list(self._jobs):
+        jobs: list[Job | SideJob] = [*self._jobs, *self._side]
+        for job in jobs:
             job.file.leave()
 
     # The side of the crew.
@@ -324,20 +315,20 @@ class Lane:
     def _upload(self) -> None:
         if self._place is None:
             self._place = self._open_place()
-            self._take_over(self._adopt())
-        for job in self.jobs():
+            self._finish_others(self._adopt())
+        with self._condition:
+            jobs, sides = list(self._jobs), list(self._side)
+        for job in jobs:
             if job.growing is None:
                 job.growing = self._place.grow(job.file.name, is_new=job.is_new)
             self._upload_job(job, job.growing)
-        for side in self.side_jobs():
+        for side in sides:
             self._upload_side(self._place, side)
 
-    def _take_over(self, files: Sequence[SpoolFile]) -> None:
-        """Have the objects of earlier processes finished, before those of this one."""
+    def _finish_others(self, files: Sequence[SpoolFile]) -> None:
         if files:
-            logger.info("%s: objects that earlier processes left to upload: %d", self, len(files))
-        with self._condition:
-            self._jobs.extendleft(Job(file, is_new=False) for file in reversed(files))
+            logger.info("%s: files that earlier processes left to upload: %d", self, len(files))
+            self.take_over(files)
 
     def _upload_job(self, job: Job, growing: Growing) -> None:
         closed, size = job.closed, job.file.size  # in this order: a closed one does not grow
@@ -359,15 +350,13 @@ class Lane:
             growing.close()
 
     def _upload_side(self, place: Place, job: SideJob) -> None:
-        if callable(job.data):
-            try:
-                place.update(job.name, job.data)
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001 - anyone's function; it would fail for ever
-                logger.warning("%s: the side file %s is not written: %s", self, job.name, error)
-        else:
-            place.put(job.name, bytes(job.data))
+        try:
+            job.bring(place)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - anyone's function; it would fail for ever
+            logger.warning("%s: the side file %s is not written: %s", self, job.file.name, error)
+        job.file.delete()
         with self._condition:
             job.done = True
             self._side.remove(job)

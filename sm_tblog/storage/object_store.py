@@ -2,7 +2,7 @@
 
 ``append`` writes to a spool file on the local disk and returns; a ``Lane`` brings it to its place.
 So a store that is slow, down or refuses costs the training loop nothing, and what it has not
-acknowledged survives the process. Side files are not spooled: they wait in memory.
+acknowledged survives the process. Side files go the same way.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from weakref import WeakValueDictionary
 
 from sm_tblog._errors import StoreError
 from sm_tblog.format.records import padding
-from sm_tblog.storage import s3_options, spool
+from sm_tblog.storage import s3_options, side_spool, spool
 from sm_tblog.storage.base import NotDeliveredError, scheme_of, side_file_path
 from sm_tblog.storage.crew import Crew
 from sm_tblog.storage.lane import Job, Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.lane import Place, SideJob
+    from sm_tblog.storage.lane import Place
+    from sm_tblog.storage.side_spool import SideJob
     from sm_tblog.storage.spool import SpoolFile
 
 __all__ = ["ObjectStore", "open_place", "upload_left_behind"]
@@ -89,10 +90,10 @@ class ObjectStore:
         Raises:
             StoreError: the spool is full.
         """
-        self._check_room(len(data))
+        in_memory = self._job is not None and not self._job.file.is_on_disk
+        self._check_room(len(data), in_memory=in_memory)
         if self._job is None:
-            notes = notes_of(self._folder, self._options)
-            file = spool.create(_folder_of(self._spool), notes.pop("url"), self._name, **notes)
+            file = spool.create(_folder_of(self._spool), name=self._name, **self._notes())
             self._job = Job(file)
             self._find_lane().add(self._job)
         self._job.file.append(data)
@@ -102,15 +103,14 @@ class ObjectStore:
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
-            StoreError: side files that wait take up all the memory that they may.
+            StoreError: the spool is full.
         """
         path = str(side_file_path(name))
-        waiting = sum(job.waiting for lane in _all_lanes() for job in lane.side_jobs())
-        if waiting and not callable(data) and waiting + len(data) > spool.MEMORY_LIMIT:
-            message = f"{self}: {waiting:,} bytes of side files wait to be uploaded"
-            raise StoreError(errno.ENOSPC, message)
-        self._side = [job for job in self._side if not job.done]
-        self._side.append(self._find_lane().put(path, data))
+        self._check_room(len(side_spool.content_of(data)), in_memory=False)
+        job = side_spool.create(_folder_of(self._spool), name=path, data=data, **self._notes())
+        self._side = [one for one in self._side if not one.done]
+        self._side.append(job)
+        self._find_lane().put(job)
 
     def get(self, name: str) -> bytes | None:
         """Return what the side file ``name`` holds at its place, None where there is none.
@@ -176,37 +176,38 @@ class ObjectStore:
     @property
     def left(self) -> list[str]:
         """The spool files of this folder that hold what is not acknowledged."""
-        jobs = [] if self._lane is None else self._lane.jobs()
-        return [str(job.file) for job in jobs if job.waiting]
+        return [] if self._lane is None else list(map(str, self._lane.files(waiting=True)))
 
     @property
     def error(self) -> StoreError | None:
         """Why the last attempt to upload failed; None if it did not."""
         return None if self._lane is None else self._lane.error
 
+    def _notes(self) -> dict[str, Any]:
+        return notes_of(self._folder, self._options)
+
     def _find_lane(self) -> Lane:
         if self._lane is None:
             self._lane = _lane(self._folder, self._options, _folder_of(self._spool))
         return self._lane
 
-    def _check_room(self, more: int) -> None:
-        """Raise if the spool has no room for so many bytes more.
+    def _check_room(self, more: int, *, in_memory: bool) -> None:
+        """Raise if the spool has no room for so many bytes more. Alone, they may be as many.
 
         Raises:
             StoreError: it has not. If this object's own room would do, and is not needed any more,
                 ``is_full`` asks for another object, which will find it.
         """
-        in_memory = self._job is not None and not self._job.file.is_on_disk
 
-        def taken(job: Job) -> int:
-            return job.file.in_memory if in_memory else job.file.size - job.file.in_memory
+        def taken(file: SpoolFile) -> int:
+            return file.in_memory if in_memory else file.size - file.in_memory
 
-        used = sum(taken(job) for lane in _all_lanes() for job in lane.jobs())
+        used = sum(taken(file) for lane in _all_lanes() for file in lane.files())
         limit = spool.MEMORY_LIMIT if in_memory else spool.LIMIT
-        if used + more <= limit:
+        if used + more <= limit or not (used and more):
             return
         if self._job is not None and not self._job.waiting:
-            self._job.gives_way = used - taken(self._job) + more <= limit
+            self._job.gives_way = used - taken(self._job.file) + more <= limit
         message = f"{self}: the spool is full: it has {used:,} bytes, and may have {limit:,}"
         raise StoreError(errno.ENOSPC, message)
 
@@ -260,10 +261,12 @@ def upload_left_behind(
         options: as for ``ObjectStore``, for all of them.
         timeout: seconds for each.
     """
-    for file, notes in spool.left_behind(folder):
-        file.drop_torn_end()
-        lane = Lane(file.url, partial(open_place, file.url, {**notes, **options}), padding, Crew())
-        lane.add(Job(file, is_new=False))
+    for file in _whole(spool.left_behind(folder)):
+        place = partial(open_place, file.url, {**side_spool.place_options(file), **options})
+        lane = Lane(file.url, place, padding, Crew())
+        lane.take_over([file])
+        if lane.is_empty:
+            continue  # a side file with which nothing can be done, which has been said
         stored = lane.wait(timeout, force=True)
         late = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
         yield file, None if stored else lane.error or late
@@ -291,10 +294,15 @@ def _all_lanes() -> list[Lane]:
 def _adopt(folder: Path, notes: dict[str, Any]) -> list[SpoolFile]:
     """Return the files that an earlier process has left behind, their torn ends dropped."""
     where = {key: notes.get(key) for key in ("url", "endpoint_url")}
-    files = [file for file, _ in spool.left_behind(folder, **where)]
+    return sorted(_whole(spool.left_behind(folder, **where)), key=side_spool.order)
+
+
+def _whole(files: Iterable[SpoolFile]) -> Iterator[SpoolFile]:
+    """Iterate over files whose torn ends are dropped; a side file is whole or nothing."""
     for file in files:
-        file.drop_torn_end()
-    return sorted(files, key=lambda file: file.name)
+        if not side_spool.is_side(file):
+            file.drop_torn_end()
+        yield file
 
 
 def _folder_of(folder: str | os.PathLike[str] | None) -> Path:

@@ -20,6 +20,7 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import CorruptRecordError, StoreError
@@ -31,7 +32,7 @@ else:
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sm_tblog._types import Bytes
 
@@ -71,6 +72,7 @@ class SpoolFile:
         file: an open file, its lock held; None keeps everything in memory.
         start: where the object begins in the file.
         path: the file's.
+        notes: what else the file's first line says.
 
     Attributes:
         size: bytes of the object.
@@ -83,9 +85,11 @@ class SpoolFile:
         file: io.FileIO | None = None,
         start: int = 0,
         path: Path | None = None,
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.url = url
         self.name = name
+        self.notes = notes
         self._file = file
         self._start = start
         self._path = path
@@ -248,12 +252,12 @@ def create(folder: Path, url: str, name: str, **notes: Any) -> SpoolFile:
         if file is not None:
             file.close()
             path.unlink(missing_ok=True)
-        return SpoolFile(url, name)
-    return SpoolFile(url, name, file, len(header), path)
+        return SpoolFile(url, name, notes=notes)
+    return SpoolFile(url, name, file, len(header), path, notes)
 
 
-def left_behind(folder: Path, **notes: Any) -> Iterator[tuple[SpoolFile, dict[str, Any]]]:
-    """Iterate over the files that no process holds, each with its notes, its lock taken.
+def left_behind(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
+    """Iterate over the files that no process holds, their locks taken.
 
     Args:
         folder: a spool folder, or one spool file.
@@ -273,8 +277,9 @@ def left_behind(folder: Path, **notes: Any) -> Iterator[tuple[SpoolFile, dict[st
             if found is None or not wanted or not _is_left(file):
                 continue
             stack.pop_all()
-            start = found.pop("start")
-            yield SpoolFile(found.pop("url"), found.pop("name"), file, start, path), found
+            yield SpoolFile(
+                found.pop("url"), found.pop("name"), file, found.pop("start"), path, found
+            )
 
 
 def _notes_of(file: io.FileIO) -> dict[str, Any] | None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +25,20 @@ import numpy as np
 from google.protobuf import text_format
 
 from sm_tblog._errors import InvalidValueError
+from sm_tblog._types import Change
 from sm_tblog.format import schema
 from sm_tblog.summary.convert import Deferred, arrived
 from sm_tblog.summary.pixels import arranged, as_bytes
 from sm_tblog.summary.png import encode_png
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
     from sm_tblog._types import UInt8Array
 
-    Content = bytes | Callable[[bytes | None], bytes]
+    Content = bytes | Change
 
 __all__ = ["CONFIG", "encode_embedding", "encode_labels", "encode_matrix", "encode_sheet", "listed"]
 
@@ -131,7 +131,7 @@ def encode_embedding(
         files[entry.sprite.image_path] = sheet
         entry.sprite.single_image_dim.extend((side, side))
         remarks.append(remark)
-    files[CONFIG] = partial(listed, entry.SerializeToString())
+    files[CONFIG] = Change(listed, entry.SerializeToString())
     return files, "; ".join(filter(None, remarks))
 
 

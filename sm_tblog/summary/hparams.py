@@ -25,6 +25,7 @@ TensorBoard 2.21, with its data server (0.7.2) and with ``--load_fast=false``:
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIRST_FILE",
+    "encode_change",
     "end_value",
     "experiment_value",
     "start_value",
@@ -96,15 +98,28 @@ def experiment_value(
     return _value("experiment", experiment)
 
 
-def updated_file(before: bytes | None, values: Mapping[str, Plain], end: Any, now: float) -> bytes:
+def encode_change(
+    values: Mapping[str, Plain], now: float, *, succeeded: bool | None = None
+) -> bytes:
+    """Return what ``updated_file`` is to do.
+
+    Args:
+        values: to add, to change and, where None, to remove.
+        now: seconds since the epoch.
+        succeeded: how the session has ended; None while it goes on.
+    """
+    return json.dumps({"values": values, "now": now, "succeeded": succeeded}).encode()
+
+
+def updated_file(change: bytes, before: bytes | None) -> bytes:
     """Return what ``FIRST_FILE`` is to hold.
 
     Args:
-        before: what it holds; None if there is no such file.
-        values: to add, to change and, where None, to remove.
-        end: what ``end_value`` returned; None while the session goes on.
-        now: seconds since the epoch.
+        change: what ``encode_change`` returned.
+        before: what the file holds; None if there is no such file.
     """
+    values, now, succeeded = json.loads(change).values()
+    end = None if succeeded is None else end_value(succeeded=succeeded, ended=now)
     start = schema.SessionStartInfo(start_time_secs=now)
     has_ended = False
     for data in _plugin_data(before or b""):

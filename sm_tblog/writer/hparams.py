@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._best import BestTracker
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog._types import Series
+from sm_tblog._types import Change, Series
 from sm_tblog.pipeline import Pipeline
 from sm_tblog.sinks.base import File
 from sm_tblog.storage.base import scheme_of
@@ -246,16 +245,16 @@ def _build_session(_: str, values: dict[str, Plain], now: float) -> list[Any]:
     from sm_tblog.summary import hparams as summary
 
     known = dict(values)
-    update = partial(summary.updated_file, values=known, end=None, now=now)
-    return [summary.start_value(known, now), File("", summary.FIRST_FILE, update)]
+    change = Change(summary.updated_file, summary.encode_change(known, now))
+    return [summary.start_value(known, now), File("", summary.FIRST_FILE, change)]
 
 
 def _build_end(_: str, values: dict[str, Plain], succeeded: bool, now: float) -> list[Any]:
     from sm_tblog.summary import hparams as summary
 
     end = summary.end_value(succeeded=succeeded, ended=now)
-    update = partial(summary.updated_file, values=values, end=end, now=now)
-    return [end, File("", summary.FIRST_FILE, update)]
+    encoded = summary.encode_change(values, now, succeeded=succeeded)
+    return [end, File("", summary.FIRST_FILE, Change(summary.updated_file, encoded))]
 
 
 def _build_run(
