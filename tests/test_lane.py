@@ -346,6 +346,25 @@ def test_a_barrier_gives_up_a_place_that_fails_again_and_again(running, place, a
     assert not running.wait(LONG)
 
 
+@pytest.mark.parametrize("fault", [StoreError("no"), RefusedError("no")])
+def test_a_barrier_leaves_a_place_that_is_down_to_the_next_attempt(
+    running, place, monkeypatch, fault
+):
+    monkeypatch.setattr(lane_module, "BACKOFF", (0.0, 0.0, LONG))
+    monkeypatch.setattr(lane_module.random, "uniform", lambda low, high: high)
+    begin(running, data=b"1")
+    place.fault = fault
+    assert not running.wait(LONG, force=True)
+    while running._failures < lane_module.ATTEMPTS:
+        assert not running.wait(LONG, force=True)
+    place.gate.clear()  # from here on an attempt would not end
+    assert [running.wait(LONG) for _ in range(100)] == [False] * 100
+    place.fault = None
+    place.gate.set()
+    assert running.wait(LONG, force=True)  # it may be up again, and is tried
+    assert running.wait(LONG)
+
+
 def test_the_last_barrier_gives_up_a_place_that_refuses(running, place, at_once):
     begin(running, data=b"1").closed = True
     place.fault = RefusedError("no such bucket")

@@ -221,18 +221,21 @@ class Lane:
     def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait until everything taken so far is acknowledged; return whether it is.
 
-        What is not acknowledged is in the spool; so a place that is down is not waited for long,
-        unless all jobs are closed, and one that refuses is not waited for at all.
+        What is not acknowledged is in the spool; so, unless all jobs are closed, a place that is
+        known to be down or to refuse is waited for only if forced, and then not long.
 
         Args:
             timeout: seconds.
-            force: do not leave it to an upload that is due within ``COALESCE``.
+            force: do not leave it to an upload that is due within ``COALESCE``, or to the next
+                attempt at a place that is down.
         """
         with self._condition:
             marks = [(job, job.file.size) for job in self._jobs]
             sides = list(self._side)
             patient = all(job.closed for job, _ in marks)
-            may_coalesce = not force and not self._failures and not patient
+            refuses = isinstance(self.error, RefusedError)
+            is_known_to_be_down = refuses or self._failures >= ATTEMPTS or self._crew.is_down
+            may_leave_it = not force and not patient
             enough = max(ATTEMPTS, self._failures + 1)  # failures: a place that was down is tried
 
         def stored() -> bool:
@@ -245,7 +248,11 @@ class Lane:
 
         if stored():
             return True
-        if may_coalesce and time.monotonic() - self._last_success < COALESCE:
+        if may_leave_it and is_known_to_be_down:
+            self.ask()
+            return False
+        since = time.monotonic() - self._last_success
+        if may_leave_it and not self._failures and since < COALESCE:
             self.ask()
             return True
         self.ask(force=True)

@@ -215,8 +215,9 @@ class BaseWriter:
             timeout: seconds. By default as long as the worker gets something done; a store that
                 hangs is given up after 30 s.
             force: on an object store, wait for the store's word also if it was asked less than a
-                second ago. Without it such a call returns when everything is on the local disk, and
-                the upload follows within that second: a script may call ``flush`` at every step.
+                second ago, or is known to be down. Without it a call returns at once when
+                everything is on the local disk, and the upload follows within that second, or when
+                the store is back: a script may call ``flush`` at every step.
 
         Returns:
             Whether all that was logged since the last barrier is stored. If not, that has been said
