@@ -27,6 +27,7 @@ from sm_tblog.writer import SummaryWriter, Writer
 
 if TYPE_CHECKING:
     from sm_tblog.readers import Run, read
+    from sm_tblog.watch.system import SystemMetrics
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "SinkError",
     "StoreError",
     "SummaryWriter",
+    "SystemMetrics",
     "TBLogError",
     "Writer",
     "__version__",
@@ -47,10 +49,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Run", "read"):
-        from sm_tblog import readers
+_LAZY = {
+    "Run": "sm_tblog.readers",
+    "SystemMetrics": "sm_tblog.watch.system",
+    "read": "sm_tblog.readers",
+}
+"""Where what is imported when it is first used stands."""
 
-        return getattr(readers, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["arm", "disarm", "is_exiting", "rank", "watch"]
+__all__ = ["arm", "disarm", "is_exiting", "local_rank", "rank", "watch"]
 
 EXIT_TIMEOUT = 30.0
 """Seconds that the end of the process waits for all pipelines together."""
@@ -83,7 +83,28 @@ def rank() -> int:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
-    for variable in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+    return _first_number("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+
+
+def local_rank() -> int:
+    """Return this process's rank among those of its host, 0 if there is none.
+
+    That is what launchers set: ``LOCAL_RANK`` (torchrun, Accelerate, DeepSpeed),
+    ``OMPI_COMM_WORLD_LOCAL_RANK``, ``MPI_LOCALRANKID`` and ``PMI_LOCAL_RANK`` (MPI),
+    ``SLURM_LOCALID`` (srun).
+    """
+    return _first_number(
+        "LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "MPI_LOCALRANKID",
+        "PMI_LOCAL_RANK",
+        "SLURM_LOCALID",
+    )
+
+
+def _first_number(*variables: str) -> int:
+    """Return the first of these variables of the environment that is a number, or else 0."""
+    for variable in variables:
         value = os.environ.get(variable, "")
         if value.isdigit():
             return int(value)
