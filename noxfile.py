@@ -37,6 +37,7 @@ def minimums(session: nox.Session) -> None:
         "crc32c==2.3",
         "fsspec==2023.1.0",
         "pandas==1.5.3",
+        "psutil==5.9.0",
         "pyparsing==3.0.9",  # which an early Matplotlib does not warn of
         "rich==12.6.0",
         "scikit-learn==1.1.3",
@@ -89,5 +90,5 @@ def docs(session: nox.Session) -> None:
 @nox.session(python="3.11", default=False)
 def bench(session: nox.Session) -> None:
     """Measure, side by side with the peers."""
-    session.install("--editable", ".[cli]", *group("peers"))
+    session.install("--editable", ".[cli,system]", *group("peers"))
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -12,6 +12,7 @@ from benchmarks.memory import memory_growth
 from benchmarks.object_store import object_store_cost
 from benchmarks.scalars import caller_time, processor_time, sustained_rate
 from benchmarks.startup import import_time
+from benchmarks.system import system_cost
 from benchmarks.training import training_overhead
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ BENCHMARKS = {
         {"caller_rounds": 31, "calls": 5_000},
         {"flushes": 3, "rows": 10, "caller_rounds": 1, "calls": 10},
     ),
+    "system": Benchmark(system_cost, {"rounds": 7}, {"rounds": 1, "samples": 1}),
     "training": Benchmark(
         training_overhead, {"rounds": 8}, {"rounds": 1, "pairs": 1, "block_seconds": 0.05}
     ),

@@ -16,7 +16,7 @@ pytest.importorskip("tensorboardX")
 ROOT = Path(__file__).parent.parent
 NAMES = (
     *("caller", "processor", "rate", "histogram", "image", "video", "figure", "embedding"),
-    *("import", "memory", "s3", "training"),
+    *("import", "memory", "s3", "system", "training"),
 )
 
 
@@ -37,6 +37,8 @@ def a_figure(result, interval, **changes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_runs_and_says_something(name):
+    if name == "system":
+        pytest.importorskip("psutil")
     benchmark = benchmark_module("suite").BENCHMARKS[name]
     figures = benchmark.run(**benchmark.tiny)
     assert any(figure.target for figure in figures)

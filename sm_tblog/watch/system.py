@@ -255,7 +255,9 @@ def _check(writer: Any, every: Any, step: Any, prefix: Any, gpus: Any) -> None:
     if not isinstance(prefix, str):
         message = f"SystemMetrics: prefix is a str, got {prefix!r:.60}"
         raise InvalidTypeError(message)
-    if gpus is not None and not all(type(index) is int for index in gpus):
+    if gpus is not None and not (
+        hasattr(gpus, "__iter__") and all(type(index) is int for index in gpus)
+    ):
         message = f"SystemMetrics: gpus is a sequence of int, got {gpus!r:.60}"
         raise InvalidTypeError(message)
 

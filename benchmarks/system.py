@@ -1,0 +1,47 @@
+"""What system metrics cost: the processor time of a sample, as a share of a core."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks._measure import Target, figure
+from benchmarks._writers import OURS, open_writer, temporary_folder
+from sm_tblog.watch.system import EVERY, SystemMetrics
+
+if TYPE_CHECKING:
+    from benchmarks._measure import Figure
+
+__all__ = ["system_cost"]
+
+_TARGET = Target(0.1, at_least=False)
+
+
+def system_cost(rounds: int = 25, samples: int = 40) -> list[Figure]:
+    """Return the share of a core that samples take, at the interval that is the default.
+
+    Counted is the processor time of all threads, down to the bytes in the file.
+    """
+    costs = []
+    with temporary_folder() as folder:
+        writer = open_writer(OURS, folder)
+        metrics = SystemMetrics(writer)
+        metrics.sample()
+        writer.flush()
+        for _ in range(rounds):
+            begun = time.process_time()
+            for _ in range(samples):
+                metrics.sample()
+            writer.flush()
+            costs.append((time.process_time() - begun) / samples)
+        writer.close()
+    return [
+        figure(
+            f"a sample of the system's metrics every {EVERY:.0f} s",
+            {OURS: [cost * 1e3 for cost in costs]},
+            "ms",
+            [100 * cost / EVERY for cost in costs],
+            "% of a core",
+            _TARGET,
+        )
+    ]
