@@ -53,7 +53,8 @@ class Writer(
     tensorboardX's; the others are this library's own.
 
     Args:
-        logdir: the log folder, a path or URL. By default ``runs/<date>_<host><comment>``.
+        logdir: the log folder, a path or URL. By default ``runs/<date>_<host><comment>``; in a
+            SageMaker training job the folder that the job uploads, see ``sm_tblog.sagemaker``.
         comment: the end of the default folder's name.
         purge_step: what earlier files in the folder hold at this step and after is superseded;
             for a run that resumes from a checkpoint. The mark is written at once.

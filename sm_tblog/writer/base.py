@@ -102,6 +102,8 @@ class BaseWriter:
         self._clock: Callable[[], float] = time.time
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
+        if self._enabled and (logdir or log_dir) and _process.is_in_training_job():
+            _remark_on(self._log_dir)
 
     def _open(self) -> None:
         config = self._config
@@ -309,7 +311,19 @@ def _build_nothing(tag: str) -> list[Any]:  # noqa: ARG001 - as all builders are
     return []
 
 
+def _remark_on(logdir: str) -> None:
+    """Say if what is logged to a folder does not leave a training job's container."""
+    if scheme_of(logdir) == "file":
+        from sm_tblog.sagemaker.logdir import remark_on
+
+        remark_on(str(local_path(logdir)))
+
+
 def _default_logdir(comment: str) -> str:
+    if _process.is_in_training_job():
+        from sm_tblog.sagemaker.logdir import default_logdir
+
+        return default_logdir(comment)
     import socket  # takes as long to import as the rest of this module
 
     return str(Path("runs") / f"{time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}{comment}")
