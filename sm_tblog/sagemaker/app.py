@@ -35,6 +35,7 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1", "eu-west-1")
 """Where the app is."""
 
 JOB = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+DOMAIN = re.compile(r"d-(-*[a-z0-9]){1,61}")
 ARN = re.compile(r"arn:[^:]+:sagemaker:([^:]+):\d*:training-job/(.+)")
 ADD_JOB = "data/plugin/sagemaker_data_manager/add_folder_or_job?Redirect=True&Name="
 
@@ -163,6 +164,13 @@ def _presigned(
     if not domain_id or not user_profile_name:
         message = "presign: domain_id and user_profile_name are needed outside of Studio"
         raise InvalidValueError(message)
+    for what, text, pattern in (
+        ("domain_id", domain_id, DOMAIN),
+        ("user_profile_name", user_profile_name, JOB),
+    ):
+        if not pattern.fullmatch(str(text)):
+            message = f"presign: {what} is no name of that kind: {text!r:.80}"
+            raise InvalidValueError(message)
     for what, value, least, most in (
         ("expires_in", expires_in, 5, 300),
         ("session_seconds", session_seconds, 1_800, 43_200),
@@ -180,11 +188,6 @@ def _presigned(
     except MissingDependencyError:
         raise
     except Exception as error:
-        from botocore.exceptions import ParamValidationError
-
-        if isinstance(error, ParamValidationError):
-            message = f"presign: {error}"
-            raise InvalidValueError(message) from error
         message = (
             f"SageMaker does not presign an address for {user_profile_name} of {domain_id}: "
             f"{error}. It takes sagemaker:CreatePresignedDomainUrl, and a domain that signs in by "
