@@ -15,7 +15,7 @@ from sm_tblog import MissingDependencyError, TBLogError
 
 __all__ = ["COMMANDS", "main", "make_app"]
 
-COMMANDS = ("demo", "estimate", "upload")
+COMMANDS = ("demo", "doctor", "estimate", "open", "upload")
 
 
 def main() -> None:

@@ -98,12 +98,8 @@ def tensorboard_url(
         MissingDependencyError: ``presign`` needs botocore.
         TBLogError: SageMaker refuses to presign.
     """
-    name, of_arn = _as_job(job_name)
+    name, region = _as_job_and_region(job_name, region)
     studio = studio_metadata()
-    region = region or of_arn or find_region()
-    if region is None:
-        message = "the job's region is not known: name it, with region= or AWS_REGION"
-        raise InvalidValueError(message)
     if region not in REGIONS:
         message = "SageMaker's hosted TensorBoard is known in %s, and not in %s"
         logger.warning(message, ", ".join(REGIONS), region)
@@ -118,6 +114,31 @@ def tensorboard_url(
     return "/".join(part for part in (f"{page}#/tensor-board-landing", name) if part)
 
 
+def describe_job(
+    job_name: str, *, region: str | None = None, timeout: float = TIMEOUT
+) -> dict[str, Any]:
+    """Return what SageMaker says of a training job, as its API's ``DescribeTrainingJob``.
+
+    Args:
+        job_name: the training job's name, or its ARN.
+        region: as for ``tensorboard_url``.
+        timeout: seconds for the request.
+
+    Raises:
+        InvalidValueError: the name is not one, or the region is not known.
+        MissingDependencyError: botocore is not installed.
+        TBLogError: SageMaker does not tell.
+    """
+    name, region = _as_job_and_region(job_name, region)
+    client = _client(region, timeout)
+    try:
+        found: dict[str, Any] = client.describe_training_job(TrainingJobName=name)
+    except Exception as error:
+        message = f"SageMaker does not describe {name} in {region}: {error}"
+        raise TBLogError(message) from error
+    return found
+
+
 def find_region() -> str | None:
     """Return the region of this machine or of the AWS configuration, if there is one."""
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
@@ -128,16 +149,28 @@ def find_region() -> str | None:
         return arn[3]
     try:
         import botocore.session
+        from botocore.exceptions import BotoCoreError
     except ImportError:
         return None
-    region = botocore.session.Session().get_config_variable("region")
+    try:
+        region = botocore.session.Session().get_config_variable("region")
+    except BotoCoreError:  # a profile that does not exist, say
+        return None
     return str(region) if region else None
 
 
+def _as_job_and_region(job: Any, region: str | None) -> tuple[str, str]:
+    """Return a job's name, "" for none, and its region."""
+    name, of_arn = ("", None) if job is None else _as_job(job)
+    region = region or of_arn or find_region()
+    if region is None:
+        message = "the job's region is not known: name it, with region= or AWS_REGION"
+        raise InvalidValueError(message)
+    return name, region
+
+
 def _as_job(job: Any) -> tuple[str, str | None]:
-    """Return a job's name, "" for none, and the region of its ARN."""
-    if job is None:
-        return "", None
+    """Return a job's name, and the region of its ARN."""
     if not isinstance(job, str):
         message = f"a training job's name is a str, got {job!r:.60}"
         raise InvalidTypeError(message)
@@ -178,15 +211,14 @@ def _presigned(
         if not least <= value <= most:
             message = f"presign: {what} is {least:,} to {most:,} seconds, not {value!r}"
             raise InvalidValueError(message)
+    client = _client(region)
     try:
-        reply = _client(region).create_presigned_domain_url(
+        reply = client.create_presigned_domain_url(
             DomainId=domain_id,
             UserProfileName=user_profile_name,
             ExpiresInSeconds=expires_in,
             SessionExpirationDurationInSeconds=session_seconds,
         )
-    except MissingDependencyError:
-        raise
     except Exception as error:
         message = (
             f"SageMaker does not presign an address for {user_profile_name} of {domain_id}: "
@@ -201,12 +233,12 @@ def _presigned(
     return url
 
 
-def _client(region: str) -> Any:
+def _client(region: str, timeout: float = TIMEOUT) -> Any:
     try:
         import botocore.session
         from botocore.config import Config
     except ImportError as error:
-        message = "presign: botocore is needed: pip install 'sm-tblog[s3]'"
+        message = "to ask SageMaker takes botocore: pip install 'sm-tblog[s3]'"
         raise MissingDependencyError(message) from error
-    config = Config(connect_timeout=TIMEOUT, read_timeout=TIMEOUT)
+    config = Config(connect_timeout=timeout, read_timeout=timeout)
     return botocore.session.Session().create_client("sagemaker", region_name=region, config=config)

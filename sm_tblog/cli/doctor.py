@@ -1,0 +1,96 @@
+"""``sm-tblog doctor``: what this container or laptop looks like, and what to do about it."""
+
+# No ``from __future__ import annotations``: Typer reads the annotations.
+
+import sys
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from sm_tblog.cli import _checks, _checks_aws
+from sm_tblog.cli._checks import Finding
+from sm_tblog.sagemaker import training_job
+from sm_tblog.storage.base import scheme_of
+from sm_tblog.storage.object_store import S3_SCHEMES
+
+__all__ = ["run"]
+
+STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "bold red"}
+
+
+def run(
+    logdir: Annotated[
+        str,
+        typer.Argument(
+            help="The folder or URL to log to. A bucket is written to and read from.",
+            show_default="the job's own",
+        ),
+    ] = "",
+    job: Annotated[
+        str, typer.Option(help="Ask SageMaker whether its TensorBoard lists this training job.")
+    ] = "",
+    network: Annotated[
+        bool, typer.Option(help="Ask servers; only about what is named, or the job uploads to.")
+    ] = True,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each request.")] = 10.0,
+) -> None:
+    """Look at everything that logging needs, and say what to do about what is wrong.
+
+    The exit code is 1 if there is a problem: something that logging will fail by.
+    """
+    here = training_job()
+    url = logdir or (here.s3_output_path if here else None) or ""
+    remote = url if scheme_of(url) != "file" else ""
+    console = Console(highlight=False)
+    counts: Counter[str] = Counter()
+
+    def show(title: str, findings: list[Finding]) -> None:
+        counts.update(finding.level for finding in findings)
+        console.print(f"\n[bold]{title}[/]")
+        _print(console, findings)
+
+    show("This machine", _checks.check_place())
+    show("Logs", _checks.check_logdir(logdir))
+    asks = network and bool(scheme_of(url) in S3_SCHEMES or job)
+    show("AWS", _checks_aws.check_credentials(ask=asks, timeout=timeout))
+    if remote and network:
+        with console.status(f"Asking {remote}"):
+            findings = _checks_aws.check_bucket(remote, timeout)
+        show("Bucket", findings)
+    elif not remote:
+        advice = "Check one: sm-tblog doctor s3://bucket/folder"
+        show("Bucket", [Finding("note", "none is named, and none was asked", advice)])
+    show("SageMaker's TensorBoard", _checks_aws.check_app(job if network else "", timeout))
+    show("Packages", _checks.check_software(remote))
+    console.print()
+    console.print(_summary(counts))
+    if counts["problem"]:
+        raise typer.Exit(1)
+
+
+def _print(console: Console, findings: list[Finding]) -> None:
+    """Print findings, wrapped in a terminal; in a log each stays on its line, to be copied."""
+    width = max(console.width - 11, 20) if console.is_terminal else sys.maxsize
+    for finding in findings:
+        for level, line, style in (
+            (finding.level, finding.text, ""),
+            ("", finding.advice, "cyan"),
+        ):
+            if line:
+                start = f"  {level:9}"
+                lines = Text(line, style).wrap(console, width)
+                text = Text("\n" + " " * len(start)).join(lines)
+                console.print(Text.assemble((start, STYLES.get(level, "")), text), soft_wrap=True)
+
+
+def _summary(counts: Counter[str]) -> Text:
+    parts = [
+        f"{count} {level}{'' if count == 1 else 's'}"
+        for level in ("problem", "warning")
+        if (count := counts[level])
+    ]
+    worst = "problem" if counts["problem"] else "warning" if counts["warning"] else "ok"
+    return Text(", ".join(parts) or "Nothing is wrong.", STYLES[worst])
