@@ -1,0 +1,164 @@
+"""SageMaker's example: the script in a job that is interrupted, the launcher up to the request.
+
+The launcher is held to the API's model, which botocore has, and to the SDK that is installed.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sagemaker_tree import Tree, clean_environment
+
+FOLDER = Path(__file__).parent.parent / "examples" / "sagemaker"
+ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
+EXPECTED = {"S3OutputPath": "s3://my-bucket/logs", "LocalPath": "/opt/ml/output/tensorboard"}
+
+
+@pytest.fixture
+def launch():
+    spec = importlib.util.spec_from_file_location("launch", FOLDER / "launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(launch):
+    return launch.parse_options(["--role", ROLE, "--bucket", "my-bucket", "--image", "an-image"])
+
+
+# The script.
+
+INTERRUPT = """
+import os, runpy, signal, sys
+from sm_tblog import Writer
+add_scalar = Writer.add_scalar
+def interrupted(writer, tag, *args):
+    add_scalar(writer, tag, *args)
+    if writer.step == 130:
+        writer.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+Writer.add_scalar = interrupted
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_script_goes_on_after_an_interruption(tmp_path, read_scalars, event_files):
+    for package in ("torch", "sklearn", "psutil"):
+        pytest.importorskip(package)
+    tree = Tree(tmp_path / "ml")
+    tree.write_tensorboard()
+    checkpoints = tree.write_checkpoints()
+    bucket = tmp_path / "bucket"
+    model = str(tree.base / "model")
+    for program, code in ((["-c", INTERRUPT], -9), ([], 0)):
+        done = subprocess.run(
+            [sys.executable, *program, str(FOLDER / "train.py"), "--steps", "200"],
+            cwd=tree.base / "code",
+            env=clean_environment(tmp_path, **tree.environment(SM_MODEL_DIR=model)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        # What was uploaded stays; a new container has the checkpoints and nothing else.
+        shutil.copytree(tree.local_path, bucket, dirs_exist_ok=True)
+        shutil.rmtree(tree.local_path)
+    assert [path.name for path in checkpoints.iterdir()] == ["last.pt"]
+    assert (tree.base / "model" / "model.pt").exists()
+    assert len([path for path in event_files(bucket) if ".hparams" not in path.name]) == 2
+    curves = read_scalars(bucket)[""]
+    assert [step for step, _ in curves["loss/train"]] == list(range(200))
+    assert [step for step, _ in curves["accuracy/validation"]] == [49, 99, 149, 199]
+    assert curves["accuracy/validation"][-1][1] > 0.9
+    steps = [step for step, _ in curves["system/memory/percent"]]
+    assert steps == sorted(steps)
+
+
+def test_the_script_runs_on_a_laptop(tmp_path, read_scalars):
+    for package in ("torch", "sklearn", "psutil"):
+        pytest.importorskip(package)
+    subprocess.run(
+        [sys.executable, str(FOLDER / "train.py"), "--steps", "60"],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path, SAGEMAKER_BASE_DIR=str(tmp_path / "none")),
+        timeout=120,
+        check=True,
+    )
+    (curves,) = read_scalars(tmp_path / "runs").values()
+    assert len(curves["loss/train"]) == 60
+    assert (tmp_path / "model" / "model.pt").exists()
+
+
+# The launcher.
+
+
+def test_the_request_for_boto3_is_one_that_the_api_takes(launch, options):
+    pytest.importorskip("botocore")
+    import botocore.session
+    from botocore.validate import ParamValidator
+
+    request = launch.make_request(options)
+    model = botocore.session.Session().get_service_model("sagemaker")
+    shape = model.operation_model("CreateTrainingJob").input_shape
+    assert ParamValidator().validate(request, shape).generate_report() == ""
+    assert request["TensorBoardOutputConfig"] == EXPECTED
+
+
+@pytest.fixture
+def boto_session(monkeypatch):
+    boto3 = pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return boto3.Session("testing", "testing", region_name="us-east-1")
+
+
+def test_sdk_v2_sends_the_configuration(launch, options, boto_session, monkeypatch):
+    pytest.importorskip("sagemaker.debugger", reason="needs SageMaker's SDK v2")
+    import sagemaker
+    from botocore.stub import Stubber
+    from sagemaker import fw_utils
+    from sagemaker.estimator import Framework
+
+    def uploaded(*args, **kwargs):
+        return fw_utils.UploadedCode("s3://my-bucket/code.tar.gz", "train.py")
+
+    monkeypatch.setattr(Framework, "_stage_user_code_in_s3", uploaded)
+    client = boto_session.client("sagemaker")
+    session = sagemaker.Session(boto_session, sagemaker_client=client)
+    sent = []
+    client.meta.events.register(
+        "provide-client-params.sagemaker.CreateTrainingJob",
+        lambda params, **_: sent.append(dict(params)),
+    )
+    with Stubber(client) as stubber:  # which checks the request by the API's model
+        stubber.add_response("create_training_job", {"TrainingJobArn": f"arn:{'x' * 20}"})
+        launch.make_estimator(options, session).fit(wait=False)
+    (request,) = sent
+    assert request["TensorBoardOutputConfig"] == EXPECTED
+    assert request["CheckpointConfig"]["S3Uri"].startswith("s3://my-bucket/checkpoints/digits-")
+    assert request["EnableManagedSpotTraining"] is True
+
+
+def test_sdk_v3_sends_the_configuration(launch, options, boto_session, monkeypatch):
+    pytest.importorskip("sagemaker.core.training.configs", reason="needs SageMaker's SDK v3")
+    pytest.importorskip("sagemaker.train", reason="needs SageMaker's SDK v3")
+    from botocore.validate import ParamValidator
+    from sagemaker.core.helper.session_helper import Session
+    from sagemaker.train import ModelTrainer, defaults
+
+    # It asks IAM whether the role may do what it must.
+    monkeypatch.setattr(defaults.TrainDefaults, "get_role", lambda role, **_: role)
+    session = Session(boto_session)
+    monkeypatch.setattr(session, "default_bucket", lambda: "my-bucket")
+    monkeypatch.setattr(session, "upload_data", lambda *args, **kwargs: "s3://my-bucket/code")
+    trainer = launch.make_trainer(options, session, "us-east-1")
+    request = trainer._create_training_job_args(boto3=True)
+    assert isinstance(trainer, ModelTrainer)
+    assert request["TensorBoardOutputConfig"] == EXPECTED
+    shape = boto_session.client("sagemaker").meta.service_model.operation_model("CreateTrainingJob")
+    assert ParamValidator().validate(request, shape.input_shape).generate_report() == ""
