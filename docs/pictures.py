@@ -1,9 +1,9 @@
 # noqa: INP001 - a script
 """Takes the documentation's pictures of TensorBoard: ``make pictures``.
 
-The browser's tests open each tab on what the demo logs, wait until it shows that, and leave a
-picture. Here they are cut to what is of interest, and stored with few colours in ``assets/tabs``,
-each a second time as a small one of its most telling part.
+The browser's tests open each tab, most of them on what the demo logs, wait until it shows that, and
+leave a picture. Here they are cut to what is of interest, and stored with few colours in
+``assets/tabs``, each a second time as a small one of its most telling part.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+TESTS = ("tests/test_browser.py", "tests/test_browser_system.py")
 FOLDER = ROOT / "docs" / "assets" / "tabs"
 SMALL = (320, 200)
 """Width and height of a small picture."""
@@ -56,6 +57,7 @@ CUTS = {
     "pr_curves": Cut(1080, 660, 345, 190, 510),
     "projector": Cut(1280, 800, 320, 140, 660),
     "scalars": Cut(1080, 700, 690, 180, 350),
+    "system": Cut(1080, 750, 345, 470, 340),
     "text": Cut(1280, 800, 345, 390, 520),
     "timeseries": Cut(1280, 700, 653, 270, 361),
     "video": Cut(1080, 640, 340, 180, 365),
@@ -66,7 +68,7 @@ def main() -> None:
     """Take all pictures."""
     with tempfile.TemporaryDirectory() as artifacts:
         subprocess.run(
-            [sys.executable, "-m", "pytest", "tests/test_browser.py"],
+            [sys.executable, "-m", "pytest", *TESTS],
             cwd=ROOT,
             env={**os.environ, "SM_TBLOG_ARTIFACTS": artifacts},
             check=True,
