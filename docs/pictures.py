@@ -18,7 +18,6 @@ from typing import NamedTuple
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-TESTS = ("tests/test_browser.py", "tests/test_browser_system.py")
 FOLDER = ROOT / "docs" / "assets" / "tabs"
 SMALL = (320, 200)
 """Width and height of a small picture."""
@@ -68,7 +67,13 @@ def main() -> None:
     """Take all pictures."""
     with tempfile.TemporaryDirectory() as artifacts:
         subprocess.run(
-            [sys.executable, "-m", "pytest", *TESTS],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "tests/test_browser.py",
+                "tests/test_browser_system.py",
+            ],
             cwd=ROOT,
             env={**os.environ, "SM_TBLOG_ARTIFACTS": artifacts},
             check=True,
