@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sm_tblog import MissingDependencyError
 from sm_tblog.storage import base as storage
 
 ROOT = Path(__file__).parent.parent
@@ -73,8 +74,8 @@ def test_python_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, 
             code = compile("\n" * block.line + block.code, str(page), "exec")
             try:
                 exec(code, namespace)
-            except ModuleNotFoundError as error:
-                pytest.skip(f"the page needs {error.name}")
+            except (ModuleNotFoundError, MissingDependencyError) as error:
+                pytest.skip(f"the page needs more: {error}")
             expected += EXPECTED.findall(block.code)
     assert capsys.readouterr().out.splitlines() == expected
 
