@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -234,9 +235,24 @@ V1 = {
 }
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_containers_limits_bind_at_their_level(version, tmp_path, clock):
-    make_tree(tmp_path, {1: V1, 2: V2}[version])
+def below(group, tree):
+    """Return a tree of version 1 as a host sees it, with the container's group below the root."""
+    pattern = re.compile(r"(sys/fs/cgroup/\w+)/")
+    return {pattern.sub(rf"\1/{group}/", path): text for path, text in tree.items()}
+
+
+NESTED_V1 = {
+    **below("docker/1a", V1),
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+    "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "tree"), [(1, V1), (1, NESTED_V1), (2, V2)], ids=["1", "1 seen by the host", "2"]
+)
+def test_a_containers_limits_bind_at_their_level(version, tree, tmp_path, clock):
+    make_tree(tmp_path, tree)
     group = Cgroup(tmp_path)
     memory = {"memory_used_gib": 4.0, "memory_limit_gib": 8.0, "memory_percent": 50.0}
     assert group.read() == {**memory, "cpu_limit_cores": 1.5}
@@ -249,6 +265,7 @@ def test_a_containers_limits_bind_at_their_level(version, tmp_path, clock):
             "sys/fs/cgroup/cpu/cpu.stat": "nr_periods 120\nnr_throttled 15\nthrottled_time 9",
             "sys/fs/cgroup/cpuacct/cpuacct.usage": "4000000000",
         }
+        later = below("docker/1a", later) if tree is NESTED_V1 else later
     make_tree(tmp_path, later)
     clock(2)
     assert group.read() == {
@@ -655,6 +672,13 @@ def test_without_psutil_it_is_said_what_to_install(writer, monkeypatch):
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(ImportError, match=r"pip install 'sm-tblog\[system\]'"):
         SystemMetrics(writer)
+
+
+def test_a_log_folder_may_be_a_url(tmp_path):
+    with Writer(tmp_path.as_uri()) as writer:
+        values = SystemMetrics(writer).sample()
+    used = psutil.disk_usage(str(tmp_path)).percent
+    assert values["system/disk/used_percent"] == pytest.approx(used, abs=5)
 
 
 def test_a_log_folder_that_is_on_no_disk_has_the_working_directorys(clock):

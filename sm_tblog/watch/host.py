@@ -14,7 +14,6 @@ from sm_tblog._errors import MissingDependencyError
 from sm_tblog.watch.rates import Rates
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
 
 __all__ = ["Cpu", "Disk", "Memory", "Network", "Process", "import_psutil"]
@@ -86,9 +85,9 @@ class Disk:
         folder: a path that exists, or will; the nearest parent that does is taken.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._psutil = import_psutil()
-        self._folder = Path(folder).absolute()
+        self._folder = folder.absolute()
         self._rates = Rates()
 
     def read(self) -> dict[str, float]:

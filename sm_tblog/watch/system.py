@@ -20,10 +20,13 @@ import threading
 import time
 import weakref
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sm_tblog import _process
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.storage.base import scheme_of
+from sm_tblog.storage.local import local_path
 from sm_tblog.watch.cgroup import Cgroup
 from sm_tblog.watch.gpu import find_gpus
 from sm_tblog.watch.host import Cpu, Disk, Memory, Network, Process, import_psutil
@@ -110,7 +113,7 @@ class SystemMetrics:
         self._prefix = prefix
         self._gpus = None if gpus is None else tuple(gpus)
         url = writer.log_dir if folder is None else os.fspath(folder)
-        self._folder = "." if "://" in url else url
+        self._folder = local_path(url) if scheme_of(url) == "file" else Path()
         self._begin()
         _all.add(self)
 
