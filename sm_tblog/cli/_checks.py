@@ -78,7 +78,7 @@ def check_place() -> list[Finding]:
             text = f"no hosts in {job.base}/input/config/resourceconfig.json"
             findings.append(Finding("warning", text, "All processes log to one run"))
         else:
-            findings.append(Finding("note", f"{job.host}, of {', '.join(job.hosts)}"))
+            findings.append(Finding("note", f"host {job.host}, of {', '.join(job.hosts)}"))
         findings += [Finding("warning", remark) for remark in job.remarks]
     elif studio.get("DomainId"):
         who = f"{studio.get('UserProfileName', 'a shared space')} in {studio['DomainId']}"
@@ -152,7 +152,8 @@ def _check_spool() -> list[Finding]:
     if not left:
         return []
     size = sum(path.stat().st_size for path in left if path.exists())
-    text = f"{len(left)} files, {size:,} bytes, wait in {folder} to be uploaded"
+    what = "1 file" if len(left) == 1 else f"{len(left):,} files"
+    text = f"{what} of {size:,} bytes to be uploaded: {folder}"
     return [Finding("warning", text, "Unless a process is at it: sm-tblog upload")]
 
 

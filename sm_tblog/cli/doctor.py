@@ -3,6 +3,7 @@
 # No ``from __future__ import annotations``: Typer reads the annotations.
 
 import sys
+import textwrap
 from collections import Counter
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from sm_tblog.storage.object_store import S3_SCHEMES
 
 __all__ = ["run"]
 
+INDENT = 11
 STYLES = {"ok": "green", "note": "dim", "warning": "yellow", "problem": "bold red"}
 
 
@@ -57,7 +59,7 @@ def run(
     asks = network and bool(scheme_of(url) in S3_SCHEMES or job)
     show("AWS", _checks_aws.check_credentials(ask=asks, timeout=timeout))
     if remote and network:
-        with console.status(f"Asking {remote}"):
+        with console.status("Asking the store"):
             findings = _checks_aws.check_bucket(remote, timeout)
         show("Bucket", findings)
     elif not remote:
@@ -73,17 +75,16 @@ def run(
 
 def _print(console: Console, findings: list[Finding]) -> None:
     """Print findings, wrapped in a terminal; in a log each stays on its line, to be copied."""
-    width = max(console.width - 11, 20) if console.is_terminal else sys.maxsize
-    for finding in findings:
-        for level, line, style in (
-            (finding.level, finding.text, ""),
-            ("", finding.advice, "cyan"),
-        ):
-            if line:
-                start = f"  {level:9}"
-                lines = Text(line, style).wrap(console, width)
-                text = Text("\n" + " " * len(start)).join(lines)
-                console.print(Text.assemble((start, STYLES.get(level, "")), text), soft_wrap=True)
+    width = max(console.width - INDENT, 20) if console.is_terminal else sys.maxsize
+    for level, text, advice in findings:
+        for mark, words, style in ((level, text, ""), ("", advice, "cyan")):
+            # A long URL stays whole.
+            lines = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+            if lines:
+                start = f"  {mark:{INDENT - 2}}"
+                block = ("\n" + " " * INDENT).join(lines)
+                line = Text.assemble((start, STYLES.get(mark, "")), (block, style))
+                console.print(line, soft_wrap=True)
 
 
 def _summary(counts: Counter[str]) -> Text:
