@@ -183,7 +183,7 @@ def test_a_bucket_that_keeps_versions_is_said_to_cost_more(doctor, aws, moto_ser
 
 def test_no_bucket_is_ever_made(doctor, aws, moto_server):
     said = doctor("s3://there-is-none/x", code=1, **aws)
-    assert "there is no such bucket" in line(said, "not to be written to", "problem")
+    assert "there is no such bucket" in line(said, "cannot be written to", "problem")
     names = {bucket["Name"] for bucket in moto_server.client().list_buckets()["Buckets"]}
     assert "there-is-none" not in names
 
@@ -192,7 +192,7 @@ def test_a_refusal_says_what_to_allow(doctor, aws, moto_server, fault_proxies):
     proxy = fault_proxies(moto_server)
     proxy.fail("PutObject", "403")
     said = doctor(f"s3://{BUCKET}/mine", code=1, **{**aws, "AWS_ENDPOINT_URL_S3": proxy.url})
-    assert "AccessDenied" in line(said, "not to be written to", "problem")
+    assert "AccessDenied" in line(said, "cannot be written to", "problem")
     assert "s3:PutObject" in line(said, f"arn:aws:s3:::{BUCKET}/mine/*")
 
 
@@ -216,14 +216,14 @@ def test_a_permission_that_helps_is_missed(
 def test_a_server_that_is_not_there_is_given_up(doctor, aws):
     variables = {**aws, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     said = doctor(f"s3://{BUCKET}/mine", "--timeout", "1", code=1, **variables)
-    assert "cannot be reached" in line(said, "not to be written to", "problem")
+    assert "cannot be reached" in line(said, "cannot be written to", "problem")
     line(said, "whose they are is not known", "note")
 
 
 def test_without_credentials_a_bucket_is_a_problem(doctor):
     said = doctor(f"s3://{BUCKET}/mine", "--timeout", "1", code=1)
     line(said, "Set AWS_PROFILE, run aws sso login")
-    assert "there are no credentials" in line(said, "not to be written to", "problem")
+    assert "there are no credentials" in line(said, "cannot be written to", "problem")
     assert said.rstrip().endswith("2 problems")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sagemaker_tree import JOB, S3_OUTPUT_PATH, Tree, clean_environment
+from sagemaker_tree import BUCKET, JOB, S3_OUTPUT_PATH, Tree, clean_environment
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
 from sm_tblog.sagemaker import environment, logdir, s3_logdir, training_job
@@ -105,7 +105,7 @@ def test_local_mode_uploads_nothing(tree, run_job):
     tree.write_hosts(instance="local_gpu")
     _, said = run_job()
     assert said.startswith("INFO")
-    assert "local mode: nothing is uploaded" in said
+    assert "In local mode nothing is uploaded while it runs, but by Writer(s3_logdir(" in said
 
 
 def test_a_config_that_another_variable_names_goes_first(tree, run_job, tmp_path):
@@ -327,6 +327,34 @@ def test_what_is_no_s3_path_is_refused(path):
         logdir.as_s3_url(path)
     with pytest.raises(InvalidTypeError):
         logdir.as_s3_url(Path("s3://bucket"))
+
+
+DIRECT = """
+from sm_tblog import Writer
+from sm_tblog.sagemaker import s3_logdir
+for writer in (Writer(s3_logdir(), flush_secs=0.1), Writer()):
+    with writer:
+        writer.add_scalar("loss", 0.5, 0)
+"""
+
+
+def test_what_a_job_uploads_by_itself_lands_beside_what_sagemaker_uploads(
+    tree, tmp_path, moto_server, event_files
+):
+    pytest.importorskip("botocore")
+    tree.write_tensorboard()
+    client = moto_server.make_bucket(BUCKET)
+    access = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    variables = tree.environment(AWS_ENDPOINT_URL=moto_server.url, **access)
+    subprocess.run(
+        [sys.executable, "-c", DIRECT], env=clean_environment(tmp_path, **variables), check=True
+    )
+    prefix = S3_OUTPUT_PATH.removeprefix(f"s3://{BUCKET}/")
+    found = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
+    (local,) = event_files(tree.local_path)
+    (remote,) = (entry["Key"] for entry in found)
+    assert remote.startswith(f"{prefix}/events.out.tfevents.")
+    assert not remote.endswith(local.name)  # each file is uploaded once, by one of the two
 
 
 # Going on after an interruption.

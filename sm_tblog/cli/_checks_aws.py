@@ -136,7 +136,7 @@ def check_bucket(url: str, timeout: float) -> list[Finding]:
         place = open_place(url, options)
         place.put(NAME, TEXT)
     except TBLogError as error:
-        return [Finding("problem", f"not to be written to: {error}", _policy(url, error))]
+        return [Finding("problem", f"cannot be written to: {error}", _policy(url, error))]
     took = (time.monotonic() - begun) * 1000
     findings = [Finding("ok", f"{url} can be written to, in {took:,.0f} ms")]
     try:

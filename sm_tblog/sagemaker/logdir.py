@@ -70,7 +70,10 @@ def describe(job: TrainingJob, logdir: str) -> tuple[int, str]:
     path = Path(logdir)
     where = f"SageMaker job {job.name}: logging to {logdir}".replace(" :", ":")
     if job.is_local_mode:
-        return logging.INFO, f"{where}. This is local mode: nothing is uploaded while it runs"
+        return logging.INFO, (
+            f"{where}. In local mode nothing is uploaded while it runs, but by "
+            "Writer(s3_logdir('s3://bucket/folder')) of sm_tblog.sagemaker"
+        )
     if job.local_path is not None and path.is_relative_to(job.local_path):
         if job.s3_output_path is None:
             return logging.WARNING, (
