@@ -614,7 +614,8 @@ def test_the_end_of_a_script_ends_it_with_a_last_sample(
 
 
 FORK = """
-import os, sys
+import os, sys, warnings
+warnings.simplefilter("ignore")  # of forking where there are threads, which is what is tested
 from sm_tblog import SystemMetrics, Writer
 writer = Writer(sys.argv[1])
 metrics = SystemMetrics(writer, gpus=(), every=0.001).start()
