@@ -10,6 +10,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+SAGEMAKER_TESTS = ("tests/test_sagemaker_app.py", "tests/test_sagemaker_examples.py")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -63,6 +64,14 @@ def downstream(session: nox.Session) -> None:
         "--editable", ".", *group("test"), *group("s3"), *group("frameworks"), *group("peers")
     )
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.11")
+@nox.parametrize("sdk", ["sagemaker==2.*", "sagemaker-train==1.*"], ids=["v2", "v3"])
+def sagemaker(session: nox.Session, sdk: str) -> None:
+    """Run what concerns SageMaker beside each of its SDKs, which exclude each other."""
+    session.install("--editable", ".", *group("test"), *group("s3"), sdk)
+    session.run("pytest", *(session.posargs or SAGEMAKER_TESTS))
 
 
 @nox.session

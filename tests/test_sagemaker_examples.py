@@ -117,6 +117,7 @@ def boto_session(monkeypatch):
     return boto3.Session("testing", "testing", region_name="us-east-1")
 
 
+@pytest.mark.filterwarnings("ignore")  # of its own end, and of its own insides
 def test_sdk_v2_sends_the_configuration(launch, options, boto_session, monkeypatch):
     pytest.importorskip("sagemaker.debugger", reason="needs SageMaker's SDK v2")
     import sagemaker
@@ -144,6 +145,7 @@ def test_sdk_v2_sends_the_configuration(launch, options, boto_session, monkeypat
     assert request["EnableManagedSpotTraining"] is True
 
 
+@pytest.mark.filterwarnings("ignore")  # of its own insides
 def test_sdk_v3_sends_the_configuration(launch, options, boto_session, monkeypatch):
     pytest.importorskip("sagemaker.core.training.configs", reason="needs SageMaker's SDK v3")
     pytest.importorskip("sagemaker.train", reason="needs SageMaker's SDK v3")
