@@ -218,9 +218,10 @@ def test_outside_of_a_job_nothing_changes_and_nothing_is_imported(tmp_path):
     assert done.stdout.startswith("runs")
 
 
-def test_a_writer_that_is_not_enabled_says_nothing(in_job, caplog):
+@pytest.mark.parametrize("arguments", [(), ("runs/never",)])
+def test_a_writer_that_is_not_enabled_says_nothing(in_job, caplog, arguments):
     caplog.set_level(logging.INFO)
-    Writer("runs/never", enabled=False)
+    Writer(*arguments, enabled=False)
     assert caplog.messages == []
 
 
@@ -281,7 +282,9 @@ def test_whatever_the_files_hold_a_folder_is_found(a_tree, content):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logdir, "_said", set())
         patch.setenv("SAGEMAKER_BASE_DIR", str(a_tree.base))
-        assert logdir.default_logdir()
+        found = logdir.default_logdir()
+        assert found
+        logdir.remark_on(found, is_given=False)
 
 
 # Straight to S3.

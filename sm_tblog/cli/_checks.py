@@ -20,7 +20,7 @@ import sm_tblog
 from sm_tblog import _process
 from sm_tblog.sagemaker import training_job
 from sm_tblog.sagemaker.environment import studio_metadata
-from sm_tblog.sagemaker.logdir import describe, run_name
+from sm_tblog.sagemaker.logdir import default_logdir, describe
 from sm_tblog.storage import spool
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
@@ -128,7 +128,7 @@ def _default(job: TrainingJob | None) -> str:
     """Return where a writer that names no folder logs to."""
     if job is None:
         return str(Path("runs", f"{time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}"))
-    return str((job.local_path or job.base / "output" / "data" / "tensorboard") / run_name(job))
+    return default_logdir()
 
 
 def _check_folder(folder: Path, what: str) -> Finding:

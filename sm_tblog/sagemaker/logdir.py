@@ -38,31 +38,32 @@ _said: set[str] = set()
 
 
 def default_logdir(comment: str = "") -> str:
-    """Return the folder of a job's writer that names none, and say, once, what becomes of it.
+    """Return the folder of a job's writer that names none.
 
     Args:
         comment: the end of the run's name.
     """
     job = read_job()
-    if job.local_path is not None:
-        folder = job.local_path
-    else:
-        folder = job.base / "output" / "data" / "tensorboard"
-    logdir = str(folder / run_name(job, comment))
-    for remark in job.remarks:
-        _say(logging.WARNING, remark)
-    _say(*describe(job, logdir))
-    return logdir
+    folder = job.local_path or job.base / "output" / "data" / "tensorboard"
+    return str(folder / run_name(job, comment))
 
 
-def remark_on(logdir: str) -> None:
-    """Say, once, if a folder that a writer was given does not leave the container."""
+def remark_on(logdir: str, *, is_given: bool) -> None:
+    """Say, once, what becomes of a writer's local folder.
+
+    Args:
+        logdir: the folder.
+        is_given: whether the user has named it. Then only what is amiss is said.
+    """
     job = read_job()
+    if not is_given:
+        for remark in job.remarks:
+            _say(logging.WARNING, remark)
     path = Path(logdir).absolute()
-    if not path.is_relative_to(job.base / "input"):  # a file system, say
-        level, message = describe(job, str(path))
-        if level >= logging.WARNING:
-            _say(level, message)
+    level, message = describe(job, str(path))
+    is_mounted = path.is_relative_to(job.base / "input")  # a file system that outlives the job, say
+    if not is_given or (level >= logging.WARNING and not is_mounted):
+        _say(level, message)
 
 
 def describe(job: TrainingJob, logdir: str) -> tuple[int, str]:

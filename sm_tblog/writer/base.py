@@ -102,8 +102,8 @@ class BaseWriter:
         self._clock: Callable[[], float] = time.time
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
-        if self._enabled and (logdir or log_dir) and _process.is_in_training_job():
-            _remark_on(self._log_dir)
+        if self._enabled and _process.is_in_training_job():
+            _remark_on(self._log_dir, is_given=bool(logdir or log_dir))
 
     def _open(self) -> None:
         config = self._config
@@ -311,12 +311,12 @@ def _build_nothing(tag: str) -> list[Any]:  # noqa: ARG001 - as all builders are
     return []
 
 
-def _remark_on(logdir: str) -> None:
-    """Say if what is logged to a folder does not leave a training job's container."""
+def _remark_on(logdir: str, *, is_given: bool) -> None:
+    """Say what becomes of what is logged to a folder in a training job's container."""
     if scheme_of(logdir) == "file":
         from sm_tblog.sagemaker.logdir import remark_on
 
-        remark_on(str(local_path(logdir)))
+        remark_on(str(local_path(logdir)), is_given=is_given)
 
 
 def _default_logdir(comment: str) -> str:
