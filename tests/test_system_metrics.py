@@ -520,6 +520,13 @@ def test_stopping_twice_or_before_the_start_does_nothing(writer):
         assert metrics.is_running
 
 
+def test_it_may_be_stopped_from_its_own_thread(writer, caplog):
+    metrics = SystemMetrics(writer, every=0.001, step=lambda: metrics.stop() or 7)
+    metrics.start()
+    wait_for(lambda: not any(t.name == "sm_tblog.system" for t in threading.enumerate()))
+    assert caplog.messages == []
+
+
 def test_a_sensor_that_fails_is_said_once_and_again_after_it_has_worked(
     writer, caplog, monkeypatch
 ):

@@ -145,8 +145,8 @@ class SystemMetrics:
         """Take the last sample and end; do nothing where it does not run."""
         thread, self._thread = self._thread, None
         atexit.unregister(self.stop)
-        if thread is not None:
-            self._end.set()
+        self._end.set()
+        if thread not in (None, threading.current_thread()):
             thread.join(PATIENCE)
 
     def sample(self) -> dict[str, float]:
