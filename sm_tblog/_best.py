@@ -29,13 +29,17 @@ class BestTracker:
 
     The row has the step and time of that value and the tag ``best/<tag>``. Values are compared in
     the order in which they were logged, whatever their steps; NaN is never better. Metrics are the
-    main run's scalars: curves in folders below it are not looked at.
+    scalars of one run: curves in folders below it are not looked at.
 
     A batch without any of the metrics is returned as it is. ``watch`` may be called while another
     thread processes a batch.
+
+    Attributes:
+        run: the folder below the log folder, "" for the log folder itself.
     """
 
     def __init__(self) -> None:
+        self.run = ""
         self._metrics: dict[str, _Metric] = {}
 
     def watch(self, tag: str, mode: str, best: float | None = None) -> None:
@@ -54,7 +58,7 @@ class BestTracker:
         """Return the batch, with rows added."""
         watched: dict[str, list[int]] = {}
         for code, series in enumerate(batch.series):
-            if series.tag in self._metrics and not series.run:
+            if series.tag in self._metrics and series.run == self.run:
                 watched.setdefault(series.tag, []).append(code)
         added = [
             (tag, rows)
@@ -66,7 +70,7 @@ class BestTracker:
         rows = np.concatenate([rows for _, rows in added])
         codes = np.repeat(np.arange(len(added)), [len(rows) for _, rows in added])
         return batch._replace(
-            series=[*batch.series, *(Series(PREFIX + tag) for tag, _ in added)],
+            series=[*batch.series, *(Series(PREFIX + tag, self.run) for tag, _ in added)],
             codes=np.concatenate((batch.codes, len(batch.series) + codes)),
             steps=np.concatenate((batch.steps, batch.steps[rows])),
             wall_times=np.concatenate((batch.wall_times, batch.wall_times[rows])),

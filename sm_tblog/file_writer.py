@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sm_tblog._disabled import DisabledPipeline
+    from sm_tblog._run_view import RunView
     from sm_tblog.pipeline import Pipeline
 
 __all__ = ["FileWriter"]
@@ -36,7 +37,7 @@ class FileWriter:
 
     def __init__(
         self,
-        pipeline: Pipeline | DisabledPipeline,
+        pipeline: Pipeline | RunView | DisabledPipeline,
         logdir: str,
         step: int = 0,
         clock: Callable[[], float] = time,

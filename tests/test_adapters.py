@@ -93,13 +93,8 @@ WITHOUT = """
 import importlib, sys
 adapter = sys.argv[1]
 
-class Finder:  # nothing but this library and the standard one is there
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {*sys.stdlib_module_names, "sm_tblog", "numpy"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-import sm_tblog
-sys.meta_path.insert(0, Finder())
+import numpy, sm_tblog
+sys.path = [path for path in sys.path if "site-packages" not in path]
 module = f"sm_tblog.adapters.{adapter}"
 try:
     for name in importlib.import_module(module).__all__:

@@ -22,6 +22,7 @@ LAYERS = [
     {"_batching", "_best", "_outlet"},
     {"_intake"},
     {"pipeline", "_disabled"},
+    {"_run_view"},
     {"file_writer", "profile", "watch", "sagemaker"},
     {"writer"},
     {"__init__", "testing"},

@@ -10,6 +10,7 @@ from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.embeddings import EmbeddingMethods
 from sm_tblog.writer.exports import ExportMethods
 from sm_tblog.writer.figures import FigureMethods
+from sm_tblog.writer.files import FileMethods
 from sm_tblog.writer.geometry import GeometryMethods
 from sm_tblog.writer.graphs import GraphMethods
 from sm_tblog.writer.hparams import HParamsMethods
@@ -27,6 +28,7 @@ class Writer(
     EmbeddingMethods,
     ExportMethods,
     FigureMethods,
+    FileMethods,
     GeometryMethods,
     GraphMethods,
     HParamsMethods,

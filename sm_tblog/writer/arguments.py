@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import cache
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sm_tblog._types import PathLike
 
 __all__ = [
+    "as_run",
     "as_tag_cleaner",
     "as_url",
     "check_at_least",
@@ -44,6 +46,23 @@ def check_mapping(values: Any, what: str) -> None:
     if not hasattr(values, "items"):
         message = f"{what}: a mapping of numbers by tag is needed, got {values!r:.60}"
         raise InvalidTypeError(message)
+
+
+def as_run(name: Any) -> str:
+    """Return a run's name as a folder below the log folder.
+
+    Raises:
+        InvalidTypeError: it is not a str.
+        InvalidValueError: it is empty, or not below the log folder.
+    """
+    if not isinstance(name, str):
+        message = f"a run's name is a str, got {name!r:.60}"
+        raise InvalidTypeError(message)
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or PurePosixPath(name).is_absolute():
+        message = f"a run's name is a path below the log folder, not {name!r:.60}"
+        raise InvalidValueError(message)
+    return "/".join(parts)
 
 
 def check_at_least(name: str, value: Any, least: int) -> None:

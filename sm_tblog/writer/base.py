@@ -18,13 +18,14 @@ from sm_tblog import _process
 from sm_tblog._batching import Item
 from sm_tblog._disabled import DisabledPipeline
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog._run_view import RunView
 from sm_tblog.file_writer import FileWriter
 from sm_tblog.pipeline import Pipeline
 from sm_tblog.sinks.base import as_sink, open_sink
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
 from sm_tblog.summary.convert import as_number, as_step
-from sm_tblog.writer.arguments import as_tag_cleaner, as_url, check_at_least, check_tag
+from sm_tblog.writer.arguments import as_run, as_tag_cleaner, as_url, check_at_least, check_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,7 +121,7 @@ class BaseWriter:
             open_sink(sink, self._log_dir, **options) if isinstance(sink, str) else as_sink(sink)
             for sink in names_and_sinks
         ]
-        self._pipeline: Pipeline | DisabledPipeline
+        self._pipeline: Pipeline | RunView | DisabledPipeline
         if not self._enabled:
             self._pipeline = DisabledPipeline()
             return
@@ -170,6 +171,34 @@ class BaseWriter:
             check_tag(tag)
             step, now = self._as_step(step, tag), self._as_time(walltime)
             self._pipeline.put(Item(run, tag, step, now, nbytes + 512, build, args))
+
+    def child(self, run: str) -> Self:
+        """Return a writer to a folder below this one's: to TensorBoard, another run.
+
+        It shares this writer's settings, worker and files; nothing is made before something is
+        logged. ``flush`` and ``close`` of it store everything; this writer's ``close`` closes the
+        files. A copy of it, or a pickled one, is a writer of its own.
+
+        Args:
+            run: the folder's name, or a relative path with ``/``.
+
+        Raises:
+            InvalidTypeError: not a str.
+            InvalidValueError: empty, or not below the log folder.
+        """
+        child = object.__new__(type(self))
+        child.__dict__.update({**self.__dict__, **self._state_of_child(as_run(run))})
+        return child
+
+    def _state_of_child(self, run: str) -> dict[str, Any]:
+        """Return what the writer of a run below has otherwise."""
+        pipeline: Any = self._pipeline
+        if isinstance(pipeline, RunView):
+            pipeline = RunView(pipeline.pipeline, f"{pipeline.run}/{run}", self)
+        elif self._enabled:
+            pipeline = RunView(pipeline, run, self)
+        folder = f"{self._log_dir.rstrip('/')}/{run}"
+        return {"_pipeline": pipeline, "_log_dir": folder, "_charts": {}}
 
     # Settings, barriers, and what else the peers have.
 

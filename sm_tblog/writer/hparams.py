@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._best import BestTracker
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog._run_view import RunView
 from sm_tblog._types import Change, Series
 from sm_tblog.pipeline import Pipeline
 from sm_tblog.sinks.base import File
@@ -44,8 +45,13 @@ class HParamsMethods(ScalarMethods):
         self._session_process = 0  # the process whose close() ends the session
         self._last_run = 0.0
         super()._open()
+        self._best.run = ""  # the copy of a child is none
         if isinstance(self._pipeline, Pipeline):
             self._pipeline.processors.append(self._best)
+
+    def _state_of_child(self, run: str) -> dict[str, Any]:
+        own = {"_hparams": {}, "_best": BestTracker(), "_session_process": 0}
+        return {**super()._state_of_child(run), **own}
 
     def hparams(
         self,
@@ -88,6 +94,9 @@ class HParamsMethods(ScalarMethods):
         modes = _checked_modes({} if metrics is None else metrics)
         bests = _checked_bests({} if best is None else best, modes)
         clean = as_tag_cleaner(self._config["clean_tags"]) or str
+        if isinstance(self._pipeline, RunView):
+            self._best.run = self._pipeline.run
+            self._pipeline.use_processor(self._best)
         for tag, mode in modes.items():
             self._best.watch(clean(tag), mode, bests.get(tag))
         self._hparams.update(flat)
