@@ -33,21 +33,31 @@ _DTYPES = {
 """By kind and bytes of an element, as in NumPy's ``dtype.str``."""
 
 
-def tensor_value(tag: str, values: npt.NDArray[Any] | Deferred, kinds: str) -> Any:
-    """Return a ``Summary.Value`` of the plugin "tensor", the name that PyTorch's writer uses.
+def tensor_value(
+    tag: str,
+    values: npt.NDArray[Any] | Deferred,
+    kinds: str,
+    plugin: str | None = None,
+    content: bytes = b"",
+) -> Any:
+    """Return a ``Summary.Value``.
 
     Args:
         tag: the tag, taken as it is.
         values: what ``tensor_proto`` takes.
         kinds: as in ``convert.snapshot``.
+        plugin: who shows it; by default "tensor", the name that PyTorch's writer uses.
+        content: of the plugin's data.
 
     Raises:
         InvalidTypeError: values that were on a device are not of these kinds.
     """
     array = arrived(values, tag, kinds)
     value = schema.Value(tag=tag, tensor=tensor_proto(array))
-    value.metadata.plugin_data.plugin_name = "tensor"
-    value.metadata.data_class = schema.DATA_CLASS_TENSOR
+    value.metadata.plugin_data.plugin_name = plugin or "tensor"
+    value.metadata.plugin_data.content = content
+    if plugin is None:  # others' plugins know their data by their names
+        value.metadata.data_class = schema.DATA_CLASS_TENSOR
     return value
 
 
