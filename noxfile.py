@@ -74,6 +74,15 @@ def sagemaker(session: nox.Session, sdk: str) -> None:
     session.run("pytest", *(session.posargs or SAGEMAKER_TESTS))
 
 
+@nox.session(python="3.11")
+def heavy(session: nox.Session) -> None:
+    """Run the tests of Keras with TensorFlow, beside Keras' own callback."""
+    groups = [*group("test"), *group("s3"), *group("frameworks"), *group("heavy")]
+    session.install("--editable", ".", *groups)
+    tests = ("tests/test_keras.py", "tests/test_graphs_keras.py", "tests/test_examples.py")
+    session.run("pytest", *(session.posargs or tests))
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check the style."""

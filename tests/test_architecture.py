@@ -98,7 +98,7 @@ def run(source):
 
 def test_importing_brings_numpy_and_nothing_heavier():
     heavy = ["google.protobuf", "crc32c", "fsspec", "torch", "tensorboard", "tensorboardX"]
-    heavy += ["pandas", "rich", "typer", "asyncio", "importlib.metadata"]
+    heavy += ["pandas", "rich", "typer", "asyncio", "importlib.metadata", "keras", "lightning"]
     out = run(f"import sys, sm_tblog; print([m for m in {heavy} if m in sys.modules])")
     assert out == "[]\n"
 

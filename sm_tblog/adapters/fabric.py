@@ -76,7 +76,7 @@ _dummy = load(0, "loggers.logger").rank_zero_experiment
 _utilities = load(0, "utilities.logger")
 
 
-class TensorBoardLogger(_Logger):  # type: ignore[misc]  # what it is depends on the packages
+class TensorBoardLogger(_Logger):
     """Fabric's ``TensorBoardLogger`` on a ``Writer``.
 
     ::
@@ -139,7 +139,7 @@ class TensorBoardLogger(_Logger):  # type: ignore[misc]  # what it is depends on
         return version
 
     @property
-    @_dummy  # type: ignore[untyped-decorator]
+    @_dummy
     def experiment(self) -> Writer:
         """The ``Writer``, made at its first use. On other ranks than 0, what does nothing."""
         if self._experiment is None:
@@ -148,7 +148,7 @@ class TensorBoardLogger(_Logger):  # type: ignore[misc]  # what it is depends on
                 self._experiment.hparams({}, self._best)
         return self._experiment
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]
+    @_rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log numbers.
 
@@ -173,7 +173,7 @@ class TensorBoardLogger(_Logger):  # type: ignore[misc]  # what it is depends on
         except TBLogError as error:
             raise InvalidValueError(str(error)) from error  # Fabric's is a ValueError
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]
+    @_rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Log hyperparameters of this run; more and others at any time.
 
@@ -191,14 +191,14 @@ class TensorBoardLogger(_Logger):  # type: ignore[misc]  # what it is depends on
             metrics = {"hp_metric": metrics}
         self.log_metrics(metrics, step)
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]
+    @_rank_zero_only
     def save(self) -> None:
         """Do nothing, for trainers call it at every step: what was logged is stored by itself.
 
         ``experiment.flush()`` waits for that.
         """
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]
+    @_rank_zero_only
     def finalize(self, status: str) -> None:
         """Store everything and close the files. Logging again goes on in new ones.
 

@@ -53,7 +53,7 @@ _MOST_IMAGES = 3
 """Images of a weight that are shown, as many as ``tf.summary.image`` shows."""
 
 
-class TensorBoard(_Callback):  # type: ignore[misc]  # Keras has no types
+class TensorBoard(_Callback):
     """Keras' ``TensorBoard`` callback on a ``Writer``.
 
     ::

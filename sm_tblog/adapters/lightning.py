@@ -26,7 +26,7 @@ _save_hparams_to_yaml = load(1, "core.saving").save_hparams_to_yaml
 _rank_zero_only = load(0, "utilities.rank_zero").rank_zero_only
 
 
-class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):  # type: ignore[misc]  # as in fabric
+class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):
     """Lightning's ``TensorBoardLogger`` on a ``Writer``.
 
     ::
@@ -81,13 +81,13 @@ class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):  # type: ignore[misc
         self._is_yaml_due = True
         make_known(self, 1)
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]
+    @_rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Log hyperparameters, see ``fabric``, and have ``save`` write them into a file as well."""
         super().log_hyperparams(params, metrics, step)
         self._is_yaml_due = True
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]
+    @_rank_zero_only
     def save(self) -> None:
         """Write ``hparams.yaml`` if there is something new for it, and nothing else.
 
