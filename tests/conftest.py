@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import subprocess
 import sys
 import types
@@ -20,6 +22,10 @@ from sm_tblog.storage.local import LocalStore
 # How long an example takes says more of the machine than of what is tested.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# Keras' default backend is TensorFlow, which is not needed here, and the first import decides.
+for _backend in filter(importlib.util.find_spec, ("torch", "jax")):
+    os.environ.setdefault("KERAS_BACKEND", _backend)
 
 SCRIPT_TIMEOUT = 60
 """Seconds after which a script is taken to hang."""
