@@ -130,11 +130,11 @@ def test_a_file_holds_what_it_is_given(tmp_path):
         writer.add_file("a.bin", b"\x00")
         writer.add_file("a.bin", b"\x01")
         writer.add_file("b/c.txt", "ä")
-        writer.add_file("d", lambda old: (old or b"") + b"1")
-        writer.add_file("d", lambda old: (old or b"") + b"2")
+        writer.add_file("d", b"1", overwrite=False)
+        writer.add_file("d", b"2", overwrite=False)
     assert (tmp_path / "a.bin").read_bytes() == b"\x01"
     assert (tmp_path / "b" / "c.txt").read_text(encoding="utf-8") == "ä"
-    assert (tmp_path / "d").read_bytes() == b"12"
+    assert (tmp_path / "d").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize(("name", "data"), [(3, b""), ("a", 3), ("a", None), (b"a", b"")])

@@ -104,10 +104,8 @@ class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):
             return
         if data != self._yaml:
             # A run that is resumed keeps what it was begun with, as with Lightning.
-            keep = self._yaml is None
-            self.experiment.add_file(
-                self.NAME_HPARAMS_FILE, (lambda old: old or data) if keep else data
-            )
+            changed = self._yaml is not None
+            self.experiment.add_file(self.NAME_HPARAMS_FILE, data, overwrite=changed)
             self._yaml = data
 
 
