@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.adapters import adapter_time
 from benchmarks.embeddings import embedding_time
 from benchmarks.figures import figure_time
 from benchmarks.histograms import histogram_time
@@ -68,6 +69,7 @@ BENCHMARKS = {
         {"rounds": 2, "calls": 1},
         {"points": 100, "dimensions": 3, "rounds": 1, "calls": 1},
     ),
+    "adapters": Benchmark(adapter_time, {"rounds": 5, "steps": 300}, {"rounds": 1, "steps": 5}),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
     "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),
     "s3": Benchmark(

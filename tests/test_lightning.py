@@ -310,8 +310,8 @@ def test_ranks_but_the_first_log_nothing(tmp_path, monkeypatch):
 
 def test_what_cannot_be_logged_is_a_value_error_as_in_lightning(tmp_path):
     logger = TensorBoardLogger(tmp_path)
-    for value in ("text", torch.ones(2), object()):
-        with pytest.raises(ValueError, match="'a'") as raised:
+    for value in ("text", torch.ones(2), object(), 10**400):
+        with pytest.raises(ValueError, match="a|too large") as raised:
             logger.log_metrics({"a": value})
         assert isinstance(raised.value, InvalidValueError)
     logger.finalize("success")

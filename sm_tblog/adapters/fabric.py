@@ -167,10 +167,10 @@ class TensorBoardLogger(_Logger):
             for name, value in metrics.items():
                 if isinstance(value, dict):
                     writer.add_scalars(name, value, step)
-                else:
-                    numbers[name] = value
+                else:  # a trainer adds the epoch, an int, which is quicker as a float
+                    numbers[name] = float(value) if type(value) is int else value
             writer.log(numbers, step)
-        except TBLogError as error:
+        except (TBLogError, OverflowError) as error:
             raise InvalidValueError(str(error)) from error  # Fabric's is a ValueError
 
     @_rank_zero_only
