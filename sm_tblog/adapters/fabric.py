@@ -49,6 +49,9 @@ def _top(module: str) -> str:
 
 FAMILY = _chosen_family()
 
+_EXACT = 1 << 53
+"""Integers below it are exact as floats."""
+
 
 def load(part: int, name: str) -> Any:
     """Return a module of the family: of Fabric, part 0, or of Lightning, part 1.
@@ -167,10 +170,12 @@ class TensorBoardLogger(_Logger):
             for name, value in metrics.items():
                 if isinstance(value, dict):
                     writer.add_scalars(name, value, step)
-                else:  # a trainer adds the epoch, an int, which is quicker as a float
-                    numbers[name] = float(value) if type(value) is int else value
+                elif type(value) is int and abs(value) < _EXACT:
+                    numbers[name] = float(value)  # quicker; trainers add the epoch
+                else:
+                    numbers[name] = value
             writer.log(numbers, step)
-        except (TBLogError, OverflowError) as error:
+        except TBLogError as error:
             raise InvalidValueError(str(error)) from error  # Fabric's is a ValueError
 
     @_rank_zero_only
