@@ -48,6 +48,11 @@ class RunView:
         """As of the pipeline."""
         return self.pipeline.limit
 
+    @property
+    def processors(self) -> list[Callable[[Batch], Batch]]:
+        """As of the pipeline: they look at batches of all runs."""
+        return self.pipeline.processors
+
     def extend(self, rows: Iterable[Any]) -> None:
         """Add rows of this run and of those below it."""
         known = self._series
@@ -63,11 +68,6 @@ class RunView:
     def relieve(self) -> None:
         """As of the pipeline."""
         self.pipeline.relieve()
-
-    def use_processor(self, process: Callable[[Batch], Batch]) -> None:
-        """Have batches, of all runs, looked at by a processor, if they are not already."""
-        if process not in self.pipeline.processors:
-            self.pipeline.processors.append(process)
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
         """As of the pipeline: of all runs."""
@@ -94,12 +94,12 @@ def _joined(run: str, below: str) -> str:
 def _build(build: Any, run: str, tag: str, *args: Any) -> Any:
     """Build an item; move the parts that know their run below this one."""
     made = build(tag, *args)
-    remark: tuple[str, ...] = ()
-    if isinstance(made, tuple) and not hasattr(made, "run"):
-        made, *remark = made  # type: ignore[assignment]  # a message or parts, and what to say
+    remark: list[str] = []
+    if type(made) is tuple:
+        made, *remark = made
     parts = made if isinstance(made, list) else [made]
     moved = [
-        part._replace(run=_joined(run, part.run)) if hasattr(part, "_replace") else part
+        part._replace(run=_joined(run, part.run)) if hasattr(part, "run") else part
         for part in parts
     ]
     return (moved, *remark) if remark else moved

@@ -96,7 +96,8 @@ class HParamsMethods(ScalarMethods):
         clean = as_tag_cleaner(self._config["clean_tags"]) or str
         if isinstance(self._pipeline, RunView):
             self._best.run = self._pipeline.run
-            self._pipeline.use_processor(self._best)
+            if self._best not in self._pipeline.processors:
+                self._pipeline.processors.append(self._best)
         for tag, mode in modes.items():
             self._best.watch(clean(tag), mode, bests.get(tag))
         self._hparams.update(flat)
