@@ -84,7 +84,8 @@ class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):
     @_rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
         """Log hyperparameters, see ``fabric``, and have ``save`` write them into a file as well."""
-        super().log_hyperparams(params, metrics, step)
+        more = {} if step is None else {"step": step}  # which Lightning 2.4 does not know
+        super().log_hyperparams(params, metrics, **more)
         self._is_yaml_due = True
 
     @_rank_zero_only
