@@ -73,6 +73,29 @@ def _read_scalars(logdir):
     return runs
 
 
+def _load_run(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def _read_hparams(folder):
+    from tensorboard.plugins.hparams import metadata
+
+    def content(tag):
+        return run.SummaryMetadata(tag).plugin_data.content
+
+    run = _load_run(folder)
+    start = metadata.parse_session_start_info_plugin_data(content(metadata.SESSION_START_INFO_TAG))
+    values = {
+        name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()
+    }
+    if metadata.SESSION_END_INFO_TAG not in run.Tags()["tensors"]:
+        return values, "running"
+    end = metadata.parse_session_end_info_plugin_data(content(metadata.SESSION_END_INFO_TAG))
+    return values, {1: "success", 2: "failure"}[end.status]
+
+
 class _StoreBelowScheme(LocalStore):
     """A local store whose folder is what stands behind ``scheme://``."""
 
@@ -104,6 +127,18 @@ def read_scalars():
     whether written as ``simple_value`` or as tensors. What a purge step supersedes is left out.
     """
     return _read_scalars
+
+
+@pytest.fixture
+def load_run():
+    """``load_run(folder)``: one run, as TensorBoard's ``EventAccumulator`` with all its points."""
+    return _load_run
+
+
+@pytest.fixture
+def read_hparams():
+    """``read_hparams(folder)``: a run's hyperparameters, and how it stands: its status in words."""
+    return _read_hparams
 
 
 @pytest.fixture

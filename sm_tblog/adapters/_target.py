@@ -7,6 +7,7 @@ logs; a copy makes one of its own.
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -55,6 +56,19 @@ class Target:
         """Whether there is a writer, so that something may have been logged."""
         return self._writer is not None
 
+    def below(self, name: str, **options: Any) -> Target:
+        """Return the target of a folder below this one: a run of its own.
+
+        Of a writer that was given, its folder is taken and whether it does anything.
+
+        Args:
+            name: the folder's name.
+            options: arguments of ``Writer``, besides those that were given for this target.
+        """
+        if not self.is_owned:
+            options = {"enabled": self.writer.enabled, **options}
+        return Target(f"{self.writer.log_dir.rstrip('/')}/{name}", **{**self._options, **options})
+
     def flush(self) -> None:
         """Have what was logged stored, if anything was."""
         if self._writer is not None:
@@ -74,6 +88,10 @@ class Target:
     def __repr__(self) -> str:
         """Return where it is."""
         return f"{type(self).__name__}({self._target!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Target:
+        """Return a target with the same writer, if that was given: its user goes on to close it."""
+        return copy.copy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return where to log. A writer that was made here is made again, in the same folder."""
