@@ -120,5 +120,6 @@ def _bars(kind: str, scores: list[tuple[str, float]]) -> Any:
     )
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(kind)
+    axes.set_axisbelow(True)
     axes.grid(axis="x", alpha=0.3)
     return figure
