@@ -56,18 +56,19 @@ class Target:
         """Whether there is a writer, so that something may have been logged."""
         return self._writer is not None
 
-    def below(self, name: str, **options: Any) -> Target:
-        """Return the target of a folder below this one: a run of its own.
+    def resumed(self, step: int) -> Target:
+        """Return a target that supersedes what the folder has from a step on, and close this one.
 
-        Of a writer that was given, its folder is taken and whether it does anything.
+        A writer that was given is kept as it is: when it was made, its user knew what to supersede.
 
         Args:
-            name: the folder's name.
-            options: arguments of ``Writer``, besides those that were given for this target.
+            step: the first one that is superseded.
         """
+        self.close()
         if not self.is_owned:
-            options = {"enabled": self.writer.enabled, **options}
-        return Target(f"{self.writer.log_dir.rstrip('/')}/{name}", **{**self._options, **options})
+            return self
+        folder = self._target if self._writer is None else self._writer.log_dir
+        return Target(folder, **{**self._options, "purge_step": step})
 
     def flush(self) -> None:
         """Have what was logged stored, if anything was."""

@@ -58,9 +58,8 @@ class TensorBoardCallback:
     logs to the same files.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, whose folder is taken for
-            those of the data sets, and which is not closed; by default the folder that ``Writer``
-            chooses.
+        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
+            default the folder that ``Writer`` chooses.
         first_step: the step of the first round; of a model that ``init_model`` continues, its
             ``tree_count_``.
         writer_options: further arguments of ``Writer``, for a folder.
@@ -78,7 +77,7 @@ class TensorBoardCallback:
     ) -> None:
         self._target = Target(logdir_or_writer, **writer_options)
         self._first_step = first_step
-        self._runs: dict[str, Target] = {}
+        self._runs: dict[str, Writer] = {}
         self._logged: dict[tuple[str, str], int] = {}
         self._round = 0
 
@@ -91,9 +90,8 @@ class TensorBoardCallback:
         Returns:
             True: training goes on.
         """
-        begins = not 0 < self._round < info.iteration
-        if begins:
-            self._logged.clear()
+        if not 0 < self._round < info.iteration:
+            self._begin(info.iteration)
         self._round = info.iteration
         step = self._first_step + info.iteration - 1
         for data, metrics in info.metrics.items():
@@ -104,8 +102,7 @@ class TensorBoardCallback:
                     self._logged[data, metric] = len(scores)
                     values[metric] = scores[-1]
             if values:
-                resumed = begins and info.iteration > 1
-                self._run(_folder(data), step if resumed else None).writer.log(values, step)
+                self._run(_folder(data)).log(values, step)
         return True
 
     def log_model(self, model: Any) -> None:
@@ -124,8 +121,7 @@ class TensorBoardCallback:
 
     def close(self) -> None:
         """Have everything stored, and close the files. Logging again begins others."""
-        for target in (*self._runs.values(), self._target):
-            target.close()
+        self._target.close()
 
     def __enter__(self) -> Self:
         """Return the callback."""
@@ -135,12 +131,24 @@ class TensorBoardCallback:
         """Close."""
         self.close()
 
-    def _run(self, folder: str, resumed_at: int | None) -> Target:
-        if resumed_at is not None and folder in self._runs:
-            self._runs.pop(folder).close()
+    def __getstate__(self) -> dict[str, Any]:
+        """Return how to log, and nothing of a training."""
+        return {**self.__dict__, "_runs": {}, "_logged": {}, "_round": 0}
+
+    def _begin(self, iteration: int) -> None:
+        """Begin a training, which resumes from a snapshot if it is not the first round that ends.
+
+        Args:
+            iteration: how many rounds are done.
+        """
+        self._logged.clear()
+        if iteration > 1:
+            self._runs.clear()
+            self._target = self._target.resumed(self._first_step + iteration - 1)
+
+    def _run(self, folder: str) -> Writer:
         if folder not in self._runs:
-            options = {} if resumed_at is None else {"purge_step": resumed_at}
-            self._runs[folder] = self._target.below(folder, **options)
+            self._runs[folder] = self._target.writer.child(folder)
         return self._runs[folder]
 
 
