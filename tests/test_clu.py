@@ -75,6 +75,8 @@ def test_it_writes_what_clus_writer_for_pytorch_writes(
 def test_it_writes_what_clus_writer_for_tensorflow_writes(
     metric_writers, write, tmp_path, read_scalars, load_run, read_hparams
 ):
+    from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
+
     for writer in (
         MetricWriter(tmp_path / "o"),
         metric_writers.SummaryWriter(str(tmp_path / "t")),
@@ -83,10 +85,32 @@ def test_it_writes_what_clus_writer_for_tensorflow_writes(
         writer.write_images(3, {"batch": np.zeros((2, 4, 5, 3), np.float32)})
         writer.write_texts(3, {"note": "fine"})
         writer.write_audios(3, {"sound": np.zeros((1, 100, 1), np.float32)}, sample_rate=8000)
-        writer.write_summaries(4, {"tensor": np.arange(3.0)})
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="mine"))
+        writer.write_summaries(
+            4, {"tensor": np.arange(3.0)}, {"tensor": metadata.SerializeToString()}
+        )
         writer.close()
     assert read_scalars(tmp_path / "o") == read_scalars(tmp_path / "t")
     assert read_hparams(tmp_path / "o")[0] == read_hparams(tmp_path / "t")[0]
+    ours, theirs = (steps_of(load_run(tmp_path / name)) for name in "ot")
+    assert ours.pop("_hparams_/session_end_info") == [0]  # clu's never ends
+    assert ours == theirs
+    assert {"image", "batch", "weights", "note", "sound", "tensor"} <= set(theirs)
+
+
+def steps_of(run):
+    """The steps of every tag, whether its values are tensors or of the kinds that came before."""
+    read = {
+        "scalars": run.Scalars,
+        "images": run.Images,
+        "histograms": run.Histograms,
+        "tensors": run.Tensors,
+    }
+    return {
+        tag: sorted({event.step for event in events(tag)})
+        for kind, events in read.items()
+        for tag in run.Tags()[kind]
+    }
 
 
 def test_it_goes_into_clus_own_writers(metric_writers, tmp_path, read_scalars):

@@ -58,6 +58,39 @@ def test_lightning(run_example, read_scalars, tmp_path):
     assert len(run["best/val/accuracy"]) == 2
 
 
+SLOW = [pytest.mark.slow]
+
+CURVES = [
+    ("xgboost_breast_cancer.py", ["xgboost", "matplotlib"], "xgboost/eta-0.1", "logloss/test"),
+    ("lightgbm_breast_cancer.py", ["lightgbm", "matplotlib"], "lightgbm/leaves-7", "auc/test"),
+    ("catboost_breast_cancer.py", ["catboost", "matplotlib"], "catboost/test", "AUC"),
+    (
+        "transformers_tiny_model.py",
+        ["torch", "transformers", "accelerate"],
+        "transformers",
+        "train/loss",
+    ),
+    ("accelerate_digits.py", ["torch", "accelerate", "PIL"], "accelerate", "loss"),
+    ("clu_digits.py", ["jax", "PIL"], "clu", "loss"),
+    ("sklearn_search.py", [], "sklearn/best", "MLPClassifier/loss_curve"),
+    ("logging_records.py", [], "logging", "loss"),
+    ("tensorboardx_on_a_store.py", ["tensorboardX"], "tensorboardx", "loss"),
+    ("ignite_digits.py", ["torch", "ignite"], "ignite", "training/loss"),
+    ("fastai_numbers.py", ["torch", "fastai"], "fastai", "train_loss"),
+    pytest.param("ray_tune.py", ["ray"], "ray", "ray/tune/loss", marks=SLOW),
+]
+"""By example: what it needs, and a curve that it logs, in a run below ``runs``."""
+
+
+@pytest.mark.parametrize(("name", "needs", "run", "tag"), CURVES)
+def test_frameworks(name, needs, run, tag, run_example, read_scalars, tmp_path):
+    run_example(name, needs=needs, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    runs = read_scalars(tmp_path / "runs")
+    curves = [tags[tag] for found, tags in runs.items() if found.startswith(run) and tag in tags]
+    assert curves
+    assert len(curves[0]) >= 10
+
+
 def test_every_example_is_run_above():
     source = Path(__file__).read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):

@@ -1,0 +1,24 @@
+"""Has tensorboardX write to a store of this library: here to memory, in earnest to s3://.
+
+pip install tensorboardX
+python examples/tensorboardx_on_a_store.py runs/tensorboardx
+python examples/tensorboardx_on_a_store.py s3://bucket/run
+"""
+
+import sys
+
+from tensorboardX import SummaryWriter
+
+from sm_tblog.adapters.tensorboardx import register
+
+logdir = sys.argv[1] if sys.argv[1:] else "runs/tensorboardx"
+if "://" not in logdir:
+    # A folder is tensorboardX's own business; by this scheme the same one is a store's.
+    from pathlib import Path
+
+    logdir = f"local://{Path(logdir).absolute()}"
+
+register(logdir.partition("://")[0])
+with SummaryWriter(logdir) as writer:
+    for step in range(100):
+        writer.add_scalar("loss", 1 / (step + 1), step)
