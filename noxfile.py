@@ -76,11 +76,11 @@ def sagemaker(session: nox.Session, sdk: str) -> None:
 
 @nox.session(python="3.11")
 def heavy(session: nox.Session) -> None:
-    """Run the tests of Keras with TensorFlow, beside Keras' own callback."""
+    """Run the tests of frameworks that are large, TensorFlow beside Keras' own callback too."""
     groups = [*group("test"), *group("s3"), *group("frameworks"), *group("heavy")]
     session.install("--editable", ".", *groups)
-    tests = ("tests/test_keras.py", "tests/test_graphs_keras.py", "tests/test_examples.py")
-    session.run("pytest", *(session.posargs or tests))
+    topics = ("keras", "graphs_keras", "clu", "fastai", "ray", "examples")
+    session.run("pytest", *(session.posargs or [f"tests/test_{topic}.py" for topic in topics]))
 
 
 @nox.session

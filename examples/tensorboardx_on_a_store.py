@@ -1,4 +1,4 @@
-"""Has tensorboardX write to a store of this library: here to memory, in earnest to s3://.
+"""Has tensorboardX write to a store of this library: here to a folder, in earnest to s3://.
 
 pip install tensorboardX
 python examples/tensorboardx_on_a_store.py runs/tensorboardx
