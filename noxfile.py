@@ -77,8 +77,8 @@ def sagemaker(session: nox.Session, sdk: str) -> None:
 @nox.session(python="3.11")
 def heavy(session: nox.Session) -> None:
     """Run the tests of frameworks that are large, TensorFlow beside Keras' own callback too."""
-    groups = [*group("test"), *group("s3"), *group("frameworks"), *group("heavy")]
-    session.install("--editable", ".", *groups)
+    names = ("test", "s3", "frameworks", "peers", "heavy")
+    session.install("--editable", ".", *(one for name in names for one in group(name)))
     topics = ("keras", "graphs_keras", "clu", "fastai", "ray", "examples")
     session.run("pytest", *(session.posargs or [f"tests/test_{topic}.py" for topic in topics]))
 
