@@ -42,7 +42,7 @@ with tempfile.TemporaryDirectory() as output:
         output,
         num_train_epochs=3,
         learning_rate=1e-2,
-        logging_steps=4,
+        logging_steps=2,
         eval_strategy="epoch",
         save_strategy="no",
         report_to="none",

@@ -140,6 +140,16 @@ def test_continued_training_continues_the_steps(data, tmp_path, read_scalars):
     assert read_scalars(tmp_path)[""]["auc/eval"] == points
 
 
+def test_training_from_a_checkpoint_supersedes_what_was_lost(data, tmp_path, read_scalars):
+    model, first = train(data, TensorBoardCallback(tmp_path), rounds=3)
+    for rounds in (2, 4):
+        _, last = train(data, TensorBoardCallback(tmp_path), rounds=rounds, init_model=model)
+    expected = enumerate(first["eval"]["auc"] + last["eval"]["auc"])
+    assert read_scalars(tmp_path)[""]["auc/eval"] == [
+        (i, pytest.approx(score, rel=1e-6)) for i, score in expected
+    ]
+
+
 def test_early_stopping_is_an_end_that_is_logged(data, tmp_path, read_scalars, load_run):
     stop = lightgbm.early_stopping(2, verbose=False)
     model, record = train(data, TensorBoardCallback(tmp_path), stop, rounds=300)

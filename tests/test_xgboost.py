@@ -210,6 +210,16 @@ def test_continued_training_continues_the_steps(data, tmp_path, read_scalars):
     ]
 
 
+def test_training_from_a_checkpoint_supersedes_what_was_lost(data, tmp_path, read_scalars):
+    model, first = train(data, TensorBoardCallback(tmp_path), 3)
+    train(data, TensorBoardCallback(tmp_path), 2, {**PARAMS, "eta": 0.9}, xgb_model=model)
+    _, second = train(data, TensorBoardCallback(tmp_path), 4, xgb_model=model)
+    expected = enumerate(first["eval"]["auc"] + second["eval"]["auc"])
+    assert read_scalars(tmp_path)[""]["auc/eval"] == [
+        (i, pytest.approx(score, rel=1e-6)) for i, score in expected
+    ]
+
+
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_the_round_that_stops_training_early_is_logged(ours_first, data, tmp_path, read_scalars):
     stop = xgboost.callback.EarlyStopping(

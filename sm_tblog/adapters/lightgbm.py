@@ -16,8 +16,8 @@ tag                           what
 ``importance/<kind>/<name>``  one feature's importance
 ============================  ================================================================
 
-A step is a round, from 0; training that continues a model continues its steps. The parameters that
-were given are the run's hyperparameters.
+A step is a round, from 0; training that continues a model continues its steps, and supersedes what
+the folder has of them. The parameters that were given are the run's hyperparameters.
 
 LightGBM does not say that training has ended early. So a training ends with its last round, with
 ``close``, or when nothing refers to the callback any more, as after ``train``.
@@ -110,6 +110,8 @@ class TensorBoardCallback:
         """
         if env.iteration == env.begin_iteration or self._training is None:
             self._finish()  # the one before
+            if env.begin_iteration:
+                self._target = self._target.resumed(env.begin_iteration)
             self._training = _Training(self._target, self._importance, self._top)
             self._finish = weakref.finalize(self, self._training.finish)
             if self._hparams is not False:

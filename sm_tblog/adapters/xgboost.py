@@ -17,9 +17,9 @@ tag                           what
 ``trees/<number>``            a tree as text, on request
 ============================  ================================================================
 
-A step is a round, from 0; training that continues a model continues its steps. The model's
-parameters are the run's hyperparameters. In distributed training the worker of rank 0 logs:
-XGBoost has reduced the metrics over all of them.
+A step is a round, from 0; training that continues a model continues its steps, and supersedes what
+the folder has of them. The model's parameters are the run's hyperparameters. In distributed
+training the worker of rank 0 logs: XGBoost has reduced the metrics over all of them.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ class TensorBoardCallback(TrainingCallback):
         """Begin with the steps where the model's rounds end."""
         self._is_chief = collective.get_rank() == 0
         self._begin(model.num_boosted_rounds())
+        if self._start and self._is_chief:
+            self._target = self._target.resumed(self._start)
         return model
 
     def before_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
