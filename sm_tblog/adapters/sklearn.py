@@ -38,7 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoardCallback", "log_curves", "log_search"]
 
-CURVES = ("loss_curve_", "validation_scores_", "train_score_", "validation_score_", "oob_scores_")
+CURVES = (
+    "loss_curve_",
+    "validation_scores_",
+    "train_score_",
+    "validation_score_",
+    "oob_scores_",
+    "oob_improvement_",
+)
 """What estimators keep of each iteration, under the names that they have for it."""
 
 
@@ -176,8 +183,9 @@ def log_curves(
     """Log what a fitted estimator has kept of its training, iteration by iteration.
 
     These are, where it has them, ``loss_curve_`` and ``validation_scores_`` of neural networks,
-    ``train_score_``, ``validation_score_`` and ``oob_scores_`` of gradient boosting. The tags are
-    ``<estimator>/loss_curve`` and so on. After ``partial_fit`` too, from the first iteration on.
+    ``train_score_``, ``validation_score_``, ``oob_scores_`` and ``oob_improvement_`` of gradient
+    boosting. The tags are ``<estimator>/loss_curve`` and so on. After ``partial_fit`` too, from the
+    first iteration on.
 
     Args:
         estimator: fitted.
