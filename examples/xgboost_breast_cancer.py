@@ -31,4 +31,4 @@ for eta in (0.1, 0.3):
         callbacks=[TensorBoardCallback(f"{logdir}/eta-{eta}", trees="text", importance_every=10)],
         verbose_eval=False,
     )
-    print(f"eta {eta}: best logloss {model.best_score:.4f} in round {model.best_iteration}")
+    print(f"eta {eta}: best AUC {model.best_score:.4f} in round {model.best_iteration}")

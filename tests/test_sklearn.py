@@ -219,7 +219,8 @@ def test_the_candidates_of_a_search_are_runs(
             if key.startswith(("mean_", "std_"))
         }
         assert runs[name] == expected
-    assert read_hparams(tmp_path / "candidate-1")[0] == {"kernel": "rbf", "gamma": 0.2}
+    expected = {"kernel": "rbf", "gamma": 0.2}, "success"
+    assert read_hparams(tmp_path / "candidate-1") == expected
     assert read_hparams(tmp_path / "candidate-3")[0] == {
         "kernel": "linear",
         "class_weight": "balanced",

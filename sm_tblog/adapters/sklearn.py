@@ -233,12 +233,10 @@ def log_search(search: Any, logdir_or_writer: str | PathLike[str] | Writer | Non
     metrics = [key for key in results if key.startswith(("mean_", "std_"))]
     parameters = [key for key in results if key.startswith("param_")]
     for number, values in enumerate(results["params"]):
-        target.writer.add_hparams(
-            {name: _plain(value) for name, value in values.items()},
-            {key: results[key][number] for key in metrics},
-            run_name=f"candidate-{number}",
-            global_step=0,
-        )
+        candidate = target.writer.child(f"candidate-{number}")
+        candidate.hparams({name: _plain(value) for name, value in values.items()})
+        candidate.log({key: results[key][number] for key in metrics}, 0)
+        candidate.close()
     rank = next(key for key in results if key.startswith("rank_"))
     shown = [rank, *parameters, *(key for key in metrics if "_test_" in key)]
     order = np.argsort(results[rank], kind="stable")
