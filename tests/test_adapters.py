@@ -69,6 +69,31 @@ def test_a_copy_of_what_has_logged_to_the_default_folder_logs_there_too(tmp_path
     target.close()
 
 
+def test_a_deep_copy_has_the_writer_that_was_given_as_its_user_will_close_it(tmp_path):
+    with Writer(tmp_path) as writer:
+        assert copy.deepcopy(Target(writer)).writer is writer
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_target_that_is_resumed_supersedes_what_its_folder_has(opened, tmp_path, read_scalars):
+    with Writer(tmp_path) as writer:
+        for step in range(5):
+            writer.add_scalar("a", 0.0, step)
+    target = Target(tmp_path)
+    if opened:
+        target.writer.add_scalar("b", 0.0, 1)
+    target = target.resumed(3)
+    target.writer.add_scalar("a", 1.0, 3)
+    target.close()
+    assert read_scalars(tmp_path)[""]["a"] == [(0, 0.0), (1, 0.0), (2, 0.0), (3, 1.0)]
+
+
+def test_a_writer_that_is_given_is_not_resumed(tmp_path):
+    with Writer(tmp_path) as writer:
+        target = Target(writer)
+        assert target.resumed(3) is target
+
+
 def test_only_rank_zero_logs_unless_the_writer_says_otherwise(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert not Target(tmp_path).writer.enabled
