@@ -19,6 +19,7 @@ from sm_tblog._errors import (
     InvalidTypeError,
     InvalidValueError,
     MissingDependencyError,
+    RuleViolationError,
     SinkError,
     StoreError,
     TBLogError,
@@ -26,6 +27,7 @@ from sm_tblog._errors import (
 from sm_tblog.writer import SummaryWriter, Writer
 
 if TYPE_CHECKING:
+    from sm_tblog import rules
     from sm_tblog.readers import Run, read
     from sm_tblog.watch.system import SystemMetrics
 
@@ -37,6 +39,7 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "MissingDependencyError",
+    "RuleViolationError",
     "Run",
     "SinkError",
     "StoreError",
@@ -46,6 +49,7 @@ __all__ = [
     "Writer",
     "__version__",
     "read",
+    "rules",
 ]
 
 
@@ -58,9 +62,11 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
+    import importlib
 
+    if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "rules":
+        return importlib.import_module("sm_tblog.rules")
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError, SinkError
-from sm_tblog._types import Series, Value
+from sm_tblog._types import Scalar, Series, Value
 from sm_tblog.sinks.base import Batch, Event, File
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Item(NamedTuple):
         wall_time: seconds since the epoch.
         nbytes: the memory that it keeps until it is built.
         build: returns a ``Summary.Value`` message, or that and a remark to be said once for the
-            tag, or a list of messages, ``Value``, ``Event`` and ``File``.
+            tag, or a list of messages, ``Scalar``, ``Value``, ``Event`` and ``File``.
         args: what ``build`` is given behind the tag.
     """
 
@@ -61,6 +61,10 @@ def make_batch(
         kinds: told which tag holds what.
         rename: applied to every tag.
     """
+    if rename is not None:
+        items = [item._replace(tag=rename(item.tag)) for item in items]
+    built, computed, lost = _build(items, faults)
+    rows += computed
     given = len(rows) // ENTRIES
     try:
         columns = _columns(rows)
@@ -70,9 +74,7 @@ def make_batch(
     series, codes = _codes(rows[0::ENTRIES])
     if rename is not None:
         series = [one._replace(tag=rename(one.tag)) for one in series]
-        items = [item._replace(tag=rename(item.tag)) for item in items]
     series = kinds.of_series(series)
-    built, lost = _build(items, faults)
     batch = Batch(
         series,
         codes,
@@ -120,17 +122,25 @@ def _codes(series: list[Any]) -> tuple[list[Series], Any]:
     return [s if isinstance(s, Series) else Series(s) for s in distinct], codes
 
 
-def _build(items: Sequence[Item], faults: Faults) -> tuple[list[Value | Event | File], int]:
+def _build(
+    items: Sequence[Item], faults: Faults
+) -> tuple[list[Value | Event | File], list[Any], int]:
+    """Return what the items make, the rows among it, and how many items could not be built."""
     built: list[Value | Event | File] = []
+    rows: list[Any] = []
     lost = 0
     for item in items:
         try:
             made = item.build(item.tag, *item.args)
             remark = ""
-            if isinstance(made, tuple) and not isinstance(made, Value | Event | File):
+            if isinstance(made, tuple) and not isinstance(made, _PARTS):
                 made, remark = made
             parts = made if isinstance(made, list) else [made]
-            built += [_as_part(part, item) for part in parts]
+            scalars = [part for part in parts if isinstance(part, Scalar)]
+            built += [_as_part(part, item) for part in parts if not isinstance(part, Scalar)]
+            for tag, value in scalars:
+                series = Series(tag, item.run) if item.run else tag
+                rows += (series, value, item.step, item.wall_time)
         except Exception as error:  # noqa: BLE001 - a builder meets any user's data
             fault = SinkError(f"{item.tag!r} at step {item.step} is not logged: {error}")
             fault.__cause__ = error
@@ -139,7 +149,10 @@ def _build(items: Sequence[Item], faults: Faults) -> tuple[list[Value | Event | 
             continue
         if remark:
             faults.remark(f"remark {item.tag}", f"{item.tag!r}: {remark}")
-    return built, lost
+    return built, rows, lost
+
+
+_PARTS = (Value, Event, File, Scalar)
 
 
 def _as_part(part: Any, item: Item) -> Value | Event | File:

@@ -9,7 +9,8 @@
     ├── StoreError (OSError)              bytes did not reach their place; kept and offered again
     ├── SinkError (RuntimeError)          a sink failed, or an item could not be built
     ├── FlushTimeoutError (TimeoutError)  not everything was stored within the deadline
-    └── CorruptRecordError (ValueError)   an event file's bytes are not what was written
+    ├── CorruptRecordError (ValueError)   an event file's bytes are not what was written
+    └── RuleViolationError (RuntimeError)  a rule that is to stop the training has fired
 
 A bad call raises at the call. Everything that goes wrong later, on the worker, is counted, said
 once through the logger ``sm_tblog``, and raised by ``flush()`` and ``close()`` if the writer was
@@ -18,12 +19,15 @@ made with ``on_error="raise"``; it never stops training by itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "CorruptRecordError",
     "FlushTimeoutError",
     "InvalidTypeError",
     "InvalidValueError",
     "MissingDependencyError",
+    "RuleViolationError",
     "SinkError",
     "StoreError",
     "TBLogError",
@@ -68,3 +72,15 @@ class CorruptRecordError(TBLogError, ValueError):
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(message)
         self.offset = offset
+
+
+class RuleViolationError(TBLogError, RuntimeError):
+    """A rule with the action ``"stop"`` has fired. The only fault that is to end a training.
+
+    Attributes:
+        alert: what the rule says, a ``sm_tblog.rules.Alert``.
+    """
+
+    def __init__(self, message: str, alert: Any = None) -> None:
+        super().__init__(message)
+        self.alert = alert

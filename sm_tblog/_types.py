@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
 
-__all__ = ["Bytes", "Change", "PathLike", "Series", "Stats", "Value"]
+__all__ = ["Bytes", "Change", "PathLike", "Scalar", "Series", "Stats", "Value"]
 
 
 class Series(NamedTuple):
@@ -47,6 +47,18 @@ class Series(NamedTuple):
     double: bool = False
     display_name: str = ""
     description: str = ""
+
+
+class Scalar(NamedTuple):
+    """One number that the worker has computed, a row like those that callers log.
+
+    Attributes:
+        tag: the curve's name.
+        value: the number.
+    """
+
+    tag: str
+    value: float
 
 
 class Value(NamedTuple):

@@ -24,7 +24,7 @@ LAYERS = [
     {"pipeline", "_disabled"},
     {"_run_view"},
     {"file_writer", "profile", "watch", "sagemaker"},
-    {"writer"},
+    {"writer", "rules"},
     {"__init__", "testing"},
     {"adapters"},
     {"cli"},

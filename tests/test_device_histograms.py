@@ -67,7 +67,7 @@ def check_tensor(tensor, digits=12):
 @pytest.fixture
 def narrow(monkeypatch):
     """A device without float64, as Apple's."""
-    monkeypatch.setattr(device_histogram, "_has_float64", lambda device: False)
+    monkeypatch.setattr(device_histogram, "has_float64", lambda device: False)
 
 
 @settings(deadline=None)
@@ -161,7 +161,7 @@ def test_every_layout_is_counted_as_in_host_memory(monkeypatch, piece):
 @given(npst.arrays(np.float32, st.integers(1, 60), elements=FLOAT32))
 def test_without_float64_counts_are_exact_and_sums_are_near(values):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device_histogram, "_has_float64", lambda device: False)
+        patch.setattr(device_histogram, "has_float64", lambda device: False)
         check_tensor(torch.from_numpy(values), digits=5)
 
 
@@ -259,7 +259,7 @@ def test_no_operation_waits_or_takes_more_memory_than_a_piece(monkeypatch, dtype
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
 def test_no_operation_needs_a_number_to_go_on(monkeypatch, wide, dtype):
     """On the meta device there are none: what depends on one is an error there."""
-    monkeypatch.setattr(device_histogram, "_has_float64", lambda device: wide)
+    monkeypatch.setattr(device_histogram, "has_float64", lambda device: wide)
     vector = count_tensor(torch.empty(10_000_000, dtype=dtype, device="meta"))
     pieces = 3
     integers = len(default_edges()) - 1 + 7 * pieces
@@ -461,7 +461,7 @@ class TestJAX:
         assert maybe_tally(self.jax.numpy.zeros(100_000)) is None
 
     def test_a_donated_array_was_counted_before(self, monkeypatch, logged):
-        monkeypatch.setattr(device_histogram, "_is_on_accelerator", lambda array: True)
+        monkeypatch.setattr(device_histogram, "is_on_accelerator", lambda array: True)
         values = self.jax.numpy.arange(100_000.0).astype(np.float32)
         tally = maybe_tally(values)
         assert tally.nbytes < 16_000
@@ -482,7 +482,7 @@ import jax, numpy as np
 from sm_tblog.summary import device_histogram
 
 mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("x", "y"))
-device_histogram._is_on_accelerator = lambda array: True
+device_histogram.is_on_accelerator = lambda array: True
 values = np.arange(40_000, dtype=np.float32)
 for spec, parts in ((("x", "y"),), 4), (("y",), 2), ((), 1):
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
     from sm_tblog.summary.deferred import Deferred
 
-__all__ = ["DeviceTally", "maybe_tally"]
+__all__ = [
+    "DeviceTally",
+    "count_jax",
+    "count_tensor",
+    "has_float64",
+    "is_on_accelerator",
+    "maybe_tally",
+    "pieces",
+]
 
 _SMALL = 1 << 16
 """Bytes up to which an array travels: that is two things for the device to do, not two dozen."""
@@ -95,7 +103,7 @@ def maybe_tally(values: Any) -> DeviceTally | None:
         # No memory, an operation that the device does not have, or what snapshot will refuse.
         if how == "torch" and not values.is_cpu and values.nbytes > _SMALL:
             return _tally_tensor(usable(values))
-        if how == "jax" and values.nbytes > _SMALL and _is_on_accelerator(values):
+        if how == "jax" and values.nbytes > _SMALL and is_on_accelerator(values):
             return _tally_jax(values)
     return None
 
@@ -115,7 +123,7 @@ def count_tensor(tensor: Any) -> Any:
     """
     torch = sys.modules["torch"]
     on = {"device": tensor.device}
-    wide = _has_float64(tensor.device)
+    wide = has_float64(tensor.device)
     integer, real = (torch.int64, torch.float64) if wide else (torch.int32, torch.float32)
     as_float = _float_for(tensor)
     if not wide and (as_float is torch.float64 or tensor.numel() > _MOST_NARROW):
@@ -124,7 +132,7 @@ def count_tensor(tensor: Any) -> Any:
     one, unscaled = torch.ones(1, dtype=integer, **on), torch.ones((), dtype=real, **on)
     key_counts = torch.zeros(KEYS, dtype=integer, **on)
     reals = []
-    for piece in _pieces(tensor):
+    for piece in pieces(tensor):
         x = piece.to(as_float)
         reals += [torch.isnan(x).sum(dtype=real), torch.isinf(x).sum(dtype=real)]
         reals += [x.nan_to_num(np.inf, np.inf, np.inf).amin().to(real)]
@@ -156,7 +164,7 @@ def _float_for(tensor: Any) -> Any:
     return torch.float32 if small else torch.float64
 
 
-def _pieces(tensor: Any) -> Iterator[Any]:
+def pieces(tensor: Any) -> Iterator[Any]:
     """Yield the numbers of a tensor in flat pieces, copying no more than one at a time."""
     if tensor.numel() <= _PIECE:
         yield tensor.reshape(-1)
@@ -165,7 +173,7 @@ def _pieces(tensor: Any) -> Iterator[Any]:
     else:
         longest = max(range(tensor.dim()), key=tensor.size)
         for half in tensor.tensor_split(2, longest):
-            yield from _pieces(half)
+            yield from pieces(half)
 
 
 def _keys_of_tensor(x: Any) -> Any:
@@ -182,7 +190,8 @@ def _keys_of_tensor(x: Any) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _has_float64(device: Any) -> bool:
+def has_float64(device: Any) -> bool:
+    """Return whether a device of PyTorch has numbers of 64 bits."""
     torch = sys.modules["torch"]
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
@@ -203,7 +212,7 @@ def _pinned_table() -> Any:
 # JAX.
 
 
-def _is_on_accelerator(array: Any) -> bool:
+def is_on_accelerator(array: Any) -> bool:
     """Return whether devices that are not the host, and all of them this process's, hold an array.
 
     On the host XLA counts no faster than NumPy, and takes the time to compile.

@@ -18,6 +18,7 @@ from sm_tblog.writer.media import MediaMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.tensors import TensorMethods
 from sm_tblog.writer.texts import TextMethods
+from sm_tblog.writer.watching import WatchMethods
 
 __all__ = ["SummaryWriter", "Writer"]
 
@@ -36,6 +37,7 @@ class Writer(
     ScalarMethods,
     TensorMethods,
     TextMethods,
+    WatchMethods,
 ):
     """Logs to TensorBoard from any training script.
 

@@ -1,0 +1,116 @@
+"""Statistics of JAX's arrays on accelerators: compiled once for a tree, one copy of a few numbers.
+
+XLA fuses what is computed of an array, so it is not cut into pieces. Without ``jax_enable_x64``
+sums are made in float32, of values scaled by the largest magnitude so that no square overflows,
+and are true to six digits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog.summary.deferred import defer_jax
+from sm_tblog.watch.statistics import ABSOLUTE, RELATIVE, ROW, as_change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from sm_tblog.summary.deferred import Deferred
+    from sm_tblog.watch.statistics import Change
+
+__all__ = ["JaxBatch", "array_rows"]
+
+
+class JaxBatch:
+    """Arrays that are on the same devices, looked at by one call of a compiled function."""
+
+    def __init__(self) -> None:
+        self._arrays: list[Any] = []
+        self._changes: list[tuple[Any, Any]] = []
+        self._vector: Deferred | None = None
+
+    def look(self, array: Any) -> Callable[[], npt.NDArray[Any]]:
+        """Add an array that is not empty; return what gives its row after ``send``."""
+        self._arrays.append(array)
+        start = (len(self._arrays) - 1) * ROW
+        return lambda: self._numbers()[start : start + ROW]
+
+    def compare(self, before: Any, update: Any) -> Callable[[], Change]:
+        """Add an update of an array that is not empty; return what tells it after ``send``."""
+        self._changes.append((before, update))
+        back = len(self._changes) - 1
+
+        def change() -> Change:
+            row = self._numbers().reshape(-1)
+            start = self._looked * ROW + back * 4
+            return as_change(row[start : start + 4])
+
+        return change
+
+    def send(self) -> int:
+        """Ask for all rows, as one vector; return how many bytes that are."""
+        self._looked = len(self._arrays)
+        self._vector = defer_jax(_compiled()(self._arrays, self._changes))
+        self._arrays, self._changes = [], []
+        return self._vector.nbytes
+
+    def _numbers(self) -> npt.NDArray[Any]:
+        vector: Any = self._vector
+        return vector.array()  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Callable[[Any, Any], Any]:
+    import jax
+
+    function: Callable[[Any, Any], Any] = jax.jit(array_rows)
+    return function
+
+
+def array_rows(arrays: list[Any], changes: list[tuple[Any, Any]]) -> Any:
+    """Return the rows of ``statistics``, those of arrays first; to be compiled."""
+    import jax.numpy as jnp
+
+    parts = [_row(array) for array in arrays] + [_change(*change) for change in changes]
+    return jnp.concatenate(parts)
+
+
+def _real() -> Any:
+    import jax
+
+    return np.float64 if jax.config.jax_enable_x64 else np.float32
+
+
+def _row(x: Any) -> Any:
+    import jax.numpy as jnp
+
+    x = jnp.concatenate([x.real.ravel(), x.imag.ravel()]) if jnp.iscomplexobj(x) else x.ravel()
+    x = x.astype(_real())
+    scale = _scale(x)
+    y = x / scale
+    mean = y.mean()
+    numbers = [x.size, mean * scale, jnp.sqrt(jnp.square(y - mean).mean()) * scale]
+    numbers += [jnp.abs(y).mean() * scale, jnp.sqrt(jnp.square(y).sum()) * scale]
+    numbers += [x.min(), x.max(), (x == 0).sum(), jnp.isnan(x).sum(), jnp.isinf(x).sum()]
+    return jnp.stack([jnp.asarray(number, x.dtype) for number in numbers])
+
+
+def _scale(x: Any) -> Any:
+    import jax.numpy as jnp
+
+    finite = jnp.where(jnp.isfinite(x), jnp.abs(x), 0)
+    return jnp.maximum(finite.max(), np.finfo(x.dtype).tiny)
+
+
+def _change(before: Any, update: Any) -> Any:
+    import jax.numpy as jnp
+
+    old, step = (x.ravel().astype(_real()) for x in (before, update))
+    changed = (~(jnp.abs(step) <= ABSOLUTE + RELATIVE * jnp.abs(old))).sum()
+    norms = [jnp.sqrt(jnp.square(x / _scale(x)).sum()) * _scale(x) for x in (step, old)]
+    return jnp.stack([jnp.asarray(number, old.dtype) for number in (*norms, changed, old.size)])
