@@ -157,7 +157,8 @@ class TorchWatch(Watch):
         count.is_due = count.steps % self._every == 0
         if count.is_due:
             kept = self._kept = _Step()
-            kept.by_closure = bool(args or kwargs.get("closure"))
+            # The arguments are those of the method, with the optimizer.
+            kept.by_closure = any(callable(one) for one in (*args[1:], kwargs.get("closure")))
             self._safely(self._look_before, optimizer, kept)
 
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - as PyTorch calls it
