@@ -116,14 +116,16 @@ def as_statistics(rows: npt.NDArray[Any], zeros: int = 0) -> Statistics:
         size = count.sum()
         share = count / size
         whole = (share * mean).sum()
-        scale = np.abs(norm).max()
+        scale = norm.max()
+        if 0 < scale < np.inf:
+            scale *= _norm(norm / scale)
         deviation = np.sqrt((share * (std**2 + (mean - whole) ** 2)).sum())
         return Statistics(
             int(size),
             float(whole),
             float(std[0] if len(rows) == 1 else deviation),
             float((share * abs_mean).sum()),
-            float(scale if len(rows) == 1 or not scale else scale * _norm(norm / scale)),
+            float(scale),
             float(least.min()),
             float(most.max()),
             float(zero.sum() / size),

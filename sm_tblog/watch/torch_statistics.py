@@ -70,7 +70,7 @@ class Parcel:
         self.pack()
         for device, boxes in self._boxes.items():
             box = boxes[0] if len(boxes) == 1 else torch.cat(boxes)
-            if device.type == "cpu":
+            if _is_host(device):
                 self._opened[device] = box.numpy()
             else:
                 self._sent[device] = defer_tensor(box)
@@ -84,6 +84,10 @@ class Parcel:
         part = self._opened[device][offset : offset + nbytes]
         # NumPy reads what is not aligned, at the price of a copy.
         return np.frombuffer(part, dtype)
+
+
+def _is_host(device: Any) -> bool:
+    return bool(device.type == "cpu")
 
 
 def readable(tensor: Any) -> Any | None:
