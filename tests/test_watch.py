@@ -92,8 +92,8 @@ def test_what_is_logged_is_what_plain_pytorch_says(watched):
     expected["updates/all/ratio"] = tags["updates/all/ratio"][0][1]
     assert tags.keys() == expected.keys()
     for tag, value in expected.items():
-        value = value.item() if isinstance(value, torch.Tensor) else value
-        assert tags[tag] == [(0, pytest.approx(value, rel=1e-5, abs=1e-7))], tag
+        number = value.item() if isinstance(value, torch.Tensor) else value
+        assert tags[tag] == [(0, pytest.approx(number, rel=1e-5, abs=1e-7))], tag
 
 
 def test_nothing_is_computed_between_the_steps_that_are_logged(watched):

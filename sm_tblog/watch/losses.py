@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from sm_tblog._errors import InvalidValueError
 from sm_tblog.watch.rule import Finding, Rule
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class LossNotDecreasing(LossRule):
     def __post_init__(self) -> None:
         """Begin with nothing known."""
         super().__post_init__()
+        _check_positive(self, "steps", self.steps)
         self._points: dict[str, list[float]] = {}
         self._before: dict[str, float] = {}
 
@@ -119,6 +121,13 @@ class _Pair(LossRule):
 
     training: str
     validation: str
+
+    def __post_init__(self) -> None:
+        """Check the tags."""
+        super().__post_init__()
+        if bool(self.training) != bool(self.validation):
+            message = f"{self.name}: training and validation are two tags, or both left out"
+            raise InvalidValueError(message)
 
     def wants(self, name: str) -> bool:
         """Return whether it is one of the two."""
@@ -241,6 +250,17 @@ class StalledTraining(Rule):
         "data loader, for another rank, or for a long validation that logs nothing."
     )
     seconds: float = 1800.0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        super().__post_init__()
+        _check_positive(self, "seconds", self.seconds)
+
+
+def _check_positive(rule: Rule, argument: str, value: float) -> None:
+    if not value > 0:
+        message = f"{rule.name}: {argument} is more than 0, not {value!r}"
+        raise InvalidValueError(message)
 
 
 def loss_rules(action: Action = "warn") -> list[Rule]:
