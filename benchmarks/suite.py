@@ -15,6 +15,7 @@ from benchmarks.scalars import caller_time, processor_time, sustained_rate
 from benchmarks.startup import import_time
 from benchmarks.system import system_cost
 from benchmarks.training import training_overhead
+from benchmarks.watch import watch_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,5 +81,8 @@ BENCHMARKS = {
     "system": Benchmark(system_cost, {"rounds": 7}, {"rounds": 1, "samples": 1}),
     "training": Benchmark(
         training_overhead, {"rounds": 8}, {"rounds": 1, "pairs": 1, "block_seconds": 0.05}
+    ),
+    "watch": Benchmark(
+        watch_cost, {"rounds": 5}, {"width": 8, "depth": 2, "rounds": 1, "steps": 1}
     ),
 }

@@ -56,7 +56,7 @@ def watched(tmp_path, read_scalars):
 @pytest.fixture(params=["travels", "looked at there"])
 def way(request, monkeypatch):
     if request.param != "travels":
-        monkeypatch.setattr(survey, "SMALL_ON_HOST", 0)
+        monkeypatch.setattr(survey, "SMALL", 0)
 
 
 @pytest.mark.usefixtures("way")

@@ -145,7 +145,7 @@ class TestTorch:
     @pytest.fixture(params=["travels", "looked at there", "without float64"])
     def way(self, request, monkeypatch):
         if request.param != "travels":
-            monkeypatch.setattr(survey, "SMALL_ON_HOST", 0)
+            monkeypatch.setattr(survey, "SMALL", 0)
         if request.param == "without float64":
             from sm_tblog.watch import torch_statistics
 

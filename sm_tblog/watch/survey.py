@@ -3,9 +3,8 @@
 Where an array is looked at:
 
 =======================  =========================================================================
-PyTorch, on a device     there, on the current stream; small ones travel as they are
-PyTorch, in host memory  small ones, and those of which a histogram is wanted, are copied, and the
-                         worker looks; others where they are
+PyTorch                  there, on the current stream; small ones travel as they are, and of those
+                         in host memory also what a histogram is wanted of
 JAX, on a device         there, by one compiled function for all of them
 anything else            by the worker: a copy, or the array itself if it cannot change
 =======================  =========================================================================
@@ -54,10 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["Reading", "Survey"]
 
 SMALL = 1 << 16
-"""Bytes up to which an array on a device travels as it is: that is one thing to do, not a dozen."""
-
-SMALL_ON_HOST = 1 << 20
-"""Bytes up to which an array in host memory is copied for the worker, rather than looked at."""
+"""Bytes up to which a tensor travels as it is: that is one thing to do, not a dozen."""
 
 SPREAD = 1 << 10
 """Elements of which percentiles are taken: evenly spaced ones."""
@@ -199,8 +195,7 @@ class Survey:
         if not tensor.numel():
             return Reading(partial(as_statistics, np.empty((0, ROW)), zeros))
         parcel = self._parcel_of_tensors()
-        small = SMALL_ON_HOST if tensor.is_cpu else SMALL
-        if tensor.nbytes <= small or (tensor.is_cpu and self._histograms):
+        if tensor.nbytes <= SMALL or (tensor.is_cpu and self._histograms):
             take = parcel.put(_of_numpys_kind(tensor))
             return _host_reading(take, zeros, **self._wanted)
         rows = parcel.put(tensor_rows(tensor))
@@ -225,7 +220,7 @@ class Survey:
             return None
         old, step = (evenly(one.reshape(-1), SAMPLE) for one in (old, step))
         parcel = self._parcel_of_tensors()
-        if old.nbytes <= (SMALL_ON_HOST if old.is_cpu else SMALL):
+        if old.nbytes <= SMALL:
             was, given = (parcel.put(_of_numpys_kind(one)) for one in (old, step))
             return lambda: as_change(change_row(was(), given()))
         take = parcel.put(tensor_change(old, step))

@@ -124,14 +124,18 @@ def tensor_rows(tensor: Any) -> Any:
         if real is torch.float32:  # so that no square overflows
             scale = x.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp_min(torch.finfo(real).tiny)
             x = x / scale
-        std, mean = torch.std_mean(x, correction=0)
-        least, most = torch.aminmax(x)
-        magnitude, norm = x.abs().mean(), torch.linalg.vector_norm(x)
         count = torch.full((), len(x), dtype=real, device=x.device)
+        mean, norm = x.mean(), torch.linalg.vector_norm(x)
+        # Welford's way, PyTorch's own, takes ten times as long on the host.
+        std = torch.linalg.vector_norm(x - mean) / count.sqrt()
+        least, most = torch.aminmax(x)
         zeros = count - x.count_nonzero()
-        numbers += [count, mean * scale, std * scale, magnitude * scale, norm * scale]
+        numbers += [count, mean * scale, std * scale, x.abs().mean() * scale, norm * scale]
         numbers += [least * scale, most * scale, zeros]
-        numbers += [x.isnan().count_nonzero().to(real), x.isinf().count_nonzero().to(real)]
+        if x.is_cpu and norm.isfinite():  # what is there may be asked
+            numbers += [torch.zeros((), dtype=real)] * 2
+        else:
+            numbers += [x.isnan().count_nonzero().to(real), x.isinf().count_nonzero().to(real)]
     return torch.stack(numbers)
 
 
