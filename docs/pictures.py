@@ -3,7 +3,8 @@
 
 The browser's tests open each tab, most of them on what the demo logs, wait until it shows that, and
 leave a picture. Here they are cut to what is of interest, and stored with few colours in
-``assets/tabs``, each a second time as a small one of its most telling part.
+``assets/tabs``, each a second time as a small one of its most telling part. Those of what a page of
+the documentation has logged are in a folder of ``assets`` of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import NamedTuple
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "docs" / "assets" / "tabs"
+ASSETS = ROOT / "docs" / "assets"
+FOLDER = ASSETS / "tabs"
 SMALL = (320, 200)
 """Width and height of a small picture."""
 
@@ -62,23 +64,24 @@ CUTS = {
     "video": Cut(1080, 640, 340, 180, 365),
 }
 
+PAGES = {
+    "watch": {"alerts": (1280, 590), "scalars": (1080, 755), "histograms": (1080, 450)},
+}
+"""Right and bottom end of what is kept of the pictures that ``test_<folder>_browser`` leaves."""
+
 
 def main() -> None:
     """Take all pictures."""
+    for page, pictures in PAGES.items():
+        with tempfile.TemporaryDirectory() as artifacts:
+            take(f"tests/test_{page}_browser.py", artifacts)
+            for name, (right, bottom) in pictures.items():
+                with Image.open(Path(artifacts, f"{name}.png")) as picture:
+                    kept = picture.crop((0, HEADER, right, bottom))
+                    save(kept, ASSETS / page / f"{name}.png")
     with tempfile.TemporaryDirectory() as artifacts:
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "tests/test_browser.py",
-                "tests/test_browser_system.py",
-            ],
-            cwd=ROOT,
-            env={**os.environ, "SM_TBLOG_ARTIFACTS": artifacts},
-            check=True,
-        )
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        take("tests/test_browser.py", artifacts)
+        take("tests/test_browser_system.py", artifacts)
         for name, cut in CUTS.items():
             with Image.open(Path(artifacts, f"{name}.png")) as picture:
                 save(picture.crop((0, HEADER, cut.right, cut.bottom)), FOLDER / f"{name}.png")
@@ -88,8 +91,19 @@ def main() -> None:
                 save(small, FOLDER / f"{name}-small.png")
 
 
+def take(tests: str, artifacts: str) -> None:
+    """Run tests of the browser, and leave their pictures in a folder."""
+    subprocess.run(  # noqa: S603 - the tests are ours
+        [sys.executable, "-m", "pytest", tests],
+        cwd=ROOT,
+        env={**os.environ, "SM_TBLOG_ARTIFACTS": artifacts},
+        check=True,
+    )
+
+
 def save(picture: Image.Image, path: Path) -> None:
     """Store a picture with 256 colours, which take a third of the bytes of all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(path, optimize=True)
 

@@ -211,7 +211,7 @@ class RuleBook:
         first, *others = findings
         and_others = f", and at {len(others)} more" if others else ""
         message = (
-            f"{rule.name} at step {step}: {first.where}: {first.what} {first.value:.4g} "
+            f"{rule.name} at step {step}: {first.where}: {first.what} = {first.value:.4g} "
             f"(threshold {first.threshold:.4g}){and_others}"
         )
         alert = Alert(rule.name, step, tuple(findings), message, rule.advice)
