@@ -373,6 +373,21 @@ def test_updates_without_an_optimizer_are_told_by_one_call(watched):
     assert tags["updates/0.weight/ratio"] == expected
 
 
+def test_it_is_said_if_no_optimizer_is_ever_seen(watched, monkeypatch, caplog):
+    from sm_tblog.watch import activations
+
+    monkeypatch.setattr(activations, "MANY_PASSES", 5)
+    model = net()
+
+    def train(writer, watch):
+        for _ in range(9):
+            model(torch.randn(40, 6)).square().mean().backward()
+
+    assert watched(train, model) == {}
+    [record] = [record for record in caplog.records if record.name == "sm_tblog"]
+    assert "call step()" in record.getMessage()
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_what_checkpointing_computes_again_is_seen_once(watched, reentrant):
     from torch.utils.checkpoint import checkpoint
@@ -602,6 +617,11 @@ def test_a_fault_of_the_watch_does_not_reach_the_training(watched, monkeypatch, 
     def fails(*args):
         raise RuntimeError("out of memory")
 
+    steps = iter([None, 4])
+
+    def step_of():
+        return next(steps) or fails()
+
     def train(writer, watch):
         from sm_tblog.watch import torch_model
 
@@ -613,9 +633,10 @@ def test_a_fault_of_the_watch_does_not_reach_the_training(watched, monkeypatch, 
             patch.setattr(torch_model, "evenly", fails)
             update(model, optimizer)
         update(model, optimizer)
+        update(model, optimizer)
 
     optimizer = sgd(model)
-    tags = watched(train, model)
+    tags = watched(train, model, step=step_of)
     assert [step for step, _ in tags["gradients/0.weight/norm"]] == [4]
     said = [record for record in caplog.records if record.name == "sm_tblog"]
     assert len(said) == 2, "one for the outputs of layers, one for the step"

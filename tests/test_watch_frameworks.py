@@ -70,6 +70,12 @@ def test_trees_need_no_jax(monkeypatch):
     assert list(named_leaves(5)) == [("array", 5)]
 
 
+def test_numbers_are_arrays_without_dimensions(tmp_path, read_scalars):
+    with Writer(tmp_path) as writer:
+        writer.watch_layers([("a", 2.0, 3.0, 0.5)], 0)
+    assert read_scalars(tmp_path)[""]["updates/a/ratio"] == [(0, pytest.approx(0.25))]
+
+
 def test_a_layer_needs_a_name_and_arrays(tmp_path):
     with Writer(tmp_path) as writer:
         with pytest.raises(InvalidTypeError, match="a name, weight, gradient and update"):

@@ -68,6 +68,20 @@ def sgd(model, rate=0.05, **options):
 
 # Healthy trainings.
 
+
+class Words(nn.Module):
+    """Has an embedding of which hardly any row gets a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(50_000, 4)
+        self.layers = mlp()
+
+    def forward(self, x):
+        row = self.rows(torch.zeros(len(x), dtype=torch.long))
+        return self.layers(x) + row
+
+
 HEALTHY = {
     "relu": (mlp, lambda m: torch.optim.Adam(m.parameters(), 1e-3)),
     "deep relu": (lambda: mlp(depth=6), lambda m: torch.optim.Adam(m.parameters(), 1e-3)),
@@ -82,6 +96,10 @@ HEALTHY = {
     ),
     "last layer zero": (
         lambda: nn.Sequential(mlp(), _zero(nn.Linear(CLASSES, CLASSES))),
+        lambda m: torch.optim.Adam(m.parameters(), 1e-3),
+    ),
+    "embedding": (
+        Words,
         lambda m: torch.optim.Adam(m.parameters(), 1e-3),
     ),
     "bias before a normalization": (

@@ -31,6 +31,9 @@ logger = logging.getLogger("sm_tblog")
 MOST_CALLS = 64
 """Calls of one layer that are looked at in a step: a recurrent cell has many."""
 
+MANY_PASSES = 1000
+"""Forward passes without an optimizer's step that are not accumulation any more."""
+
 _ROLES = {
     **dict.fromkeys(("ReLU", "ReLU6"), "relu"),
     "Tanh": "tanh",
@@ -67,6 +70,7 @@ class ActivationHooks:
         self._marks = False
         self._channels_first = False
         self._has_failed = False
+        self._idle = 0
 
     def arm(self, model: Any, survey: Survey) -> None:
         """Put hooks where there are none, and begin a new step."""
@@ -87,6 +91,7 @@ class ActivationHooks:
         be compiled again without them, or in layers that are not used.
         """
         self._survey = None
+        self._idle = 0
         kept = [hook for hook in self._hooks if not hook.is_called]
         for hook in self._hooks:
             if hook.is_called:
@@ -113,11 +118,12 @@ class ActivationHooks:
             return
         # A backward pass computes again what was not kept: seen before, unless without gradients.
         if hook.calls if recomputing else self._in_backward:
+            self._count_idle(hook)
             return
         tensor = _first_tensor(output)
-        if tensor is None or (
-            getattr(module, "_is_replica", False) and not hook.is_at_home(tensor)
-        ):
+        if tensor is None or not tensor.is_floating_point():
+            return
+        if getattr(module, "_is_replica", False) and not hook.is_at_home(tensor):
             return
         hook.calls += 1
         if not self._marks and tensor.requires_grad and not recomputing:
@@ -131,6 +137,18 @@ class ActivationHooks:
                 self._has_failed = True
                 logger.exception("watch: the output of %r could not be looked at", hook.name)
 
+    def _count_idle(self, hook: _Hook) -> None:
+        """Say once that there are forward and backward passes, but no steps of an optimizer."""
+        if hook is self._hooks[0]:
+            self._idle += 1
+            if self._idle == MANY_PASSES:
+                logger.warning(
+                    "watch: %d forward passes and no step of an optimizer that has parameters of "
+                    "the model: nothing is logged. Where weights are updated without a "
+                    "torch.optim.Optimizer, call step() of what writer.watch returned after each",
+                    MANY_PASSES,
+                )
+
     def _begin_backward(self, gradient: Any) -> None:  # noqa: ARG002 - as PyTorch calls it
         self._in_backward = True
 
@@ -139,7 +157,7 @@ class ActivationHooks:
 
         survey: Any = self._survey
         reading = survey.look(tensor, hook.name)
-        if reading is None or not tensor.is_floating_point():
+        if reading is None:
             return
         inactive = None
         samples = 0

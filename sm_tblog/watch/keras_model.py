@@ -132,7 +132,7 @@ class KerasWatch(Watch):
 
     def _look_if_due(self, step: int | None) -> None:
         if self._is_due:
-            self._safely(self._look, self._step_of(self._batches) if step is None else step)
+            self._safely(self._look, step)
         self._batches += 1
         self._before = {}
 
@@ -145,9 +145,10 @@ class KerasWatch(Watch):
         weights = _weights(self._watched, self._wanted)
         self._before = {name: _copy(unwrapped(variable)) for name, variable in weights}
 
-    def _look(self, step: int) -> None:
+    def _look(self, step: int | None) -> None:
         _bring_back(self._watched)
-        self._recorder.record(_layers(self._watched, self._wanted, self._before), step)
+        at = self._step_of(self._batches) if step is None else step
+        self._recorder.record(_layers(self._watched, self._wanted, self._before), at)
 
     def _safely(self, function: Callable[..., None], *args: Any) -> None:
         """Call a function; if it fails, say so once: training goes on."""

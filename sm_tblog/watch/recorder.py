@@ -127,7 +127,7 @@ class Recorder:
             given = {"gradients": gradient, "parameters": weight, "updates": update}
             if weight is not None and update is not None and "updates" in self.kinds:
                 change = survey.compare(weight, update, name)
-                entries.append(Entry("updates", name, len(weight.shape), role, change=change))
+                entries.append(Entry("updates", name, _ndim(weight), role, change=change))
                 del given["updates"]
             for kind, values in given.items():
                 if values is not None and kind in self.kinds:
@@ -209,7 +209,11 @@ def add(
     """Look at an array, and add an entry if it has numbers."""
     reading = survey.look(values, name)
     if reading is not None:
-        entries.append(Entry(kind, name, len(tuple(values.shape)), role, reading))
+        entries.append(Entry(kind, name, _ndim(values), role, reading))
+
+
+def _ndim(values: Any) -> int:
+    return len(getattr(values, "shape", ()))
 
 
 def _by_name(entries: Sequence[Entry]) -> list[list[Entry]]:

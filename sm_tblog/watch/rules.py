@@ -262,6 +262,7 @@ class _InactiveUnits(LayerRule):
         """Return layers of inactive units."""
         for tensor in observation.of("activations"):
             known = tensor.inactive is not None and tensor.samples >= _LEAST_SAMPLES
+            known = known and not _of(tensor).nan  # which is above nothing
             if known and tensor.role in self.roles and (tensor.inactive or 0) > self.share:
                 yield _at(tensor, tensor.inactive or 0, self.share, self.what)
 

@@ -140,11 +140,9 @@ class Survey:
             InvalidTypeError: one is not an array of numbers, or their shapes differ.
         """
         before, update = unwrapped(before), unwrapped(update)
-        if tuple(before.shape) != tuple(update.shape):
-            message = (
-                f"{name!r}: an update has the shape of the array, got {tuple(update.shape)} for "
-                f"{tuple(before.shape)}"
-            )
+        shape, of_update = (tuple(getattr(one, "shape", ())) for one in (before, update))
+        if shape != of_update:
+            message = f"{name!r}: an update has the shape of the array, got {of_update} for {shape}"
             raise InvalidTypeError(message)
         hows = {protocol(before), protocol(update)}
         if hows == {"torch"} and before.device == update.device:

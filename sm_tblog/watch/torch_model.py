@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sm_tblog.watch.activations import ActivationHooks
 from sm_tblog.watch.handle import Watch
@@ -55,12 +55,28 @@ class _Counted:
         self.is_due = False
 
 
+class _Before(NamedTuple):
+    """A parameter before an update.
+
+    Attributes:
+        name: of the parameter.
+        parameter: itself.
+        role: see ``observation.Tensor``.
+        values: a copy of its elements, or of evenly spaced ones.
+    """
+
+    name: str
+    parameter: Any
+    role: str
+    values: Any
+
+
 class _Step:
     """What is kept from before an update until after it."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.before: dict[str, tuple[Any, Any]] = {}
+        self.before: list[_Before] = []
         self.skip: Callable[[], float] | None = None
         self.by_closure = False
 
@@ -135,9 +151,8 @@ class TorchWatch(Watch):
         self._is_by_hand = True
         count = self._by_hand
         if count.steps % self._every == 0:
-            at = self._step_of(count.steps) if step is None else step
-            before = {} if self._kept is None else self._kept.before
-            self._safely(self._record_by_hand, before, at)
+            before = [] if self._kept is None else self._kept.before
+            self._safely(self._record_by_hand, before, count.steps, step)
         count.steps += 1
         self._kept = None
         if count.steps % self._every == 0:
@@ -170,7 +185,7 @@ class TorchWatch(Watch):
             return
         kept, self._kept = self._kept, None
         if count.is_due and kept is not None:
-            self._safely(self._look_after, optimizer, kept, self._step_of(count.steps))
+            self._safely(self._look_after, optimizer, kept, count.steps)
         count.is_due = False
         count.steps += 1
         if count.steps % self._every == 0:
@@ -211,16 +226,16 @@ class TorchWatch(Watch):
             kept.before = _copies(parameters)
         survey.pack()
 
-    def _look_after(self, optimizer: Any, kept: _Step, step: int) -> None:
+    def _look_after(self, optimizer: Any, kept: _Step, steps: int) -> None:
         survey = self._surveyed()
         if kept.by_closure:  # which has made the gradients in the meantime
             self._look_at_gradients(
                 survey, kept, list(self._parameters(_ids(optimizer))), optimizer
             )
         self._compare(survey, kept)
-        self._send(survey, kept, step)
+        self._send(survey, kept, self._step_of(steps))
 
-    def _record_by_hand(self, before: dict[str, tuple[Any, Any]], step: int) -> None:
+    def _record_by_hand(self, before: list[_Before], steps: int, step: int | None) -> None:
         kept = _Step()
         kept.before = before
         survey = self._surveyed()
@@ -230,7 +245,7 @@ class TorchWatch(Watch):
             for name, parameter, role in parameters:
                 add(kept.entries, survey, "parameters", name, parameter, role)
         self._compare(survey, kept)
-        self._send(survey, kept, step)
+        self._send(survey, kept, self._step_of(steps) if step is None else step)
 
     def _keep_by_hand(self) -> None:
         if "updates" in self._recorder.kinds:
@@ -259,13 +274,15 @@ class TorchWatch(Watch):
                 add(kept.entries, survey, "gradients", name, gradient, role)
 
     def _compare(self, survey: Survey, kept: _Step) -> None:
-        for name, (parameter, before) in kept.before.items():
-            now = evenly(_flat(parameter), SAMPLE)
+        torch = sys.modules["torch"]
+        for name, parameter, role, before in kept.before:
+            flat = _flat(parameter)
+            now = None if flat is None else evenly(flat, SAMPLE)
             if now is not None and now.shape == before.shape and now.device == before.device:
                 # Differences of small numbers are exact in a float32.
-                wide = before.dtype if before.element_size() > 2 else sys.modules["torch"].float32
+                wide = before.dtype if before.element_size() > 2 else torch.float32
                 change = survey.compare(before, now.to(wide) - before.to(wide), name)
-                kept.entries.append(Entry("updates", name, parameter.ndim, change=change))
+                kept.entries.append(Entry("updates", name, parameter.ndim, role, change=change))
 
     def _send(self, survey: Survey, kept: _Step, step: int) -> None:
         entries = kept.entries
@@ -332,13 +349,13 @@ def _flat(parameter: Any) -> Any:
     return None if tensor is None or not tensor.numel() else tensor.reshape(-1)
 
 
-def _copies(parameters: Iterable[tuple[str, Any, str]]) -> dict[str, tuple[Any, Any]]:
-    found = ((name, parameter, _flat(parameter)) for name, parameter, _ in parameters)
-    return {
-        name: (parameter, evenly(flat, SAMPLE).clone())
-        for name, parameter, flat in found
+def _copies(parameters: Iterable[tuple[str, Any, str]]) -> list[_Before]:
+    found = ((name, parameter, role, _flat(parameter)) for name, parameter, role in parameters)
+    return [
+        _Before(name, parameter, role, evenly(flat, SAMPLE).clone())
+        for name, parameter, role, flat in found
         if flat is not None
-    }
+    ]
 
 
 def _is_compiling() -> bool:

@@ -339,6 +339,8 @@ class WatchMethods(BaseWriter):
         timers = [
             stall_timer(book, rule, put) for rule in book.rules if isinstance(rule, StalledTraining)
         ]
+        for timer in timers:
+            weakref.finalize(self, timer.stop).atexit = False
         added = [book, *timers] if book.judges_losses else timers
         processors += added
 
