@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 import s3_servers
 
-from sm_tblog import pipeline
+from sm_tblog import Writer, pipeline
 from sm_tblog.storage import base as storage
 from sm_tblog.storage.local import LocalStore
 
@@ -139,6 +139,21 @@ def load_run():
 def read_hparams():
     """``read_hparams(folder)``: a run's hyperparameters, and how it stands: its status in words."""
     return _read_hparams
+
+
+@pytest.fixture
+def watched(tmp_path, read_scalars):
+    """``watched(train, model, **options)``: the scalars logged while ``train(writer, watch)``."""
+
+    def run(train, model, **options):
+        with Writer(tmp_path) as writer:
+            watch = writer.watch(model, **{"every": 1, "rules": None, **options})
+            train(writer, watch)
+            assert writer.flush()
+            assert writer.stats().errors == 0
+        return read_scalars(tmp_path).get("", {})
+
+    return run
 
 
 @pytest.fixture

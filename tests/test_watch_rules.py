@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 import pickle
-import threading
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
+from watching import CLASSES, INPUTS, blobs, mlp, sgd, train
 
 from sm_tblog import InvalidTypeError, InvalidValueError, RuleViolationError, Writer, rules
-from sm_tblog._types import Series
-from sm_tblog.sinks.base import Batch
-from sm_tblog.watch.losses import is_loss, without_split
-from sm_tblog.watch.rulebook import StallTimer
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
-
-CLASSES, INPUTS = 4, 20
-
-
-def blobs(count=256):
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(count) % CLASSES
-    centres = 2 * torch.randn(CLASSES, INPUTS, generator=generator)
-    return centres[y] + torch.randn(count, INPUTS, generator=generator), y
-
-
-def mlp(activation=nn.ReLU, depth=3, width=64):
-    torch.manual_seed(0)
-    sizes = [INPUTS, *[width] * depth]
-    layers = []
-    for before, after in itertools.pairwise(sizes):
-        layers += [nn.Linear(before, after), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, CLASSES))
-
-
-def train(logdir, model, optimizer, steps=30, *, scale=1.0, loss_of=None, **options):
-    """Train a classifier with a watch; the alerts by rule."""
-    x, y = blobs()
-    loss_of = loss_of or nn.functional.cross_entropy
-    generator = torch.Generator().manual_seed(0)
-    with Writer(logdir) as writer:
-        watch = writer.watch(model, **{"every": 1, "histograms": 0, **options})
-        for step in range(steps):
-            chosen = torch.randint(0, len(x), (64,), generator=generator)
-            optimizer.zero_grad()
-            loss = loss_of(model(x[chosen] * scale), y[chosen])
-            loss.backward()
-            optimizer.step()
-            writer.add_scalar("loss/train", loss.item(), step)
-        assert writer.flush()
-        assert writer.stats().errors == 0
-        alerts = watch.alerts
-    return {alert.rule: alert for alert in reversed(alerts)}
-
-
-def sgd(model, rate=0.05, **options):
-    return torch.optim.SGD(model.parameters(), rate, **options)
-
 
 # Healthy trainings.
 
@@ -295,167 +245,6 @@ def test_poor_initialization(tmp_path):
     assert train(tmp_path / "good", model, sgd(model, 0.01), 20, rules=chosen) == {}
 
 
-# Rules of losses.
-
-
-def log_losses(logdir, curves, chosen):
-    """Log curves, ``{tag: values}``, and return the alerts by rule."""
-    with Writer(logdir) as writer:
-        watch = writer.watch_rules(chosen)
-        for step in range(max(map(len, curves.values()))):
-            for tag, values in curves.items():
-                if step < len(values):
-                    writer.add_scalar(tag, values[step], step)
-        assert writer.flush()
-        assert writer.stats().errors == 0
-        return {alert.rule: alert for alert in reversed(watch.alerts)}
-
-
-def losses_of(model, optimizer, epochs, count=256, labels=None):
-    """Train on some of the data; the losses of training and validation after each epoch."""
-    x, y = blobs(2048)
-    y = y if labels is None else labels(y)
-    found = {"loss/train": [], "loss/validation": []}
-    for _ in range(epochs):
-        for start in range(0, count, 64):
-            part = slice(start, min(start + 64, count))
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[part]), y[part]).backward()
-            optimizer.step()
-        with torch.no_grad():
-            for tag, part in (("train", slice(count)), ("validation", slice(1024, 2048))):
-                loss = nn.functional.cross_entropy(model(x[part]), y[part]).item()
-                found[f"loss/{tag}"].append(loss)
-    return found
-
-
-def random_labels(y):
-    generator = torch.Generator().manual_seed(0)
-    return y[torch.randperm(len(y), generator=generator)]
-
-
-def test_losses_of_a_healthy_training_are_left_in_peace(tmp_path, read_scalars):
-    model = mlp()
-    curves = losses_of(model, sgd(model, 0.003), 25, count=1024)
-    assert curves["loss/train"][-1] < curves["loss/train"][0] / 2
-    assert log_losses(tmp_path, curves, "warn") == {}
-    tags = read_scalars(tmp_path)[""]
-    for rule in ("LossNotDecreasing", "Overfit", "Overtraining"):
-        assert {count for _, count in tags[f"rules/{rule}"]} == {0}
-
-
-def test_loss_not_decreasing_at_a_learning_rate_of_nothing_and_of_too_much(tmp_path):
-    model = mlp()
-    curves = losses_of(model, sgd(model, 0.0), 20)
-    alert = log_losses(tmp_path / "0", curves, "warn")["LossNotDecreasing"]
-    assert (alert.step, alert.findings[0].where) == (19, "loss/train")
-    model = mlp()
-    curves = losses_of(model, sgd(model, 0.01), 10)
-    curves["loss/train"] += [10 * loss for loss in curves["loss/train"]]
-    alert = log_losses(tmp_path / "1", curves, "warn")["LossNotDecreasing"]
-    assert alert.findings[0].value > 0.05
-
-
-def test_loss_that_is_nan_is_not_decreasing(tmp_path):
-    alerts = log_losses(tmp_path, {"loss": [1.0] * 10 + [math.nan] * 10}, "warn")
-    assert alerts.keys() == {"LossNotDecreasing"}
-
-
-def test_overfit_where_labels_are_random_and_few(tmp_path):
-    model = mlp()
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    curves = losses_of(model, optimizer, 15, count=128, labels=random_labels)
-    alert = log_losses(tmp_path, curves, [rules.Overfit()])["Overfit"]
-    assert alert.findings[0].where == "loss/validation"
-    assert alert.findings[0].value > 0.1
-
-
-def test_overtraining_where_nothing_is_left_to_learn(tmp_path):
-    model = mlp()
-    curves = losses_of(model, torch.optim.Adam(model.parameters(), 1e-2), 30)
-    alert = log_losses(tmp_path, curves, [rules.Overtraining()])["Overtraining"]
-    assert alert.step >= 10
-
-
-def test_a_rule_of_losses_can_be_given_to_watch(tmp_path):
-    model = mlp()
-    chosen = [rules.LossNotDecreasing(), rules.VanishingGradient()]
-    alerts = train(tmp_path, model, sgd(model, 0.0), 40, rules=chosen)
-    assert alerts.keys() == {"LossNotDecreasing"}
-
-
-def test_losses_are_found_by_their_names():
-    assert is_loss("train/loss", validation=False)
-    assert is_loss("Loss", validation=False)
-    assert is_loss("validation/epoch_loss", validation=True)
-    assert is_loss("val_loss", validation=True)
-    assert not is_loss("evaluate_loss", validation=True)
-    assert not is_loss("accuracy", validation=False)
-    pairs = [("train/loss", "val/loss"), ("loss", "val_loss"), ("train_loss", "valid_loss")]
-    pairs += [("loss/train", "loss/validation"), ("train/epoch_loss", "validation/epoch_loss")]
-    for training, validation in pairs:
-        assert without_split(training) == without_split(validation)
-    assert without_split("train/loss_box") != without_split("val/loss_class")
-
-
-def test_tags_can_be_said(tmp_path):
-    curves = {"a": [1.0] * 3, "b": [2.0] * 3, "loss": [1.0] * 3, "val_loss": [9.0] * 3}
-    alerts = log_losses(tmp_path, curves, [rules.Overfit(training="a", validation="b")])
-    assert alerts["Overfit"].findings[0].where == "b"
-    with pytest.raises(InvalidValueError, match="training and validation"):
-        rules.Overfit(training="a")
-
-
-def test_curves_of_runs_below_are_judged_too(tmp_path):
-    with Writer(tmp_path) as writer:
-        watch = writer.watch_rules([rules.Overfit()])
-        for step in range(3):
-            writer.add_scalars("loss", {"train": 1.0, "val": 2.0}, step)
-        writer.flush()
-        assert [alert.rule for alert in watch.alerts] == ["Overfit"]
-
-
-def test_stalled_training(tmp_path, read_scalars):
-    fired = threading.Event()
-    with Writer(tmp_path) as writer:
-        alerts = []
-        rule = rules.StalledTraining(
-            seconds=0.2, action=lambda alert: (alerts.append(alert), fired.set())
-        )
-        writer.watch_rules([rule])
-        writer.add_scalar("loss", 1.0, 7)
-        writer.flush()
-        assert fired.wait(30)
-        threads = [t.name for t in threading.enumerate()]
-        assert "sm_tblog stall" in threads
-    [alert] = alerts
-    assert (alert.rule, alert.step) == ("StalledTraining", 7)
-    assert read_scalars(tmp_path)[""]["rules/StalledTraining"] == [(7, 1.0)]
-    for thread in threading.enumerate():
-        if thread.name == "sm_tblog stall":
-            thread.join(30)
-            assert not thread.is_alive()
-
-
-def test_a_training_that_goes_on_has_not_stalled():
-    stalled = []
-    timer = StallTimer(1e6, stalled.append)
-
-    def batch(tag, step):
-        return Batch([Series(tag)], np.zeros(1, np.intp), np.array([step]), np.ones(1), np.ones(1))
-
-    timer(batch("loss", 1))
-    moved = timer._moved_at
-    timer(batch("system/cpu", 2))
-    assert timer._moved_at == moved
-    timer(batch("loss", 2))
-    assert timer._moved_at > moved
-    timer.stop()
-    timer._thread.join(30)
-    assert not timer._thread.is_alive()
-    assert stalled == []
-
-
 # What happens when a rule fires.
 
 
@@ -535,18 +324,6 @@ def test_stop_is_raised_before_the_next_update(tmp_path):
         assert caught.value.alert.findings[0].where == "3"
         assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
         optimizer.step()
-
-
-def test_stop_of_a_loss_is_raised_by_check(tmp_path):
-    with Writer(tmp_path) as writer:
-        watch = writer.watch_rules("stop")
-        watch.check()
-        for step in range(20):
-            writer.add_scalar("loss", 1.0, step)
-        writer.flush()
-        with pytest.raises(RuleViolationError, match="LossNotDecreasing"):
-            watch.check()
-        watch.check()
 
 
 def test_patience_counts_faults_in_a_row_at_a_place(tmp_path):
