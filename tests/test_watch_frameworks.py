@@ -226,7 +226,7 @@ def test_a_keras_model_is_watched_by_a_callback(tmp_path, run_script, read_scala
 
 
 DISTRIBUTED = """
-import os, sys
+import sys
 import torch
 from torch import nn
 import torch.distributed as dist
@@ -234,30 +234,41 @@ from sm_tblog import Writer
 
 dist.init_process_group("gloo")
 torch.manual_seed(0)
-model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+if sys.argv[2] == "reduced":
+    model = nn.parallel.DistributedDataParallel(model)
+else:
+    from torch.distributed.fsdp import fully_shard
+    fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
 with Writer(f"{sys.argv[1]}/{dist.get_rank()}") as writer:
-    watch = writer.watch(model, every=1)
-    for _ in range(2):
+    writer.watch(model, every=1)
+    for step in range(2):
         optimizer.zero_grad()
         model(torch.full((40, 4), float(1 + dist.get_rank()))).sum().backward()
-        if _ == 0:
-            print(float(model.module[0].weight.grad.norm()))
+        if step == 0:
+            gradient = next(model.parameters()).grad
+            own = gradient.to_local() if hasattr(gradient, "to_local") else gradient
+            print(float(own.norm()))
         optimizer.step()
+    writer.flush()
+    assert writer.stats().errors == 0
 dist.destroy_process_group()
 """
 
 
-def test_rank_0_watches_the_gradients_of_all_ranks(tmp_path, script, read_scalars):
+@pytest.mark.parametrize("how", ["reduced", "sharded"])
+def test_rank_0_watches_what_it_has_of_the_gradients(tmp_path, script, read_scalars, how):
     torch = pytest.importorskip("torch")
     if not torch.distributed.is_available():
         pytest.skip("PyTorch is built without distributed")
-    command = script(DISTRIBUTED, tmp_path)
+    if how == "sharded":
+        pytest.importorskip("torch.distributed.fsdp._fully_shard", reason="needs PyTorch 2.6")
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     environment["MASTER_PORT"] = str(free_port())
     processes = [
         subprocess.Popen(
-            command,
+            script(DISTRIBUTED, tmp_path, how),
             env={**environment, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -267,11 +278,14 @@ def test_rank_0_watches_the_gradients_of_all_ranks(tmp_path, script, read_scalar
     ]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    norms = [float(out) for out, _ in outputs]
-    assert norms[0] == norms[1]
+    norms = [float(out.splitlines()[-1]) for out, _ in outputs]
+    if how == "reduced":
+        assert norms[0] == norms[1]
     found = read_scalars(tmp_path)
     assert found.keys() == {"0"}
     assert found["0"]["gradients/0.weight/norm"][0] == (0, pytest.approx(norms[0], rel=1e-5))
+    assert found["0"]["updates/0.weight/ratio"][0][1] > 0
+    assert [step for step, _ in found["0"]["activations/0/mean"]] == [0, 1]
 
 
 def free_port():

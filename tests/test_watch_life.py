@@ -11,6 +11,7 @@ import pytest
 from watching import net, sgd, update
 
 from sm_tblog import Writer
+from sm_tblog._types import Scalar
 from sm_tblog.watch import survey
 
 torch = pytest.importorskip("torch")
@@ -151,3 +152,27 @@ def test_tags_are_cleaned_where_that_is_wanted(tmp_path, read_scalars):
         writer.watch_layers([("a layer: 1", np.ones((2, 2)), None, None)], 0, rules=None)
     tags = read_scalars(tmp_path)[""]
     assert "parameters/a_layer__1/norm" in tags
+
+
+def test_what_is_found_is_a_row_like_those_that_are_logged(tmp_path):
+    """So that every sink and every processor has it, in whatever run."""
+    found = []
+
+    def sink(batch):
+        found.extend(batch.rows())
+
+    def build(tag):
+        return [Scalar("a b", 1.0), Scalar(tag, 2.0)]
+
+    with Writer(tmp_path, sinks=[sink], clean_tags=True) as writer:
+        writer.add_scalar("first", 0.0, 6)
+        writer._put("tag", build, (), 7, 8.0)
+        writer._put("tag", build, (), 9, 8.0, run="below")
+        assert writer.flush()
+        assert writer.stats().rows_written == 5
+    assert [(s.run, s.tag, step, value) for s, step, _, value in found] == [
+        ("", "first", 6, 0),
+        *[("", "a_b", 7, 1), ("", "tag", 7, 2)],
+        *[("below", "a_b", 9, 1), ("below", "tag", 9, 2)],
+    ]
+    assert {time for _, step, time, _ in found if step > 6} == {8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 
@@ -156,6 +157,18 @@ def test_stalled_training(tmp_path, read_scalars):
         if thread.name == "sm_tblog stall":
             thread.join(30)
             assert not thread.is_alive()
+
+
+def test_a_writer_that_is_forgotten_leaves_no_thread_behind(tmp_path):
+    writer = Writer(tmp_path)
+    writer.watch_rules([rules.StalledTraining()])
+    writer.add_scalar("loss", 1.0, 7)
+    writer.flush()
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "sm_tblog stall"]
+    del writer
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_training_that_goes_on_has_not_stalled():
