@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sm_tblog.watch.recorder import Recorder
     from sm_tblog.watch.survey import Survey
 
-__all__ = ["ActivationHooks"]
+__all__ = ["ActivationHooks", "is_compiling"]
 
 logger = logging.getLogger("sm_tblog")
 
@@ -193,7 +193,7 @@ class _Hook:
 
     def __call__(self, module: Any, inputs: Any, output: Any) -> None:
         """Look at the output, unless this is being compiled."""
-        if not _is_compiling():
+        if not is_compiling():
             self._hooks.look(self, module, inputs, output)
 
     def is_at_home(self, tensor: Any) -> bool:
@@ -206,9 +206,10 @@ class _Hook:
         return getattr, (nullcontext(), "__exit__")
 
 
-def _is_compiling() -> bool:
-    compiler = sys.modules["torch"].compiler
-    return bool(compiler.is_compiling())
+def is_compiling() -> bool:
+    """Return whether code is being compiled; the compiler takes that for a constant."""
+    compiler = getattr(sys.modules["torch"], "compiler", None)
+    return bool(getattr(compiler, "is_compiling", bool)())
 
 
 def _in_backward() -> bool:

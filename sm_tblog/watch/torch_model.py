@@ -19,7 +19,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sm_tblog.watch.activations import ActivationHooks
+from sm_tblog.watch.activations import ActivationHooks, is_compiling
 from sm_tblog.watch.handle import Watch
 from sm_tblog.watch.observation import Entry
 from sm_tblog.watch.recorder import add
@@ -163,7 +163,7 @@ class TorchWatch(Watch):
 
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at gradients and parameters. May raise, before the update, because of a rule."""
-        if _is_compiling() or self._is_by_hand:
+        if is_compiling() or self._is_by_hand:
             return
         count = self._count_of(optimizer)
         if not count.is_ours:
@@ -178,7 +178,7 @@ class TorchWatch(Watch):
 
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - as PyTorch calls it
         """Look at what the update has done, and send all."""
-        if _is_compiling() or self._is_by_hand:
+        if is_compiling() or self._is_by_hand:
             return
         count = self._count_of(optimizer)
         if not count.is_ours:
@@ -356,8 +356,3 @@ def _copies(parameters: Iterable[tuple[str, Any, str]]) -> list[_Before]:
         for name, parameter, role, flat in found
         if flat is not None
     ]
-
-
-def _is_compiling() -> bool:
-    compiler = getattr(sys.modules["torch"], "compiler", None)
-    return bool(getattr(compiler, "is_compiling", bool)())

@@ -148,8 +148,9 @@ class WatchMethods(BaseWriter):
 
             writer.watch_tree("model", params, step, gradients=grads, updates=updates)
 
-        All of it is looked at by one compiled function on the device, and travels at once. Call it
-        outside ``jit``, at the steps that are to be logged, before a tree is donated.
+        All of it is looked at by one compiled function on the device, and travels at once;
+        histograms are counted there, and travel besides. Call it outside ``jit``, at the steps that
+        are to be logged, before a tree is donated.
 
         Args:
             name: put before the parameters' names. ``"parameters"``, ``"gradients"`` and
