@@ -13,9 +13,11 @@ from sm_tblog.watch.statistics import as_statistics, rows_of
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use"
-)
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use"),
+    # What PyTorch says when the checks below are switched on.
+    pytest.mark.filterwarnings("ignore:.*(prototype feature|TF32)"),
+]
 
 
 class Net(nn.Module):
