@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "arm",
     "disarm",
+    "follow_forks",
     "is_exiting",
     "is_in_training_job",
     "local_rank",
@@ -66,6 +67,11 @@ def watch(pipeline: _Pipeline) -> None:
     """Have a forked child begin anew with this pipeline."""
     _all.add(pipeline)
     _install_handler()  # its worker may begin in another thread, where that is not possible
+
+
+def follow_forks(thing: Any) -> None:
+    """Have a forked child call ``begin_in_child`` of this, as long as it exists."""
+    _all.add(thing)
 
 
 def arm(pipeline: _Pipeline) -> None:

@@ -1,11 +1,12 @@
 """What records while a session is open, beside the spans that the script marks itself.
 
 An engine is started and stopped on the thread of the script, around what is profiled, and has to be
-quick there. What it has recorded is made part of the session's file later, on the writer's worker.
+quick there. What it has recorded is made part of the session's file later, on the writer's
+worker.
 
-How several engines' records fit together: what happens on a thread of this process goes to the plane
-``HOST_PLANE``, on the line whose id is the thread's ``threading.get_native_id()``. So the operators
-that PyTorch records stand inside the step that ``step_span`` has marked.
+How several engines' records fit together: what happens on a thread of this process goes to the
+plane ``HOST_PLANE``, on the line whose id is the thread's ``threading.get_native_id()``. So the
+operators that PyTorch records stand inside the step that ``step_span`` has marked.
 """
 
 from __future__ import annotations

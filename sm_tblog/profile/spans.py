@@ -1,0 +1,410 @@
+"""What a script marks: spans, and counters. Steps are in ``steps``.
+
+A span costs the script two looks at a clock and one ``extend`` of a flat list, ``(mark, begun,
+ended)``, of the thread that it is on. There is no lock, and no object is made: a thread has one for
+each name and kind, used again and again. When nothing is recorded, neither in a session nor for a
+step's scalars, a span is an object shared by all threads that does next to nothing.
+
+Time by kind is exclusive: what a span of another kind inside takes is that one's alone, so that the
+kinds of a step add up to no more than the step.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import time
+from collections import deque
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+from sm_tblog import _process
+from sm_tblog._errors import InvalidTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from typing_extensions import Self
+
+    from sm_tblog.profile.steps import StepSpan
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+__all__ = [
+    "CounterMark",
+    "Lane",
+    "Recorder",
+    "Recording",
+    "Span",
+    "SpanMark",
+    "ThreadRows",
+    "clock",
+]
+
+MOST_NAMES = 10_000
+"""Names of spans that a table keeps: names with a number in them would never end."""
+
+clock = time.perf_counter_ns  # time.time_ns may be set back
+_ignore: Callable[[Iterable[Any]], None] = deque[Any](maxlen=0).extend
+
+
+class SpanMark(NamedTuple):
+    """What a row of a span begins with; that of a step begins with its number."""
+
+    name: str
+    kind: str | None
+
+
+class CounterMark(NamedTuple):
+    """What a row of a counter begins with; behind it stand a time and the value."""
+
+    name: str
+
+
+class ThreadRows(NamedTuple):
+    """What one thread has recorded in a session: flat, three entries to a row."""
+
+    name: str
+    native_id: int
+    rows: list[Any]
+
+
+class Recording:
+    """What the spans of one session record.
+
+    Args:
+        max_events: rows of a thread beyond which no more are kept.
+
+    Attributes:
+        limit: how long a thread's list may be.
+        begin_ns: when it began, in nanoseconds since the epoch.
+        end_ns: when it ended; 0 before.
+        offset_ns: what is added to a time in a row to make it one since the epoch.
+        threads: what each thread has recorded.
+        dropped: rows that were not kept.
+    """
+
+    def __init__(self, max_events: int) -> None:
+        self.limit = 3 * max_events
+        self.begin_ns = time.time_ns()
+        self.offset_ns = self.begin_ns - clock()
+        self.end_ns = 0
+        self.threads: list[ThreadRows] = []
+        self.dropped = 0
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory the rows keep."""
+        return 32 * sum(len(thread.rows) for thread in self.threads)
+
+
+class Sum:
+    """Nanoseconds of one kind, in one thread.
+
+    Attributes:
+        total: since the step began.
+        logged: of the steps whose scalars are not logged yet.
+    """
+
+    __slots__ = ("logged", "total")
+
+    def __init__(self) -> None:
+        self.total = self.logged = 0
+
+
+class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
+    """One thread's spans by name and kind, and where they record.
+
+    Attributes:
+        recorder: whose it is.
+        recording: the session that it belongs to, if it does to one.
+        extend: takes a row.
+        rows: where it puts it.
+        limit: how long that may be.
+        inner: nanoseconds of all spans with a kind that have ended in this thread.
+        sums: time by kind.
+        step: the step that the thread is in.
+        steps: how many there were since scalars were last logged.
+        step_ns: their time.
+        examples: their examples; None if that is not known.
+    """
+
+    __slots__ = (
+        *("examples", "extend", "inner", "limit", "recorder", "recording", "rows"),
+        *("step", "step_ns", "steps", "sums"),
+    )
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self.recording: Recording | None = None
+        self.extend = _ignore
+        self.rows: list[Any] = []
+        self.limit = sys.maxsize
+        self.inner = 0
+        self.sums: dict[str, Sum] = {}
+        self.step: StepSpan | None = None
+        self.steps = self.step_ns = 0
+        self.examples: int | None = 0
+
+    def __missing__(self, key: tuple[str, str | None]) -> LaneSpan:
+        """Make a span."""
+        if len(self) >= MOST_NAMES:
+            self.clear()
+        mark = _as_mark(*key)
+        of_kind = None if mark.kind is None else self.sums.setdefault(mark.kind, Sum())
+        span = self[key] = LaneSpan(self, mark, of_kind)
+        return span
+
+    def join(self, recording: Recording | None) -> None:
+        """Record for this session from now on, for none if there is none."""
+        self.recording = recording
+        self.rows = []
+        if recording is None:
+            self.extend, self.limit = _ignore, sys.maxsize
+        else:
+            self.extend, self.limit = self.rows.extend, recording.limit
+            thread = threading.current_thread()
+            rows = ThreadRows(thread.name, threading.get_native_id(), self.rows)
+            recording.threads.append(rows)
+
+    def add(self, mark: Any, begun: int, ended: float) -> None:
+        """Take a row."""
+        self.extend((mark, begun, ended))
+        if len(self.rows) > self.limit:
+            self.fill()
+
+    def fill(self) -> None:
+        """Only count from now on: the list is full."""
+        recording = self.recording
+        self.limit = sys.maxsize
+
+        def count(_: Iterable[Any]) -> None:
+            if recording is not None:
+                recording.dropped += 1
+
+        self.extend = count
+
+
+class _Lanes(threading.local):
+    """Each thread's lane."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.lane = Lane(recorder)
+
+
+class LaneSpan:
+    """A span of one thread, while something is recorded."""
+
+    __slots__ = ("_before", "_begun", "_lane", "_mark", "_outer", "_sum")
+
+    def __init__(self, lane: Lane, mark: SpanMark, of_kind: Sum | None) -> None:
+        self._lane = lane
+        self._mark = mark
+        self._sum = of_kind
+        self._begun = self._before = 0
+        self._outer: list[tuple[int, int]] = []  # the same span around itself
+
+    def __enter__(self) -> Self:
+        if self._begun:
+            self._outer.append((self._begun, self._before))
+        self._before = self._lane.inner
+        self._begun = clock()
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        now = clock()
+        begun = self._begun
+        lane = self._lane
+        lane.extend((self._mark, begun, now))  # Lane.add, without a call
+        if len(lane.rows) > lane.limit:
+            lane.fill()
+        if self._sum is not None:
+            before = self._before
+            took = now - begun
+            self._sum.total += took - lane.inner + before
+            lane.inner = before + took
+        self._begun = 0
+        if self._outer:
+            self._begun, self._before = self._outer.pop()
+
+    def __call__(self, function: F) -> F:
+        return self._lane.recorder.spans[self._mark](function)
+
+
+class Span:
+    """A span as the script has it while nothing is recorded, and as a decorator.
+
+    It may be kept, entered again, and shared between threads: it looks whether something is
+    recorded when it is entered.
+    """
+
+    __slots__ = ("_mark", "_open", "_recorder")
+
+    def __init__(self, recorder: Recorder, mark: SpanMark) -> None:
+        self._recorder = recorder
+        self._mark = mark
+        self._open: dict[int, list[LaneSpan]] = {}
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        if not self._recorder.is_idle:
+            span = self._recorder.lane()[self._mark]
+            self._open.setdefault(get_ident(), []).append(span.__enter__())
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        """End."""
+        if self._open:
+            spans = self._open.get(get_ident())
+            if spans:
+                spans.pop().__exit__(None, None, None)
+                if not spans:
+                    del self._open[get_ident()]
+
+    def __call__(self, function: F) -> F:
+        """Return a function that is in the span whenever it runs.
+
+        Raises:
+            InvalidTypeError: it is not a function, or one with ``yield``, whose body runs when its
+                caller wants it to.
+        """
+        import inspect  # takes as long to import as this package
+
+        if not callable(function) or inspect.isgeneratorfunction(function):
+            message = (
+                f"span {self._mark.name!r} decorates a function, not {function!r:.60}; in one that "
+                f"has a yield, write a with block"
+            )
+            raise InvalidTypeError(message)
+        spans, mark = self._recorder.spans, self._mark
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: Any, **kwargs: Any) -> Any:
+                with spans[mark]:
+                    return await function(*args, **kwargs)
+
+            return cast("F", run_async)
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with spans[mark]:
+                return function(*args, **kwargs)
+
+        return cast("F", run)
+
+
+class _Spans(dict[tuple[str, "str | None"], Span]):
+    """The spans, by name and kind, that threads share."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __missing__(self, key: tuple[str, str | None]) -> Span:
+        if len(self) >= MOST_NAMES:
+            self.clear()
+        span = self[key] = Span(self._recorder, _as_mark(*key))
+        return span
+
+
+class Recorder:
+    """What a writer records spans with.
+
+    Attributes:
+        is_idle: whether nothing is recorded: no session is open, and no step.
+        recording: that of the open session.
+        spans: what threads share.
+        next_step: the number of the step that ``track`` marks next.
+    """
+
+    def __init__(self, next_step: int = 0) -> None:
+        self.spans = _Spans(self)
+        self.next_step = next_step
+        self._begin()
+        _process.follow_forks(self)
+
+    def _begin(self) -> None:
+        self.is_idle = True
+        self.recording: Recording | None = None
+        self._lanes = _Lanes(self)
+        self._joined: list[Lane] = []
+        self._open_steps = 0
+        # Reentrant: a loop that is left may be ended by the garbage collector, at any time.
+        self._lock = threading.RLock()
+
+    def begin_in_child(self) -> None:
+        """Record nothing in a forked child: the session, and an open step, are the parent's."""
+        lane = self._lanes.lane
+        lane.join(None)
+        lane.step = None
+        self._begin()
+
+    def lane(self) -> Lane:
+        """Return this thread's lane."""
+        lane: Lane = self._lanes.lane
+        if lane.recording is not self.recording:
+            with self._lock:
+                lane.join(self.recording)
+                self._joined.append(lane)
+        return lane
+
+    def span(self, name: str, kind: str | None) -> Span | LaneSpan:
+        """Return a span while something is recorded."""
+        if self.recording is None and kind is None:
+            return self.spans[name, kind]
+        lane = self._lanes.lane
+        if lane.recording is not self.recording:
+            lane = self.lane()
+        return lane[name, kind]
+
+    def count(self, mark: CounterMark, value: float) -> None:
+        """Record a counter's value."""
+        self.lane().add(mark, clock(), value)
+
+    def count_step(self, change: int) -> None:
+        """Say that a step begins or ends."""
+        with self._lock:
+            self._open_steps = max(self._open_steps + change, 0)
+            self._look()
+
+    def begin(self, recording: Recording) -> None:
+        """Record in a session."""
+        with self._lock:
+            self.recording = recording
+            self._look()
+
+    def end(self) -> None:
+        """Record in no session any more. Steps that are open are recorded as far as they went."""
+        now = clock()
+        with self._lock:
+            recording, self.recording = self.recording, None
+            self._look()
+            if recording is not None:
+                recording.end_ns = now + recording.offset_ns
+                begun = recording.begin_ns - recording.offset_ns
+                for lane in self._joined:
+                    if lane.step is not None:
+                        lane.add(lane.step.number, max(lane.step.begun, begun), now)
+                    lane.join(None)
+            self._joined.clear()
+
+    def _look(self) -> None:
+        self.is_idle = self.recording is None and not self._open_steps
+
+
+def _as_mark(name: Any, kind: Any) -> SpanMark:
+    """Return a span's mark.
+
+    Raises:
+        InvalidTypeError: the name or the kind is not a str.
+    """
+    if not isinstance(name, str):
+        message = f"span: a name is a str, got {name!r:.60}"
+        raise InvalidTypeError(message)
+    if kind is not None and not isinstance(kind, str):
+        message = f"span {name!r}: a kind is a str, got {kind!r:.60}"
+        raise InvalidTypeError(message)
+    return SpanMark(name, kind)
