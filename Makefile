@@ -38,9 +38,9 @@ docs: setup  ## Build the documentation into ./site
 pictures: setup browser  ## Take the documentation's pictures of TensorBoard anew
 	$(BIN)/python docs/pictures.py
 
-proto: setup  ## Compile the schema
-	$(BIN)/python -m grpc_tools.protoc -I sm_tblog/format \
-	    --descriptor_set_out=sm_tblog/format/tensorboard.binpb tensorboard.proto
+proto: setup  ## Compile the schemas
+	for name in tensorboard xspace; do $(BIN)/python -m grpc_tools.protoc -I sm_tblog/format \
+	    --descriptor_set_out=sm_tblog/format/$$name.binpb $$name.proto || exit; done
 
 clean:  ## Remove what the other targets made, but for ./runs
 	rm -rf .venv .venv-demo .nox site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

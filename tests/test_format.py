@@ -244,12 +244,13 @@ def test_the_schema_loads_beside_tensorboards_own():
     assert schema.Event.FromString(theirs.SerializeToString()).step == 3
 
 
-def test_the_descriptor_set_is_compiled_from_the_source(tmp_path):
+@pytest.mark.parametrize("name", ["tensorboard", "xspace"])
+def test_the_descriptor_set_is_compiled_from_the_source(name, tmp_path):
     protoc = pytest.importorskip("grpc_tools.protoc")
     from pathlib import Path
 
     folder = Path(schema.__file__).parent
     out = tmp_path / "compiled"
-    command = ["protoc", f"-I{folder}", f"--descriptor_set_out={out}", "tensorboard.proto"]
+    command = ["protoc", f"-I{folder}", f"--descriptor_set_out={out}", f"{name}.proto"]
     assert protoc.main(command) == 0
-    assert out.read_bytes() == (folder / "tensorboard.binpb").read_bytes(), "run make proto"
+    assert out.read_bytes() == (folder / f"{name}.binpb").read_bytes(), "run make proto"

@@ -11,10 +11,9 @@ are declared in ``tensorboard.proto``; ``make proto`` compiles it to ``tensorboa
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from sm_tblog.format.descriptors import load_pool, message_class
 
 __all__ = [
     "DATA_CLASS_BLOB_SEQUENCE",
@@ -78,23 +77,11 @@ FILE_VERSION = "brain.Event:2"
 data, not a restart; only an explicit ``SessionLog.START`` supersedes earlier points."""
 
 
-def _pool() -> descriptor_pool.DescriptorPool:
-    files = descriptor_pb2.FileDescriptorSet()
-    files.ParseFromString(Path(__file__).with_name("tensorboard.binpb").read_bytes())
-    pool = descriptor_pool.DescriptorPool()
-    for file in files.file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-_POOL = _pool()
+_POOL = load_pool("tensorboard")
 
 
 def _message(name: str) -> Any:
-    descriptor = _POOL.FindMessageTypeByName(f"tensorboard.{name}")
-    if hasattr(message_factory, "GetMessageClass"):
-        return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(_POOL).GetPrototype(descriptor)  # protobuf < 4.22
+    return message_class(_POOL, f"tensorboard.{name}")
 
 
 AttrValue = _message("AttrValue")
