@@ -28,6 +28,7 @@ from sm_tblog.writer import SummaryWriter, Writer
 
 if TYPE_CHECKING:
     from sm_tblog import rules
+    from sm_tblog.profile.schedule import Schedule
     from sm_tblog.readers import Run, read
     from sm_tblog.watch.system import SystemMetrics
 
@@ -41,6 +42,7 @@ __all__ = [
     "MissingDependencyError",
     "RuleViolationError",
     "Run",
+    "Schedule",
     "SinkError",
     "StoreError",
     "SummaryWriter",
@@ -55,6 +57,7 @@ __all__ = [
 
 _LAZY = {
     "Run": "sm_tblog.readers",
+    "Schedule": "sm_tblog.profile.schedule",
     "SystemMetrics": "sm_tblog.watch.system",
     "read": "sm_tblog.readers",
 }

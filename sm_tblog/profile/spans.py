@@ -272,7 +272,8 @@ class Span:
         """
         import inspect  # takes as long to import as this package
 
-        if not callable(function) or inspect.isgeneratorfunction(function):
+        given: Any = function
+        if not callable(given) or inspect.isgeneratorfunction(function):
             message = (
                 f"span {self._mark.name!r} decorates a function, not {function!r:.60}; in one that "
                 f"has a yield, write a with block"
@@ -313,6 +314,10 @@ class _Spans(dict[tuple[str, "str | None"], Span]):
 class Recorder:
     """What a writer records spans with.
 
+    Args:
+        next_step: the number of the step that ``track`` marks first.
+        enabled: whether anything is ever recorded.
+
     Attributes:
         is_idle: whether nothing is recorded: no session is open, and no step.
         recording: that of the open session.
@@ -320,8 +325,9 @@ class Recorder:
         next_step: the number of the step that ``track`` marks next.
     """
 
-    def __init__(self, next_step: int = 0) -> None:
+    def __init__(self, next_step: int = 0, *, enabled: bool = True) -> None:
         self.spans = _Spans(self)
+        self._enabled = enabled
         self.next_step = next_step
         self._begin()
         _process.follow_forks(self)
@@ -392,7 +398,7 @@ class Recorder:
             self._joined.clear()
 
     def _look(self) -> None:
-        self.is_idle = self.recording is None and not self._open_steps
+        self.is_idle = not self._enabled or (self.recording is None and not self._open_steps)
 
 
 def _as_mark(name: Any, kind: Any) -> SpanMark:

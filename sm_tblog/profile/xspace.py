@@ -49,6 +49,7 @@ class Space:
         max_events: how many events the file may have. A viewer takes about a million.
 
     Attributes:
+        begin_ns: when the session began.
         warnings: what the viewer shows above the profile; a reader of the file finds them too.
         hostname: where it was recorded, "" for nowhere in particular.
         kept: how many events there are now.
@@ -57,7 +58,7 @@ class Space:
     def __init__(self, begin_ns: int, *, max_events: int = 1_000_000) -> None:
         self.warnings: list[str] = []
         self.hostname = ""
-        self._begin = begin_ns
+        self.begin_ns = begin_ns
         self._max_events = max_events
         self._planes: dict[str, Plane] = {}
         self._cutoff: float = math.inf  # events that begin from here on are left out
@@ -82,8 +83,8 @@ class Space:
         """Return the file's bytes, a serialized ``XSpace``."""
         self._cut()
         times = [line.extent() for line in self._lines() if line]
-        begin = min([self._begin, *(first for first, _ in times)])
-        end = max([self._begin, *(last for _, last in times)])
+        begin = min([self.begin_ns, *(first for first, _ in times)])
+        end = max([self.begin_ns, *(last for _, last in times)])
         if self._left_out:
             self.warnings.append(
                 f"{self._left_out:,} events were left out, those that began from "

@@ -15,6 +15,7 @@ from sm_tblog.writer.geometry import GeometryMethods
 from sm_tblog.writer.graphs import GraphMethods
 from sm_tblog.writer.hparams import HParamsMethods
 from sm_tblog.writer.media import MediaMethods
+from sm_tblog.writer.profiling import ProfilingMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.tensors import TensorMethods
 from sm_tblog.writer.texts import TextMethods
@@ -34,6 +35,7 @@ class Writer(
     GraphMethods,
     HParamsMethods,
     MediaMethods,
+    ProfilingMethods,
     ScalarMethods,
     TensorMethods,
     TextMethods,

@@ -1,0 +1,89 @@
+"""Which engines a session has."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from sm_tblog._errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    from sm_tblog.profile.engines import Engine
+
+    Framework: TypeAlias = bool | Literal["auto"]
+    Python: TypeAlias = Literal["sample", "trace"] | None
+    Memory: TypeAlias = bool | Literal["python"]
+
+__all__ = ["choose_engines"]
+
+
+def choose_engines(
+    python: Python, memory: Memory, frameworks: Mapping[str, Framework], max_events: int
+) -> tuple[list[Engine], list[Engine]]:
+    """Return the engines that were asked for, and those that are there because it may be helpful.
+
+    Args:
+        python: what is recorded of Python code.
+        memory: what is recorded of memory.
+        frameworks: ``torch``, ``jax`` and ``tensorflow``, each with True, False, or ``"auto"``:
+            only if the script has imported it.
+        max_events: how many events the session's file may have.
+
+    Raises:
+        InvalidTypeError: an option is of the wrong kind.
+        InvalidValueError: there is no such option.
+        MissingDependencyError: a package is needed and not installed.
+    """
+    _check("python", python, (None, "sample", "trace"))
+    _check("memory", memory, (False, True, "python"))
+    if isinstance(max_events, bool) or not isinstance(max_events, int):
+        message = f"profile: max_events is an integer, got {max_events!r:.60}"
+        raise InvalidTypeError(message)
+    if max_events < 1:
+        message = f"profile: max_events is 1 or more, got {max_events}"
+        raise InvalidValueError(message)
+    wanted: list[Engine] = []
+    optional: list[Engine] = []
+    for name, choice in frameworks.items():
+        _check(name, choice, (False, True, "auto"))
+        if choice is True:
+            wanted.append(_framework_engine(name, memory=bool(memory)))
+        elif choice and name in sys.modules:
+            # Without the package's profiler, the script that has imported it is profiled still.
+            with contextlib.suppress(ImportError):
+                optional.append(_framework_engine(name, memory=bool(memory)))
+    if memory:
+        from sm_tblog.profile.memory import Memory
+
+        wanted.append(Memory(python=memory == "python"))
+    if python == "sample":
+        from sm_tblog.profile.sampler import Sampler
+
+        wanted.append(Sampler(max_events))
+    if python == "trace":
+        from sm_tblog.profile.tracer import Tracer
+
+        wanted.append(Tracer(max_events))
+    return wanted, optional
+
+
+def _framework_engine(name: str, *, memory: bool) -> Engine:
+    """Return the engine of a framework.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    module: Any = importlib.import_module(f"sm_tblog.profile.{name}_engine")
+    engine: Engine = getattr(module, f"{name}_engine")(memory=memory)
+    return engine
+
+
+def _check(name: str, given: object, known: tuple[object, ...]) -> None:
+    if not any(given is one or (isinstance(given, str) and given == one) for one in known):
+        message = f"profile: {name} is one of {', '.join(map(repr, known))}, not {given!r:.60}"
+        raise InvalidValueError(message)

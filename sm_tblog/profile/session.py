@@ -1,0 +1,245 @@
+"""Sessions: what is recorded between two moments, and makes one file in the Profile tab.
+
+A session starts engines and has the spans recorded; when it ends, it stops them, and leaves it to
+the writer's worker to make the file of it. That is written once, through the writer's store. There
+is one session at a time in a process, for most engines are the process's.
+
+A session that was opened is written, however its ``with`` block is left: by an exception, or by the
+end of the process. A forked child leaves it to its parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog import _process
+from sm_tblog._errors import InvalidValueError
+from sm_tblog.profile import names
+from sm_tblog.profile.spans import Recording
+from sm_tblog.sinks.base import File
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Self
+
+    from sm_tblog.profile.engines import Engine
+    from sm_tblog.profile.spans import Recorder
+
+    Deliver = Callable[[str, Callable[..., Any], tuple[Any, ...]], None] | None
+
+__all__ = ["Session", "end_open"]
+
+
+class Session:
+    """A session; a context manager, for one ``with`` block.
+
+    Args:
+        recorder: the writer's.
+        engines: what records beside it. One that cannot start ends the attempt; one of ``optional``
+            is left out, which is said.
+        optional: see there.
+        find_name: returns the name, when the session is opened.
+        deliver: called with a name for messages, a function for the worker that returns files and
+            a remark, and its arguments; None for a session that does nothing.
+        max_events: how many events the file may have.
+
+    Attributes:
+        recorder: the writer's.
+        name: the session's, which is its folder's; "" before it is opened.
+        marks: steps as ``(number, begun, ended)``, for a script that marks none.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        engines: Sequence[Engine],
+        optional: Sequence[Engine],
+        find_name: Callable[[], str],
+        deliver: Deliver,
+        max_events: int,
+    ) -> None:
+        self.name = ""
+        self.marks: list[tuple[int, int, int]] = []
+        self.recorder = recorder
+        self._engines = engines
+        self._optional = optional
+        self._find_name = find_name
+        self._deliver = deliver
+        self._max_events = max_events
+        self._started: list[Engine] = []
+        self._recording: Recording | None = None
+        self._remarks: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Open it.
+
+        Raises:
+            InvalidValueError: another session is open in this process.
+            TBLogError: an engine cannot start.
+        """
+        self.begin()
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        """Close it, and have it written."""
+        self.end()
+
+    def warm_up(self) -> None:
+        """Start the engines that gain from running before the session begins. Raises as ``begin``.
+
+        What of the session is not ended by ``end`` then is ended by this.
+        """
+        if self._deliver is None:
+            return
+        _occupy(self)
+        self._start([one for one in self._all() if getattr(one, "warms_up", False)])
+
+    def begin(self) -> None:
+        """Open it. Raises as ``__enter__``."""
+        if self._deliver is None:
+            return
+        _occupy(self)
+        self._start([one for one in self._all() if one not in self._started])
+        self.name = self._find_name()
+        self._recording = Recording(self._max_events)
+        self.recorder.begin(self._recording)
+
+    def end(self) -> None:
+        """Close it, and have the worker write it. Does nothing if it is not open."""
+        if self._deliver is None or not _vacate(self):
+            return
+        recording = self._recording
+        if recording is not None:
+            self.recorder.end()
+        self._stop()
+        if recording is not None:
+            args = self.name, recording, self.marks, self._started, self._remarks, self._max_events
+            self._deliver(f"profile {self.name}", _build_files, args)
+
+    def begin_in_child(self) -> None:
+        """Take engines' hooks off in a forked child."""
+        for engine in self._started:
+            if hasattr(engine, "begin_in_child"):
+                engine.begin_in_child()
+
+    def _all(self) -> list[Engine]:
+        return [*self._engines, *self._optional]
+
+    def _start(self, engines: Sequence[Engine]) -> None:
+        for engine in engines:
+            remark = self._try("start", engine, engine.start, is_optional=engine in self._optional)
+            if not remark:
+                self._started.append(engine)
+
+    def _stop(self) -> None:
+        for engine in reversed(self._started):
+            self._try("stop", engine, engine.stop, is_optional=True)
+
+    def _try(
+        self, what: str, engine: Engine, method: Callable[[], None], *, is_optional: bool
+    ) -> str:
+        """Call a method; return what is to be said of it, "" if it did what it should."""
+        try:
+            method()
+        except Exception as error:
+            if not is_optional:
+                _vacate(self)
+                self._stop()
+                raise
+            self._remarks.append(f"{_name_of(engine)} did not {what}: {error}")
+            return self._remarks[-1]
+        return ""
+
+
+def _build_files(
+    _tag: str,
+    name: str,
+    recording: Recording,
+    marks: list[tuple[int, int, int]],
+    engines: Sequence[Engine],
+    remarks: list[str],
+    max_events: int,
+) -> tuple[list[File], str]:
+    """Return a session's files, and what is to be said of it; on the worker."""
+    from sm_tblog.profile.timeline import add_marks  # with protobuf and the schema
+    from sm_tblog.profile.xspace import Space
+
+    stem = names.file_stem()
+    space = Space(recording.begin_ns, max_events=max_events)
+    space.hostname = stem
+    space.warnings += remarks
+    add_marks(recording, marks, space)
+    files: dict[str, bytes] = {}
+    for engine in engines:
+        try:
+            files.update(engine.export(space) or {})
+        except Exception as error:  # noqa: BLE001, PERF203 - its fault costs nobody else's records
+            space.warnings.append(
+                f"{_name_of(engine)} is left out: {type(error).__name__}: {error}"
+            )
+    files[f"{stem}.xplane.pb"] = space.encode()
+    folder = f"{names.FOLDER}/{name}"
+    made = [File("", f"{folder}/{file}", data) for file, data in files.items()]
+    return made, "; ".join(space.warnings)
+
+
+def _name_of(engine: Engine) -> str:
+    return str(getattr(engine, "name", type(engine).__name__))
+
+
+_lock = threading.RLock()
+_open: Session | None = None
+"""The session that is open in this process, or warming up."""
+
+
+def _occupy(session: Session) -> None:
+    """Make a session the one that is open.
+
+    Raises:
+        InvalidValueError: another is.
+    """
+    global _open  # noqa: PLW0603 - most engines are the process's
+    with _lock:
+        if _open is not None and _open is not session:
+            message = (
+                f"profile: a session is open already in this process, {_open.name or 'warming up'};"
+                f" there is one at a time. End it first"
+            )
+            raise InvalidValueError(message)
+        _open = session
+
+
+def _vacate(session: Session) -> bool:
+    """Make no session the one that is open; return whether this one was."""
+    global _open  # noqa: PLW0603 - most engines are the process's
+    with _lock:
+        was_open = _open is session
+        if was_open:
+            _open = None
+    return was_open
+
+
+def end_open(recorder: Recorder | None = None) -> None:
+    """End the session that is open, if it is this recorder's, or whose it is."""
+    session = _open
+    if session is not None and (recorder is None or session.recorder is recorder):
+        session.end()
+
+
+class _Forks:
+    """What a forked child does about a session."""
+
+    def begin_in_child(self) -> None:
+        """Leave the session to the parent."""
+        global _open, _lock
+        session, _open, _lock = _open, None, threading.RLock()
+        if session is not None:
+            session.begin_in_child()
+
+
+_forks = _Forks()
+_process.follow_forks(_forks)
+atexit.register(end_open)  # before the pipelines are closed: what is registered last runs first

@@ -1,0 +1,50 @@
+"""A thread that does something at an interval."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["OWN_THREADS", "Ticker"]
+
+OWN_THREADS = "sm_tblog"
+"""What the names of this library's threads begin with."""
+
+logger = logging.getLogger("sm_tblog")
+
+
+class Ticker:
+    """Calls a function at an interval, in a thread of its own, between ``start`` and ``stop``.
+
+    Args:
+        function: called once by ``start``, then at the interval, never twice at a time.
+        interval: in seconds, from the end of one call to the beginning of the next.
+        name: of the thread.
+    """
+
+    def __init__(self, function: Callable[[], None], interval: float, name: str) -> None:
+        self._function = function
+        self._interval = interval
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{OWN_THREADS} {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._function()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for a call that is under way."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.wait(self._interval):
+                self._function()
+        except Exception:
+            logger.exception("%s ends", self._thread.name)
