@@ -79,6 +79,10 @@ class Space:
             self._planes[name] = Plane(self, name, number)
         return self._planes[name]
 
+    def planes(self) -> Iterable[Plane]:
+        """Return the planes, in the order made."""
+        return self._planes.values()
+
     def encode(self) -> bytes:
         """Return the file's bytes, a serialized ``XSpace``."""
         self._cut()
@@ -94,14 +98,14 @@ class Space:
         space = XSpace(warnings=map(_text, self.warnings))
         if self.hostname:
             space.hostnames.append(_text(self.hostname))
-        for plane in self._planes.values():
+        for plane in self.planes():
             plane.write(space.planes.add(), begin)
         _write_extent(space, begin, end)
         data: bytes = space.SerializeToString()
         return data
 
     def _lines(self) -> Iterator[Line]:
-        for plane in self._planes.values():
+        for plane in self.planes():
             yield from plane.lines()
 
     def admit(self, begin_ns: int) -> bool:
@@ -132,12 +136,17 @@ class Space:
 
 
 class Plane:
-    """A device, or the host. Made by ``Space.plane``."""
+    """A device, or the host. Made by ``Space.plane``.
+
+    Attributes:
+        id: its number.
+        name: its name.
+    """
 
     def __init__(self, space: Space, name: str, plane_id: int) -> None:
         self.id = plane_id
         self._space = space
-        self._name = name
+        self.name = name
         self._lines: dict[str | int, Line] = {}
         self._stats: dict[str, Stat] = {}
         self._event_ids: dict[str, int] = {}
@@ -199,7 +208,7 @@ class Plane:
             message: an empty one.
             begin_ns: the time from which the file's are counted.
         """
-        message.id, message.name = self.id, self._name
+        message.id, message.name = self.id, self.name
         self._add_stats(message, self._stats)
         for name, number in self._event_ids.items():
             message.event_metadata[number].id = number
