@@ -29,6 +29,7 @@ from sm_tblog.writer import SummaryWriter, Writer
 if TYPE_CHECKING:
     from sm_tblog import rules
     from sm_tblog.profile.schedule import Schedule
+    from sm_tblog.profile.traces import import_trace, torch_trace_handler
     from sm_tblog.readers import Run, read
     from sm_tblog.watch.system import SystemMetrics
 
@@ -50,8 +51,10 @@ __all__ = [
     "TBLogError",
     "Writer",
     "__version__",
+    "import_trace",
     "read",
     "rules",
+    "torch_trace_handler",
 ]
 
 
@@ -59,7 +62,9 @@ _LAZY = {
     "Run": "sm_tblog.readers",
     "Schedule": "sm_tblog.profile.schedule",
     "SystemMetrics": "sm_tblog.watch.system",
+    "import_trace": "sm_tblog.profile.traces",
     "read": "sm_tblog.readers",
+    "torch_trace_handler": "sm_tblog.profile.traces",
 }
 """Where what is imported when it is first used stands."""
 

@@ -170,6 +170,18 @@ def test_what_it_says_of_itself():
     assert start_of(message) == BEGIN - 5
 
 
+def test_a_time_that_cannot_be_does_not_spoil_the_others():
+    space = Space(BEGIN)
+    line = space.plane("p").line("l")
+    line.event("never set", 0, 5)
+    line.event("right", BEGIN + 7, 5)
+    line.event("for ever", BEGIN + 20, 2**62)
+    message = read(space)
+    found = {event[0]: event[1:3] for event in events_of(message, message.planes[0])}
+    assert found["right"] == (BEGIN + 7, 5)
+    assert found["never set"][0] == start_of(message)
+
+
 def test_an_empty_session_is_one():
     message = read(Space(BEGIN))
     assert start_of(message) == BEGIN

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import TypeAlias
 
     from sm_tblog.profile.engines import Engine
 
-    Framework: TypeAlias = bool | Literal["auto"]
+    Framework: TypeAlias = bool | Literal["auto"] | Mapping[str, Any]
     Python: TypeAlias = Literal["sample", "trace"] | None
     Memory: TypeAlias = bool | Literal["python"]
 
@@ -31,7 +32,7 @@ def choose_engines(
         python: what is recorded of Python code.
         memory: what is recorded of memory.
         frameworks: ``torch``, ``jax`` and ``tensorflow``, each with True, False, or ``"auto"``:
-            only if the script has imported it.
+            only if the script has imported it; or the options of its engine, which is True.
         max_events: how many events the session's file may have.
 
     Raises:
@@ -50,6 +51,9 @@ def choose_engines(
     wanted: list[Engine] = []
     optional: list[Engine] = []
     for name, choice in frameworks.items():
+        if isinstance(choice, Mapping):
+            wanted.append(_framework_engine(name, **{"memory": bool(memory), **choice}))
+            continue
         _check(name, choice, (False, True, "auto"))
         if choice is True:
             wanted.append(_framework_engine(name, memory=bool(memory)))
@@ -72,14 +76,21 @@ def choose_engines(
     return wanted, optional
 
 
-def _framework_engine(name: str, *, memory: bool) -> Engine:
+def _framework_engine(name: str, **options: Any) -> Engine:
     """Return the engine of a framework.
 
     Raises:
+        InvalidTypeError: it has no such option.
         MissingDependencyError: it is not installed.
     """
     module: Any = importlib.import_module(f"sm_tblog.profile.{name}_engine")
-    engine: Engine = getattr(module, f"{name}_engine")(memory=memory)
+    make = getattr(module, f"{name}_engine")
+    known = inspect.signature(make).parameters
+    for option in options:
+        if option not in known:
+            message = f"profile: {name} has the options {', '.join(known)}, and no {option!r:.60}"
+            raise InvalidTypeError(message)
+    engine: Engine = make(**options)
     return engine
 
 

@@ -159,7 +159,7 @@ class TraceReader:
         while True:
             try:
                 value, end = _decode(self._text, self._at)
-            except json.JSONDecodeError as error:
+            except json.JSONDecodeError as error:  # noqa: PERF203 - there is one value to read
                 cut = error.pos > len(self._text) - _NEAR or error.msg.startswith("Unterminated")
                 if not cut or len(self._text) - self._at > _LONGEST:
                     self.fail(error.msg, error.pos)
@@ -188,4 +188,3 @@ class TraceReader:
         self._ended = not data
         self._text += self._utf8.decode(data, final=self._ended)
         return True
-

@@ -38,12 +38,12 @@ _KERNELS = frozenset({"kernel", "Kernel"})
 _COPIES = frozenset({"gpu_memcpy", "Memcpy"})
 _FILLS = frozenset({"gpu_memset", "Memset"})
 _ON_DEVICES = _KERNELS | _COPIES | _FILLS
-_BESIDE_DEVICES = frozenset({"gpu_user_annotation", "cuda_sync", "cuda_event", "mtia_user_annotation"})
+_BESIDE_DEVICES = frozenset({"gpu_user_annotation", "cuda_sync", "cuda_event"})
 _OPERATORS = frozenset({"cpu_op", "Operator"})
 _NO_WORK = frozenset({"Trace"})  # the profiler's own span around everything
 
 _UNSAID = frozenset({
-    *("External id", "external id", "Ev Idx", "Record function id", "Trace name", "Trace iteration"),
+    *("External id", "external id", "Ev Idx", "Record function id"),
     *("Python id", "Python parent id", "Python module id", "finished", "cbid", "correlation"),
     *("device", "context", "stream", "queued"),
     *("registers per thread", "shared memory", "grid", "block", "est. achieved occupancy %"),
@@ -75,9 +75,7 @@ class Extent(NamedTuple):
     events: int
 
 
-def convert_trace(
-    file: BinaryIO, name: str, space: Space, since_ns: int | None = None
-) -> Extent:
+def convert_trace(file: BinaryIO, name: str, space: Space, since_ns: int | None = None) -> Extent:
     """Add what is in a trace to a session.
 
     Args:
@@ -260,7 +258,9 @@ class _Conversion:
         value = event.get(key)
         if isinstance(value, (int, Decimal)) and -(10**18) < value < 10**18:
             return value * 1000 if isinstance(value, int) else round(value * 1000)
-        return self._reader.fail(f"an event needs a time {key!r} in microseconds, not {value!r:.60}")
+        return self._reader.fail(
+            f"an event needs a time {key!r} in microseconds, not {value!r:.60}"
+        )
 
 
 def _device_event_stats(

@@ -94,16 +94,17 @@ def session_name(given: str | None, step: int | None, opened: int) -> str:
     return f"{job}-session{opened}" if step is None else f"{job}-step{step}"
 
 
-def free_name(name: str, logdir: str, taken: Container[str]) -> str:
+def free_name(name: str, logdir: str, taken: Container[str], own: str | None = None) -> str:
     """Return a session's name, or that with a number behind it if it is taken.
 
     Args:
         name: as ``session_name`` returns it.
         logdir: the log folder. Whether there is such a session is looked up if it is local.
         taken: the names that this process has used.
+        own: matches the names of files that take a name; by default those of this rank.
     """
     folder = local_path(logdir) / FOLDER if scheme_of(logdir) == "file" else None
-    own = f"{_rank_prefix()}*.xplane.pb"
+    own = own or f"{_rank_prefix()}*.xplane.pb"
     number, candidate = 1, name
     while candidate in taken or (folder is not None and any((folder / candidate).glob(own))):
         number += 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError
 from sm_tblog.profile.kineto import convert_trace
+from sm_tblog.profile.traces import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,17 +23,14 @@ if TYPE_CHECKING:
     from sm_tblog.profile.engines import Engine
     from sm_tblog.profile.xspace import Space
 
-__all__ = ["TRACE_SUFFIX", "add_results", "torch_engine"]
-
-TRACE_SUFFIX = ".pt.trace.json.gz"
-"""What the name of a kept trace ends with, as PyTorch's own handler has it."""
+__all__ = ["add_results", "torch_engine"]
 
 
 def torch_engine(
     *,
     cuda: bool | None = None,
     record_shapes: bool = False,
-    profile_memory: bool = False,
+    memory: bool = False,
     with_stack: bool = False,
     keep_trace: bool = False,
 ) -> Engine:
@@ -43,7 +41,7 @@ def torch_engine(
     Args:
         cuda: whether to record kernels and copies; by default where there is a GPU.
         record_shapes: the shapes and types of operators' inputs.
-        profile_memory: each allocation, for the viewer's memory profile.
+        memory: each allocation, for the viewer's memory profile.
         with_stack: each call of a Python function. That slows Python down several times.
         keep_trace: keep the trace of PyTorch's profiler beside the session, compressed. It opens
             in Perfetto.
@@ -67,7 +65,7 @@ def torch_engine(
     options = {
         "activities": activities,
         "record_shapes": record_shapes,
-        "profile_memory": profile_memory,
+        "profile_memory": memory,
         "with_stack": with_stack,
     }
     return _TorchEngine(options, keep_trace=keep_trace)
@@ -86,28 +84,24 @@ class _TorchEngine:
     def start(self) -> None:
         import torch
 
-        profile = torch.profiler.profile(**self._options)
-        try:
-            profile.start()
-        except RuntimeError as error:
-            message = f"profile: PyTorch's profiler does not start; does another run? {error}"
-            raise InvalidValueError(message) from error
-        self._profile = profile
+        if torch.autograd._profiler_enabled():  # noqa: SLF001 - else both would end with nothing
+            message = "profile: PyTorch's profiler runs already in this process; end it first"
+            raise InvalidValueError(message)
+        self._profile = torch.profiler.profile(**self._options)
+        self._profile.start()
 
     def stop(self) -> None:
         self._profile.stop()
 
     def export(self, space: Space) -> Mapping[str, bytes] | None:
         results, self._profile = self._profile.profiler, None
-        trace = add_results(
-            results, space, since_ns=space.begin_ns, keep_trace=self._keep_trace
-        )
-        return None if trace is None else {f"{space.hostname or 'host'}{TRACE_SUFFIX}": trace}
+        _, trace = add_results(results, space, since_ns=space.begin_ns, keep_trace=self._keep_trace)
+        return None if trace is None else {f"{space.hostname}{KEPT}": trace}
 
 
 def add_results(
     results: Any, space: Space, *, since_ns: int | None = None, keep_trace: bool = False
-) -> bytes | None:
+) -> tuple[int, bytes | None]:
     """Add what PyTorch's profiler has recorded to a session, and the properties of its devices.
 
     Args:
@@ -117,20 +111,20 @@ def add_results(
         keep_trace: return the trace.
 
     Returns:
-        The trace, compressed by gzip, if it is to be kept.
+        When the first event begins, and the trace, compressed by gzip, if it is to be kept.
     """
     with tempfile.TemporaryDirectory(prefix="sm_tblog-") as folder:
         path = Path(folder, "torch.pt.trace.json")
         results.export_chrome_trace(str(path))
         with path.open("rb") as file:
-            convert_trace(file, path.name, space, since_ns)
+            extent = convert_trace(file, path.name, space, since_ns)
         _add_devices(space)
         if not keep_trace:
-            return None
+            return extent.begin_ns, None
         packed = path.with_suffix(".gz")
         with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
             shutil.copyfileobj(source, target, 1 << 20)
-        return packed.read_bytes()
+        return extent.begin_ns, packed.read_bytes()
 
 
 def _add_devices(space: Space) -> None:

@@ -7,7 +7,8 @@ nanoseconds since the epoch; the file's are relative to the earliest of them.
 An event is kept as three integers and a few bytes, so a million take about 100 MB. Beyond
 ``max_events`` those that begin last are left out, in all planes alike: what is in the file is
 complete up to a moment, so that sums, steps and the links from launches to kernels hold up to
-there. A warning in the file says how many were left out, and from when on.
+there. A warning in the file says how many were left out, and from when on. A file spans 100 days
+at most; what would begin before stands at its beginning.
 
 A viewer wants a line's events sorted and properly nested. Those that overlap go to further lines
 of the same name.
@@ -37,6 +38,9 @@ __all__ = ["Line", "Plane", "Space"]
 
 _LINE_IDS = range(2**31)
 """A viewer keeps a line's id in 32 bits."""
+
+_LONGEST_NS = 100 * 24 * 3600 * 10**9
+"""Beyond about this the file's picoseconds are too many for 64 bits."""
 
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 
@@ -89,6 +93,7 @@ class Space:
         times = [line.extent() for line in self._lines() if line]
         begin = min([self.begin_ns, *(first for first, _ in times)])
         end = max([self.begin_ns, *(last for _, last in times)])
+        begin = max(begin, end - _LONGEST_NS)
         if self._left_out:
             self.warnings.append(
                 f"{self._left_out:,} events were left out, those that began from "
@@ -259,7 +264,7 @@ class Line:
         if self._space.admit(begin_ns):
             encoded = self._plane.encode_stats(stats) if stats else b""
             self._begins.append(begin_ns)
-            self._durations.append(max(duration_ns, 0))
+            self._durations.append(min(max(duration_ns, 0), _LONGEST_NS // 2))
             self._event_ids.append(self._plane.event_id(name))
             self._stats.append(encoded)
             self._space.kept += 1
@@ -317,7 +322,7 @@ class Line:
         for row in rows:
             event = message.events.add(
                 metadata_id=self._event_ids[row],
-                offset_ps=(self._begins[row] - begin_ns) * 1000,
+                offset_ps=max(self._begins[row] - begin_ns, 0) * 1000,
                 duration_ps=self._durations[row] * 1000,
             )
             if self._stats[row]:

@@ -19,6 +19,7 @@ from sm_tblog.writer.profiling import ProfilingMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.tensors import TensorMethods
 from sm_tblog.writer.texts import TextMethods
+from sm_tblog.writer.traces import TraceMethods
 from sm_tblog.writer.watching import WatchMethods
 
 __all__ = ["SummaryWriter", "Writer"]
@@ -35,6 +36,7 @@ class Writer(
     GraphMethods,
     HParamsMethods,
     MediaMethods,
+    TraceMethods,
     ProfilingMethods,
     ScalarMethods,
     TensorMethods,

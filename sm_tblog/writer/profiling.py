@@ -13,7 +13,7 @@ from sm_tblog.writer.arguments import check_tag
 from sm_tblog.writer.scalars import ScalarMethods
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from sm_tblog.profile.profiler import Profiler
     from sm_tblog.profile.schedule import Schedule
@@ -162,9 +162,9 @@ class ProfilingMethods(ScalarMethods):
         *,
         python: Literal["sample", "trace"] | None = None,
         memory: bool | Literal["python"] = False,
-        torch: bool | Literal["auto"] = "auto",
-        jax: bool | Literal["auto"] = "auto",
-        tensorflow: bool | Literal["auto"] = "auto",
+        torch: bool | Literal["auto"] | Mapping[str, Any] = "auto",
+        jax: bool | Literal["auto"] | Mapping[str, Any] = "auto",
+        tensorflow: bool | Literal["auto"] | Mapping[str, Any] = "auto",
         max_events: int = 1_000_000,
     ) -> Session:
         """Open a session for the Profile tab: ``with writer.profile():``.
@@ -184,7 +184,8 @@ class ProfilingMethods(ScalarMethods):
             memory: ``True`` records the memory of the process, and the frameworks' allocators;
                 ``"python"`` also that of Python objects, which slows their making down.
             torch: have PyTorch's profiler record operators and kernels; ``"auto"`` does if the
-                script has imported PyTorch, and goes without if its profiler cannot start.
+                script has imported PyTorch, and goes without if its profiler cannot start. Options
+                of its engine make it more precise: ``torch={"record_shapes": True}``.
             jax: the same for JAX.
             tensorflow: the same for TensorFlow.
             max_events: how many events the file may have. A viewer takes about a million. How many
@@ -210,9 +211,9 @@ class ProfilingMethods(ScalarMethods):
         *,
         python: Literal["sample", "trace"] | None = None,
         memory: bool | Literal["python"] = False,
-        torch: bool | Literal["auto"] = "auto",
-        jax: bool | Literal["auto"] = "auto",
-        tensorflow: bool | Literal["auto"] = "auto",
+        torch: bool | Literal["auto"] | Mapping[str, Any] = "auto",
+        jax: bool | Literal["auto"] | Mapping[str, Any] = "auto",
+        tensorflow: bool | Literal["auto"] | Mapping[str, Any] = "auto",
         max_events: int = 1_000_000,
     ) -> Profiler:
         """Open a session at the steps that a schedule names, of a loop that counts its steps.

@@ -1,0 +1,118 @@
+"""Reading sessions of the Profile tab, and kineto's traces, as other code would."""
+
+import gzip
+import json
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+from sm_tblog.format.xspace import XSpace
+
+KERNELS = {"kernel", "gpu_memcpy", "gpu_memset"}
+
+
+class Found(NamedTuple):
+    """One event; times in nanoseconds since the epoch."""
+
+    plane: str
+    line: str
+    line_id: int
+    name: str
+    begin: int
+    duration: int
+    stats: dict
+
+    @property
+    def end(self):
+        return self.begin + self.duration
+
+
+def sessions(logdir):
+    """The files of each session below a log folder, by the session's name."""
+    found = {}
+    for file in sorted(Path(logdir).glob("**/plugins/profile/*/*.xplane.pb")):
+        found.setdefault(file.parent.name, []).append(file)
+    return found
+
+
+def only_session(logdir):
+    [[file]] = sessions(logdir).values()
+    return XSpace.FromString(file.read_bytes())
+
+
+def plane_of(message, name):
+    return next(plane for plane in message.planes if plane.name == name)
+
+
+def stats_of(plane, stats):
+    return {
+        plane.stat_metadata[one.metadata_id].name: getattr(one, one.WhichOneof("value"))
+        for one in stats
+    }
+
+
+def start_of(message):
+    """The epoch time that a session's times count from, in nanoseconds."""
+    plane = plane_of(message, "Task Environment")
+    return stats_of(plane, plane.stats)["profile_start_time"]
+
+
+def events_of(message, prefix=""):
+    """The events of all planes whose names begin so."""
+    start = start_of(message)
+    for plane in message.planes:
+        if plane.name.startswith(prefix):
+            for line in plane.lines:
+                for event in line.events:
+                    assert event.offset_ps % 1000 == event.duration_ps % 1000 == 0
+                    yield Found(
+                        plane.name,
+                        line.name,
+                        line.id,
+                        plane.event_metadata[event.metadata_id].name,
+                        start + line.timestamp_ns + event.offset_ps // 1000,
+                        event.duration_ps // 1000,
+                        stats_of(plane, event.stats),
+                    )
+
+
+def raw_trace(path):
+    """A kineto trace, decoded at once and without loss."""
+    data = Path(path).read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        data = gzip.decompress(data)
+    return json.loads(data, parse_float=Decimal)
+
+
+def raw_events(trace, *categories):
+    """What a trace has of some categories: its events, with ``begin`` and ``duration`` in ns."""
+    base = trace.get("baseTimeNanoseconds", 0)
+    for event in trace["traceEvents"]:
+        if event.get("ph") == "X" and event.get("cat") in categories:
+            begin, duration = (Decimal(event[key]) * 1000 for key in ("ts", "dur"))
+            assert begin == int(begin)
+            assert duration == int(duration)
+            yield {**event, "begin": base + int(begin), "duration": int(duration)}
+
+
+def sums(pairs):
+    """How many there are and how long they took, by name."""
+    found = Counter()
+    for name, duration in pairs:
+        found[name, "count"] += 1
+        found[name, "ns"] += duration
+    return found
+
+
+def as_shown(name):
+    """What a session calls what kineto calls so."""
+    return name.replace("Memcpy ", "MEMCPY", 1) if name.startswith("Memcpy ") else name
+
+
+def table_sum(data, column):
+    """The sum over a column of a table that the viewer makes, as its web page is given it."""
+    table = json.loads(data)
+    table = table[0] if isinstance(table, list) else table
+    index = [one["id"] for one in table["cols"]].index(column)
+    return sum(row["c"][index]["v"] for row in table["rows"])
