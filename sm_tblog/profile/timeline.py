@@ -47,7 +47,8 @@ def add_marks(recording: Recording, marks: list[tuple[int, int, int]], space: Sp
     if marks and not found_step:
         line = line or plane.line("steps")
         for number, begun, ended in marks:
-            line.event("step", begun, ended - begun, step_stats(number))
+            at = begun + recording.offset_ns
+            line.event("step", at, ended - begun, step_stats(number))
     if recording.dropped:
         space.warnings.append(
             f"{recording.dropped:,} spans, steps and counters were left out: a thread records "
