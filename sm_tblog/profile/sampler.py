@@ -11,17 +11,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sm_tblog.profile.engines import HOST_PLANE
 from sm_tblog.profile.ticker import OWN_THREADS, Ticker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import CodeType, FrameType
 
     from sm_tblog.profile.xspace import Line, Space
 
-__all__ = ["Sampler", "code_name", "code_stats"]
+__all__ = ["Sampler", "add_calls"]
 
 INTERVAL = 0.01
 """Seconds between two looks, if the interpreter is free."""
@@ -80,6 +81,7 @@ class Sampler:
     def _draw(self, samples: list[tuple[int, tuple[CodeType, ...]]], line: Line) -> None:
         ticks = self._ticks
         calls: list[tuple[CodeType, int]] = []  # that are open, with the time of the first look
+        ended: list[tuple[CodeType, int, int]] = []
         until = -1  # the look up to which they last
         for number, stack in [*samples, (len(ticks) - 1, ())]:
             same = 0
@@ -88,9 +90,10 @@ class Sampler:
                     same += 1
             while len(calls) > same:
                 code, begun = calls.pop()
-                line.event(code_name(code), begun, ticks[until] - begun, code_stats(code))
+                ended.append((code, begun, ticks[until]))
             calls += [(code, ticks[number]) for code in stack[same:]]
             until = number + 1
+        add_calls(line, ended)
 
 
 def _stack(frame: FrameType | None) -> tuple[CodeType, ...]:
@@ -102,11 +105,15 @@ def _stack(frame: FrameType | None) -> tuple[CodeType, ...]:
     return tuple(reversed(stack))
 
 
-def code_name(code: CodeType) -> str:
-    """Return the name under which calls of a function are drawn."""
-    return str(getattr(code, "co_qualname", code.co_name))  # the longer one since Python 3.11
+def add_calls(line: Line, ended: Sequence[tuple[CodeType, int, int]]) -> None:
+    """Add calls of functions to a line.
 
-
-def code_stats(code: CodeType) -> dict[str, Any]:
-    """Return where a function stands."""
-    return {"source": f"{code.co_filename}:{code.co_firstlineno}"}
+    Args:
+        line: of a thread.
+        ended: what was called, from when to when, in nanoseconds since the epoch, in the order in
+            which the calls ended.
+    """
+    for code, begun, end in reversed(ended):  # of two with equal times the outer one is first
+        name = str(getattr(code, "co_qualname", code.co_name))  # the longer one since Python 3.11
+        source = f"{code.co_filename}:{code.co_firstlineno}"
+        line.event(name, begun, end - begun, {"source": source})

@@ -77,9 +77,12 @@ def _add_rows(
 
 
 def _triples(rows: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """Iterate over rows; a thread may still add to them, which does not matter."""
+    """Iterate over rows from the last to the first: of two with equal times the outer one is first.
+
+    A thread may still add to them, which does not matter.
+    """
     rows = rows[: len(rows) // 3 * 3]
-    return zip(rows[0::3], rows[1::3], rows[2::3], strict=True)
+    return zip(rows[-3::-3], rows[-2::-3], rows[-1::-3], strict=True)
 
 
 def _stats(mark: SpanMark, stages: Mapping[str, int]) -> dict[str, str | int | float | bytes]:

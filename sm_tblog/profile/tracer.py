@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog.profile.engines import HOST_PLANE
-from sm_tblog.profile.sampler import code_name, code_stats
+from sm_tblog.profile.sampler import add_calls
 from sm_tblog.profile.ticker import OWN_THREADS
 
 if TYPE_CHECKING:
@@ -116,12 +116,13 @@ class Tracer:
 
     def _draw(self, rows: list[Any], line: Line) -> None:
         calls: list[tuple[CodeType, int]] = []  # under way
-        rows = rows[: len(rows) // 2 * 2]
+        ended: list[tuple[CodeType, int, int]] = []
 
         def end(at: int) -> None:
             code, begun = calls.pop()
-            line.event(code_name(code), begun + self._offset, at - begun, code_stats(code))
+            ended.append((code, begun + self._offset, at + self._offset))
 
+        rows = rows[: len(rows) // 2 * 2]  # a thread may be about to add one
         for code, at in zip(rows[0::2], rows[1::2], strict=True):
             if code is not None:
                 calls.append((code, at))
@@ -129,6 +130,7 @@ class Tracer:
                 end(at)
         while calls:
             end(self._end)
+        add_calls(line, ended)
 
 
 class _SetProfile:
