@@ -8,7 +8,6 @@ question which of them counts, the sampler is better; for what calls what, and h
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -32,14 +31,30 @@ _OWN_FILES = __file__.rpartition("profile")[0]
 
 
 class _Calls(threading.local):
-    """One thread's calls: flat, a function and the time it began; None and the time it ended."""
+    """One thread's calls: flat, a function and the time it began; None and the time it ended.
+
+    ``sys.monitoring`` sees a thread before ``threading`` knows it, and to ask for the current one
+    would make another then: so it is looked for among those that there are.
+    """
 
     def __init__(self, tracer: Tracer) -> None:
         self.rows: list[Any] = []
         self.skipped = 0  # calls that are under way and were not recorded
-        name = threading.current_thread().name
-        self.is_own = name.startswith(OWN_THREADS)
-        tracer.threads.append((name, self.rows))
+        self.is_recorded = False
+        self.is_known = False
+        self._tracer = tracer
+        self._looks = 100  # a thread that is not Python's is never known
+
+    def look(self) -> None:
+        """Find out whose calls these are."""
+        ident = threading.get_ident()
+        names = [thread.name for thread in threading.enumerate() if thread.ident == ident]
+        self._looks -= 1
+        if names or not self._looks:
+            name = names[0] if names else f"thread {ident}"
+            self.is_known = True
+            self.is_recorded = not name.startswith(OWN_THREADS)
+            self._tracer.threads.append((name, self.rows))
 
 
 class Tracer:
@@ -87,7 +102,11 @@ class Tracer:
     def began(self, code: CodeType, *_: Any) -> None:
         """Record that a function runs, or runs on."""
         calls = self._calls
-        if not self._is_on or calls.is_own or code.co_filename.startswith(_OWN_FILES):
+        if not self._is_on or code.co_filename.startswith(_OWN_FILES):
+            return
+        if not calls.is_known:
+            calls.look()
+        if not calls.is_recorded:
             return
         if len(calls.rows) < self._limit:
             calls.rows += (code, _clock())
@@ -98,7 +117,7 @@ class Tracer:
     def ended(self, code: CodeType, *_: Any) -> None:
         """Record that a function has returned, raised, or rests at a yield."""
         calls = self._calls
-        if not self._is_on or calls.is_own or code.co_filename.startswith(_OWN_FILES):
+        if not self._is_on or not calls.is_recorded or code.co_filename.startswith(_OWN_FILES):
             return
         if calls.skipped:
             calls.skipped -= 1
@@ -178,6 +197,7 @@ class _Monitoring:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._tool = -1
+        self._callbacks: dict[int, Any] = {}
 
     def set(self) -> None:
         """Put them on, in all threads."""
@@ -189,19 +209,18 @@ class _Monitoring:
         self._tool = free[0]
         monitoring.use_tool_id(self._tool, "sm_tblog")
         events = monitoring.events
-        began = (events.PY_START, events.PY_RESUME, events.PY_THROW)
-        ended = (events.PY_RETURN, events.PY_YIELD, events.PY_UNWIND)
-        for event in began:
-            monitoring.register_callback(self._tool, event, self._tracer.began)
-        for event in ended:
-            monitoring.register_callback(self._tool, event, self._tracer.ended)
-        monitoring.set_events(self._tool, sum(began + ended))
+        for event in (events.PY_START, events.PY_RESUME, events.PY_THROW):
+            self._callbacks[event] = self._tracer.began
+        for event in (events.PY_RETURN, events.PY_YIELD, events.PY_UNWIND):
+            self._callbacks[event] = self._tracer.ended
+        for event, callback in self._callbacks.items():
+            monitoring.register_callback(self._tool, event, callback)
+        monitoring.set_events(self._tool, sum(self._callbacks))
 
     def remove(self) -> None:
         """Take them off."""
         monitoring = sys.monitoring  # type: ignore[attr-defined] # where there is one
         monitoring.set_events(self._tool, 0)
-        for event in range(32):
-            with contextlib.suppress(ValueError):
-                monitoring.register_callback(self._tool, 1 << event, None)
+        for event in self._callbacks:
+            monitoring.register_callback(self._tool, event, None)
         monitoring.free_tool_id(self._tool)
