@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from sm_tblog.profile.xspace import Line, Space
 
-__all__ = ["Sampler", "add_calls"]
+__all__ = ["OWN_FILES", "Sampler", "add_calls"]
+
+OWN_FILES = __file__.rpartition("profile")[0]
+"""What the names of this library's files begin with."""
 
 INTERVAL = 0.01
 """Seconds between two looks, if the interpreter is free."""
@@ -90,17 +93,19 @@ class Sampler:
                     same += 1
             while len(calls) > same:
                 code, begun = calls.pop()
-                ended.append((code, begun, ticks[until]))
+                depth = len(calls)  # a viewer that finds equal times turns them over
+                ended.append((code, begun + depth, max(ticks[until] - depth, begun + depth)))
             calls += [(code, ticks[number]) for code in stack[same:]]
             until = number + 1
         add_calls(line, ended)
 
 
 def _stack(frame: FrameType | None) -> tuple[CodeType, ...]:
-    """Return what a thread is in, the outermost first."""
+    """Return what a thread is in, the outermost first, without what is in this library."""
     stack = []
     while frame is not None:
-        stack.append(frame.f_code)
+        if not frame.f_code.co_filename.startswith(OWN_FILES):
+            stack.append(frame.f_code)
         frame = frame.f_back
     return tuple(reversed(stack))
 

@@ -21,7 +21,7 @@ class Ticker:
     """Calls a function at an interval, in a thread of its own, between ``start`` and ``stop``.
 
     Args:
-        function: called once by ``start``, then at the interval, never twice at a time.
+        function: called at once, and then at the interval, never twice at a time.
         interval: in seconds, from the end of one call to the beginning of the next.
         name: of the thread.
     """
@@ -34,7 +34,6 @@ class Ticker:
 
     def start(self) -> None:
         """Begin."""
-        self._function()
         self._thread.start()
 
     def stop(self) -> None:
@@ -44,7 +43,9 @@ class Ticker:
 
     def _run(self) -> None:
         try:
-            while not self._ended.wait(self._interval):
+            while True:
                 self._function()
+                if self._ended.wait(self._interval):
+                    return
         except Exception:
             logger.exception("%s ends", self._thread.name)

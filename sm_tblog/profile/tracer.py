@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog.profile.engines import HOST_PLANE
-from sm_tblog.profile.sampler import add_calls
+from sm_tblog.profile.sampler import OWN_FILES, add_calls
 from sm_tblog.profile.ticker import OWN_THREADS
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Tracer"]
 
 _clock = time.perf_counter_ns
-_OWN_FILES = __file__.rpartition("profile")[0]
-"""Calls of functions in files below are not recorded: they belong to the recording of others."""
 
 
 class _Calls(threading.local):
@@ -102,7 +100,7 @@ class Tracer:
     def began(self, code: CodeType, *_: Any) -> None:
         """Record that a function runs, or runs on."""
         calls = self._calls
-        if not self._is_on or code.co_filename.startswith(_OWN_FILES):
+        if not self._is_on or code.co_filename.startswith(OWN_FILES):
             return
         if not calls.is_known:
             calls.look()
@@ -117,7 +115,7 @@ class Tracer:
     def ended(self, code: CodeType, *_: Any) -> None:
         """Record that a function has returned, raised, or rests at a yield."""
         calls = self._calls
-        if not self._is_on or not calls.is_recorded or code.co_filename.startswith(_OWN_FILES):
+        if not self._is_on or not calls.is_recorded or code.co_filename.startswith(OWN_FILES):
             return
         if calls.skipped:
             calls.skipped -= 1
