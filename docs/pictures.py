@@ -65,6 +65,12 @@ CUTS = {
 }
 
 PAGES = {
+    "profile": {
+        "overview": (520, 640),
+        "scalars": (1280, 770),
+        "trace": (1280, 420),
+        "trace-cured": (1280, 420),
+    },
     "watch": {"alerts": (1280, 590), "scalars": (1080, 755), "histograms": (1080, 450)},
 }
 """Right and bottom end of what is kept of the pictures that ``test_<folder>_browser`` leaves."""
