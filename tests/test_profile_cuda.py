@@ -98,12 +98,11 @@ def test_sums_of_kernels_copies_and_operators_are_the_raw_traces(out):
             with torch.profiler.record_function(f"ProfilerStep#{step}"):
                 train()
                 all_kinds_of_work()
-    raw_path = out / "raw.pt.trace.json"
-    profile.export_chrome_trace(str(raw_path))
-    with Writer(out / "session") as writer:
+    with Writer(out) as writer:
         torch_trace_handler(writer, keep_trace=True)(profile)
-    message = profiles.only_session(out / "session")
-    trace = profiles.raw_trace(raw_path)
+    message = profiles.only_session(out)
+    [kept] = out.glob("plugins/profile/*/*.pt.trace.json.gz")
+    trace = profiles.raw_trace(kept)
     on_gpu, found = gpu_sums(message)
     raw, expected = raw_sums(trace)
     assert found == expected
@@ -152,7 +151,8 @@ def test_streams_launches_copies_and_the_device_are_described(out):
     for event in on_gpu:
         assert event.stats["correlation_id"] in launches, event
     kernels = [e for e in on_gpu if "kernel_details" in e.stats]
-    assert all(e.begin >= launches[e.stats["correlation_id"]].begin for e in kernels)
+    for event in kernels:  # the two clocks agree to some microseconds
+        assert event.begin > launches[event.stats["correlation_id"]].begin - 100_000
     assert any(e.stats.get("tf_op", "").endswith(":mm") for e in kernels)
     plane = profiles.plane_of(message, GPU)
     said = profiles.stats_of(plane, plane.stats)

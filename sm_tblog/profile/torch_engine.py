@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._errors import InvalidValueError, MissingDependencyError
+from sm_tblog._errors import InvalidValueError, MissingDependencyError, SinkError
 from sm_tblog.profile.kineto import convert_trace
 from sm_tblog.profile.traces import KEPT
 
@@ -110,12 +110,19 @@ def add_results(
         since_ns: leave out what begins before this time, in nanoseconds since the epoch.
         keep_trace: return the trace.
 
+    Raises:
+        SinkError: the results have been written to a file before, which kineto does once.
+
     Returns:
         When the first event begins, and the trace, compressed by gzip, if it is to be kept.
     """
     with tempfile.TemporaryDirectory(prefix="sm_tblog-") as folder:
         path = Path(folder, "torch.pt.trace.json")
-        results.export_chrome_trace(str(path))
+        try:
+            results.export_chrome_trace(str(path))
+        except RuntimeError as error:  # kineto writes its results once
+            message = f"PyTorch's profiler does not write its trace: {error}"
+            raise SinkError(message) from error
         with path.open("rb") as file:
             extent = convert_trace(file, path.name, space, since_ns)
         _add_devices(space)

@@ -27,7 +27,8 @@ def torch_trace_handler(writer: Any, *, keep_trace: bool = False) -> Callable[[A
 
     It stands where ``torch.profiler.tensorboard_trace_handler(folder)`` does, and makes a session
     of what was recorded, which the Profile tab shows. That is done in the background, and goes
-    where the writer's files go.
+    where the writer's files go. Kineto writes its results once: have the trace kept instead of
+    calling ``export_chrome_trace`` as well.
 
     Args:
         writer: a ``Writer``.
