@@ -11,7 +11,8 @@ its time and what was recorded with it; some get names and values that the viewe
 - A launch and its kernel share a ``correlation_id``. So the viewer finds the step of a kernel.
 - A copy's name begins with MEMCPYHtoD and the like; an allocation is a ``MemoryAllocation``.
 
-Times are exact to the nanosecond. What is on a device but runs there only in a figurative sense, as
+Times are exact to the nanosecond. Python functions have lines of their own: an annotation begins
+in one and ends in another, so that they do not nest. What is on a device but runs there only in a figurative sense, as
 annotations and waits for it, is kept in a plane of its own, so that nothing is counted twice.
 """
 
@@ -40,6 +41,7 @@ _FILLS = frozenset({"gpu_memset", "Memset"})
 _ON_DEVICES = _KERNELS | _COPIES | _FILLS
 _BESIDE_DEVICES = frozenset({"gpu_user_annotation", "cuda_sync", "cuda_event"})
 _OPERATORS = frozenset({"cpu_op", "Operator"})
+_FUNCTIONS = "python_function"
 _NO_WORK = frozenset({"Trace"})  # the profiler's own span around everything
 
 _UNSAID = frozenset({
@@ -160,7 +162,7 @@ class _Conversion:
         elif category in _BESIDE_DEVICES:
             self._stream(event, args, "annotations").event(name, begin, duration, _said(args))
         else:
-            line = self._thread(event)
+            line = self._thread(event, "Python" if category == _FUNCTIONS else "")
             step = _STEP(name)
             stats = _said(args)
             if "correlation" in args:
@@ -209,15 +211,17 @@ class _Conversion:
         if event.get("name") == "thread_name" and isinstance(name, str):
             self._names[_hashable(event.get("pid")), _hashable(event.get("tid"))] = name
 
-    def _thread(self, event: dict[str, Any]) -> Line:
+    def _thread(self, event: dict[str, Any], what: str = "") -> Line:
         """Return the line of the thread that an event is on."""
         process, thread = _hashable(event.get("pid")), _hashable(event.get("tid"))
-        key = process, thread
+        key = process, thread, what
         if key not in self._threads:
-            name = self._names.get(key, f"thread {thread}")
+            name = self._names.get((process, thread), f"thread {thread}")
+            if what:
+                name = f"{name} {what}"
             if isinstance(process, int) and process > 0 and self._process is None:
                 self._process = process
-            if process == self._process and isinstance(thread, int):
+            if process == self._process and isinstance(thread, int) and not what:
                 self._threads[key] = self._host.line(name, thread)
             else:
                 self._threads[key] = self._host.line(f"{name} of process {process}")
