@@ -114,6 +114,7 @@ class _Conversion:
         self._operators: dict[Any, str] = {}
         self._peaks: dict[str, int] = {}
         self._unknown: Counter[str] = Counter()
+        self._negative = 0
 
     def add(self, event: dict[str, Any]) -> None:
         """Add an event, whatever it is."""
@@ -135,6 +136,9 @@ class _Conversion:
                 plane.stat(key, value)
         for phase, number in self._unknown.items():
             self._space.warnings.append(f"{number:,} events of the kind {phase!r} were left out")
+        if self._negative:
+            text = f"{self._negative:,} events that took less than no time were made to take none"
+            self._space.warnings.append(text)
 
     def _devices(self) -> list[tuple[Plane, dict[str, Any]]]:
         found = self._reader.header.get("deviceProperties") or []
@@ -255,7 +259,7 @@ class _Conversion:
     def _duration(self, event: dict[str, Any]) -> int:
         duration = self._nanoseconds(event, "dur") if "dur" in event else 0
         if duration < 0:
-            self._unknown["negative duration"] += 1
+            self._negative += 1
         return duration
 
     def _nanoseconds(self, event: dict[str, Any], key: str) -> int:

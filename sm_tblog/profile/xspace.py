@@ -346,7 +346,7 @@ def _free(taken: set[int]) -> int:
 
 def _integer(value: int) -> dict[str, Any]:
     if value in _INT64:
-        return {"int64_value": value}
+        return {"int64_value": int(value)}  # of a bool, too
     return {"uint64_value": value} if value in _UINT64 else {"str_value": str(value)}
 
 

@@ -51,8 +51,9 @@ class TraceMethods(ProfilingMethods):
             return name or ""
         if not hasattr(trace, "export_chrome_trace"):
             read = traces.read_trace(trace, keep_trace=keep_trace, max_events=max_events)
-            session = read.session(name, self._log_dir, self._sessions)
-            self._sessions.append(session)
+            used = [one for one in self._sessions if one.endswith(f"/{read.stem}")]
+            session = read.session(name, self._log_dir, [one.rpartition("/")[0] for one in used])
+            self._sessions.append(f"{session}/{read.stem}")  # others may add to the session
             args: tuple[Any, ...] = read.files(session), read.remark
             self._put(f"profile {session}", _pass_on, args, None, None, len(read.data))
             return session
