@@ -40,18 +40,9 @@ class _Maker:
         self.correlation += 1
         ids = {"External id": self.external, "correlation": self.correlation}
         self.add(self.host, "cuda_runtime", call, (100, thread), begin, 6_125, cbid=211, **ids)
-        where = {"device": 0, "context": 1, "stream": stream}
-        self.add(
-            self.device,
-            category,
-            name,
-            (0, stream),
-            begin + 7_000,
-            duration,
-            **ids,
-            **where,
-            **args,
-        )
+        place = 0, stream
+        args |= {**ids, "device": 0, "context": 1, "stream": stream}
+        self.add(self.device, category, name, place, begin + 7_000, duration, **args)
 
 
 def microseconds(nanoseconds):
@@ -99,7 +90,7 @@ def gpu_trace(steps=STEPS):
             bytes=64,
         )
         make.launch(
-            "cudaLaunchKernel", now + 18_000, 100, "kernel", "ncclDevKernel_AllReduce_Sum_f32",
+            "cudaLaunchKernel", now + 20_000, 100, "kernel", "ncclDevKernel_AllReduce_Sum_f32",
             21, 9_500, grid=[2, 1, 1], block=[544, 1, 1],
         )  # fmt: skip
         name = f"ProfilerStep#{5 + step}"

@@ -12,8 +12,8 @@ its time and what was recorded with it; some get names and values that the viewe
 - A copy's name begins with MEMCPYHtoD and the like; an allocation is a ``MemoryAllocation``.
 
 Times are exact to the nanosecond. Python functions have lines of their own: an annotation begins
-in one and ends in another, so that they do not nest. What is on a device but runs there only in a figurative sense, as
-annotations and waits for it, is kept in a plane of its own, so that nothing is counted twice.
+in one and ends in another, so that they do not nest. What kineto shows on a device but does not run
+there, as annotations and waits for it, is kept in a plane of its own, lest it be counted twice.
 """
 
 from __future__ import annotations
@@ -225,10 +225,10 @@ class _Conversion:
                 name = f"{name} {what}"
             if isinstance(process, int) and process > 0 and self._process is None:
                 self._process = process
-            if process == self._process and isinstance(thread, int) and not what:
-                self._threads[key] = self._host.line(name, thread)
-            else:
-                self._threads[key] = self._host.line(f"{name} of process {process}")
+            if process != self._process:
+                name = f"{name} of process {process}"
+            is_own = process == self._process and isinstance(thread, int) and not what
+            self._threads[key] = self._host.line(name, thread if is_own else None)
         return self._threads[key]
 
     def _stream(self, event: dict[str, Any], args: Mapping[str, Any], what: str = "") -> Line:
