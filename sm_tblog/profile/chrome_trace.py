@@ -168,7 +168,8 @@ class TraceReader:
             except (ValueError, RecursionError) as error:  # an endless number, a thousand brackets
                 self.fail(str(error))
             else:
-                if end < len(self._text) or not self._more():  # a number may go on
+                may_go_on = end > len(self._text) - _NEAR and isinstance(value, (int, Decimal))
+                if not (may_go_on and self._more()):  # as "0." does
                     self._at = end
                     return value
 
