@@ -58,9 +58,7 @@ def choose_engines(
         if choice is True:
             wanted.append(_framework_engine(name, memory=bool(memory)))
         elif choice and name in sys.modules:
-            # Without the package's profiler, the script that has imported it is profiled still.
-            with contextlib.suppress(ImportError):
-                optional.append(_framework_engine(name, memory=bool(memory)))
+            optional += _useful_engine(name, memory=bool(memory))
     if memory:
         from sm_tblog.profile.memory import Memory
 
@@ -92,6 +90,16 @@ def _framework_engine(name: str, **options: Any) -> Engine:
             raise InvalidTypeError(message)
     engine: Engine = make(**options)
     return engine
+
+
+def _useful_engine(name: str, *, memory: bool) -> list[Engine]:
+    """Return the engine of a framework that was imported, if the script may use it."""
+    # Without the package's profiler, the script that has imported it is profiled still.
+    with contextlib.suppress(ImportError):
+        engine = _framework_engine(name, memory=memory)
+        if not hasattr(engine, "is_in_use") or engine.is_in_use():
+            return [engine]
+    return []
 
 
 def _check(name: str, given: object, known: tuple[object, ...]) -> None:

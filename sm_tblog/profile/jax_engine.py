@@ -1,63 +1,59 @@
-"""JAX's own profiler as an engine. It writes sessions itself; ours goes beside them as a host."""
+"""JAX's own profiler as an engine."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError
+from sm_tblog.profile.folder_engine import FolderEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sm_tblog.profile.engines import Engine
-    from sm_tblog.profile.xspace import Space
 
 __all__ = ["jax_engine"]
 
 
-def jax_engine(*, memory: bool = False) -> Engine:  # noqa: ARG001 - JAX's has no such option
+def jax_engine(*, memory: bool = False, with_stack: bool = False) -> Engine:  # noqa: ARG001 - see there
     """Return an engine that records what JAX does, by ``jax.profiler``.
+
+    JAX has to have done something before: starting its profiler would start its backends, and one
+    for a GPU takes most of the memory there is.
+
+    Args:
+        memory: JAX's profiler records by itself what an allocator tells it; this changes nothing.
+        with_stack: each call of a Python function, which slows Python down.
 
     Raises:
         MissingDependencyError: JAX is not installed.
     """
     try:
-        import jax.profiler  # noqa: F401
+        import jax.profiler
     except ImportError as error:
         message = "jax_engine needs JAX: python -m pip install jax"
         raise MissingDependencyError(message) from error
-    return _JaxEngine()
+
+    def start(folder: str) -> None:
+        if not _is_in_use():
+            message = "JAX has done nothing yet in this process; profile after a first step"
+            raise InvalidValueError(message)
+        options: dict[str, Any] = {}
+        if hasattr(jax.profiler, "ProfileOptions"):  # JAX 0.5.3; records functions before that
+            options["profiler_options"] = jax.profiler.ProfileOptions()
+            options["profiler_options"].python_tracer_level = int(with_stack)
+        jax.profiler.start_trace(folder, **options)
+
+    engine = FolderEngine(
+        "JAX's profiler",
+        start,
+        jax.profiler.stop_trace,
+        jax.profiler.TraceAnnotation,
+        RuntimeError,
+    )
+    engine.is_in_use = _is_in_use
+    return engine
 
 
-class _JaxEngine:
-    name = "JAX's profiler"
+def _is_in_use() -> bool:
+    from jax._src import xla_bridge
 
-    def __init__(self) -> None:
-        self._folder = ""
-
-    def start(self) -> None:
-        import jax.profiler
-
-        folder = tempfile.mkdtemp(prefix="sm_tblog-")
-        try:
-            jax.profiler.start_trace(folder)
-        except RuntimeError as error:
-            shutil.rmtree(folder)
-            message = f"profile: JAX's profiler does not start: {error}"
-            raise InvalidValueError(message) from error
-        self._folder = folder
-
-    def stop(self) -> None:
-        import jax.profiler
-
-        jax.profiler.stop_trace()
-
-    def export(self, space: Space) -> Mapping[str, bytes] | None:
-        try:
-            files = list(Path(self._folder).glob("plugins/profile/*/*.xplane.pb"))
-            return {f"{space.hostname}-jax.xplane.pb": file.read_bytes() for file in files}
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+    return bool(getattr(xla_bridge, "backends_are_initialized", lambda: True)())

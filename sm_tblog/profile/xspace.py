@@ -65,6 +65,7 @@ class Space:
         self.begin_ns = begin_ns
         self._max_events = max_events
         self._planes: dict[str, Plane] = {}
+        self._included: list[Any] = []
         self._cutoff: float = math.inf  # events that begin from here on are left out
         self.kept = 0
         self._left_out = 0
@@ -87,12 +88,28 @@ class Space:
         """Return the planes, in the order made."""
         return self._planes.values()
 
+    def include(self, plane: Any, begin_ns: int) -> None:
+        """Take a plane that another profiler has made, but for what begins before the session.
+
+        Its events do not count for ``max_events``.
+
+        Args:
+            plane: an ``XPlane`` with sorted lines; it belongs to the session from now on.
+            begin_ns: the time from which its times count.
+        """
+        for line in plane.lines:
+            line.timestamp_ns += begin_ns
+            early = (self.begin_ns - line.timestamp_ns) * 1000
+            late = (row for row, event in enumerate(line.events) if event.offset_ps >= early)
+            del line.events[: next(late, len(line.events))]
+        self._included.append(plane)
+
     def encode(self) -> bytes:
         """Return the file's bytes, a serialized ``XSpace``."""
         self._cut()
         times = [line.extent() for line in self._lines() if line]
         begin = min([self.begin_ns, *(first for first, _ in times)])
-        end = max([self.begin_ns, *(last for _, last in times)])
+        end = max([self.begin_ns, *(last for _, last in times), *map(_end_of, self._included)])
         begin = max(begin, end - _LONGEST_NS)
         if self._left_out:
             self.warnings.append(
@@ -105,6 +122,9 @@ class Space:
             space.hostnames.append(_text(self.hostname))
         for plane in self.planes():
             plane.write(space.planes.add(), begin)
+        for included in self._included:
+            space.planes.add().CopyFrom(included)
+            _count_from(begin, space.planes[-1])
         _write_extent(space, begin, end)
         data: bytes = space.SerializeToString()
         return data
@@ -327,6 +347,26 @@ class Line:
             )
             if self._stats[row]:
                 event.MergeFromString(self._stats[row])
+
+
+def _end_of(plane: Any) -> int:
+    """Return when the last line of an included plane ends."""
+    ends = (
+        line.timestamp_ns + (line.events[-1].offset_ps + line.events[-1].duration_ps) // 1000
+        for line in plane.lines
+        if line.events
+    )
+    return max(ends, default=0)
+
+
+def _count_from(begin: int, plane: Any) -> None:
+    """Have the times of a plane count from the beginning, none of which is before that."""
+    for line in plane.lines:
+        shift = line.timestamp_ns - begin
+        line.timestamp_ns = max(shift, 0)
+        if shift < 0:
+            for event in line.events:
+                event.offset_ps += shift * 1000
 
 
 def _write_extent(space: Any, begin: int, end: int) -> None:
