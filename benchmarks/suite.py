@@ -11,6 +11,7 @@ from benchmarks.histograms import histogram_time
 from benchmarks.media import image_cost, video_cost
 from benchmarks.memory import memory_growth
 from benchmarks.object_store import object_store_cost
+from benchmarks.profile import session_overhead, span_time
 from benchmarks.scalars import caller_time, processor_time, sustained_rate
 from benchmarks.startup import import_time
 from benchmarks.system import system_cost
@@ -71,6 +72,8 @@ BENCHMARKS = {
         {"points": 100, "dimensions": 3, "rounds": 1, "calls": 1},
     ),
     "adapters": Benchmark(adapter_time, {"rounds": 5, "steps": 300}, {"rounds": 1, "steps": 5}),
+    "span": Benchmark(span_time, {"rounds": 9}, {"rounds": 1, "calls": 100}),
+    "session": Benchmark(session_overhead, {"rounds": 6}, {"rounds": 1, "block_seconds": 0.05}),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
     "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),
     "s3": Benchmark(

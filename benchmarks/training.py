@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Step: TypeAlias = Callable[[], float]
     Log: TypeAlias = Callable[[dict[str, float], int], object]
 
-__all__ = ["training_overhead"]
+__all__ = ["training_overhead", "training_step"]
 
 _TARGET = Target(0.5, at_least=False)
 _STEP_SECONDS = 0.007
@@ -66,7 +66,7 @@ def training_overhead(
     The second figure of a writer has less noise: the caller's time in the writer, and what all
     other threads use of the processor. It is what logging costs where no core is free.
     """
-    step = _training_step(_STEP_SECONDS)
+    step = training_step()
     numbers = itertools.count()
     compared: dict[str, list[_Pair]] = {name: [] for name in (OURS, *PEERS)}
     logged = dict.fromkeys(compared, 0)
@@ -160,7 +160,7 @@ def _run_block(
     return _Block((now - begun) / steps, caller / steps, others / steps), steps
 
 
-def _training_step(seconds: float) -> Step:
+def training_step(seconds: float = _STEP_SECONDS) -> Step:
     """Return a training step of about so many seconds, which returns its loss."""
     import torch
     from torch import nn

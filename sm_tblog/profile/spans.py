@@ -12,18 +12,15 @@ kinds of a step add up to no more than the step.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import time
-from collections import deque
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from sm_tblog import _process
 from sm_tblog._errors import InvalidTypeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from typing_extensions import Self
 
@@ -45,8 +42,10 @@ __all__ = [
 MOST_NAMES = 10_000
 """Names of spans that a table keeps: names with a number in them would never end."""
 
+_UNREAD = 3000
+"""How long a list becomes that nobody reads."""
+
 clock = time.perf_counter_ns  # time.time_ns may be set back
-_ignore: Callable[[Iterable[Any]], None] = deque[Any](maxlen=0).extend
 
 
 class SpanMark(NamedTuple):
@@ -103,11 +102,12 @@ class Recording:
         self.end_ns = 0
         self.threads: list[ThreadRows] = []
         self.dropped = 0
+        self._lock = threading.Lock()
 
-    @property
-    def nbytes(self) -> int:
-        """About how much memory the rows keep."""
-        return 32 * sum(len(thread.rows) for thread in self.threads)
+    def count_dropped(self) -> None:
+        """Count a row that is not kept."""
+        with self._lock:
+            self.dropped += 1
 
 
 class Sum:
@@ -130,8 +130,7 @@ class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
     Attributes:
         recorder: whose it is.
         recording: the session that it belongs to, if it does to one.
-        extend: takes a row.
-        rows: where it puts it.
+        rows: flat, three entries to a row. Where there is no session, nobody reads them.
         limit: how long that may be.
         inner: nanoseconds of all spans with a kind that have ended in this thread.
         sums: time by kind.
@@ -142,7 +141,7 @@ class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
     """
 
     __slots__ = (
-        *("examples", "extend", "inner", "limit", "recorder", "recording", "rows"),
+        *("examples", "inner", "limit", "recorder", "recording", "rows"),
         *("step", "step_ns", "steps", "sums"),
     )
 
@@ -150,9 +149,8 @@ class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
         super().__init__()
         self.recorder = recorder
         self.recording: Recording | None = None
-        self.extend = _ignore
         self.rows: list[Any] = []
-        self.limit = sys.maxsize
+        self.limit = _UNREAD
         self.inner = 0
         self.sums: dict[str, Sum] = {}
         self.step: StepSpan | None = None
@@ -172,30 +170,26 @@ class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
         """Record for this session from now on, for none if there is none."""
         self.recording = recording
         self.rows = []
-        if recording is None:
-            self.extend, self.limit = _ignore, sys.maxsize
-        else:
-            self.extend, self.limit = self.rows.extend, recording.limit
+        self.limit = _UNREAD
+        if recording is not None:
+            self.limit = recording.limit
             thread = threading.current_thread()
             rows = ThreadRows(thread.name, threading.get_native_id(), self.rows)
             recording.threads.append(rows)
 
     def add(self, mark: Any, begun: int, ended: float) -> None:
         """Take a row."""
-        self.extend((mark, begun, ended))
+        self.rows += (mark, begun, ended)
         if len(self.rows) > self.limit:
-            self.fill()
+            self.cut()
 
-    def fill(self) -> None:
-        """Only count from now on: the list is full."""
-        recording = self.recording
-        self.limit = sys.maxsize
-
-        def count(_: Iterable[Any]) -> None:
-            if recording is not None:
-                recording.dropped += 1
-
-        self.extend = count
+    def cut(self) -> None:
+        """Take the last row back, which was one too many, and count it."""
+        if self.recording is None:
+            self.rows.clear()
+        else:
+            del self.rows[-3:]
+            self.recording.count_dropped()
 
 
 class _Lanes(threading.local):
@@ -228,9 +222,10 @@ class LaneSpan:
         now = clock()
         begun = self._begun
         lane = self._lane
-        lane.extend((self._mark, begun, now))  # Lane.add, without a call
-        if len(lane.rows) > lane.limit:
-            lane.fill()
+        rows = lane.rows  # and from here on Lane.add, without a call
+        rows += (self._mark, begun, now)
+        if len(rows) > lane.limit:
+            lane.cut()
         if self._sum is not None:
             before = self._before
             took = now - begun
@@ -245,34 +240,18 @@ class LaneSpan:
 
 
 class Span:
-    """A span as the script has it while nothing is recorded, and as a decorator.
+    """A span while nothing is recorded, for all threads: nothing, but for a decorator."""
 
-    It may be kept, entered again, and shared between threads: it looks whether something is
-    recorded when it is entered.
-    """
-
-    __slots__ = ("_mark", "_open", "_recorder")
+    __slots__ = ("_mark", "_recorder")
 
     def __init__(self, recorder: Recorder, mark: SpanMark) -> None:
         self._recorder = recorder
         self._mark = mark
-        self._open: dict[int, list[LaneSpan]] = {}
 
-    def __enter__(self) -> Self:
-        """Begin."""
-        if not self._recorder.is_idle:
-            span = self._recorder.lane()[self._mark]
-            self._open.setdefault(get_ident(), []).append(span.__enter__())
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        """End."""
-        if self._open:
-            spans = self._open.get(get_ident())
-            if spans:
-                spans.pop().__exit__(None, None, None)
-                if not spans:
-                    del self._open[get_ident()]
+    # It takes anything and returns nothing true, and unlike a function of Python it makes no frame:
+    # that is a sixth of what an idle span costs.
+    __enter__: Any = "".format
+    __exit__: Any = "".format
 
     def __call__(self, function: F) -> F:
         """Return a function that is in the span whenever it runs.
@@ -290,19 +269,19 @@ class Span:
                 f"has a yield, write a with block"
             )
             raise InvalidTypeError(message)
-        spans, mark = self._recorder.spans, self._mark
+        span, mark = self._recorder.span, self._mark
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def run_async(*args: Any, **kwargs: Any) -> Any:
-                with spans[mark]:
+                with span(*mark):
                     return await function(*args, **kwargs)
 
             return cast("F", run_async)
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with spans[mark]:
+            with span(*mark):
                 return function(*args, **kwargs)
 
         return cast("F", run)
@@ -330,8 +309,9 @@ class Recorder:
         enabled: whether anything is ever recorded.
 
     Attributes:
-        is_idle: whether nothing is recorded: no session is open, and no step.
+        idle: ``spans`` while nothing is recorded: no session is open, and no step; else None.
         recording: that of the open session.
+        lanes: has this thread's ``lane``, which may have to join the session yet.
         spans: what threads share.
         next_step: the number of the step that ``track`` marks next.
     """
@@ -344,9 +324,9 @@ class Recorder:
         _process.follow_forks(self)
 
     def _begin(self) -> None:
-        self.is_idle = True
+        self.idle: _Spans | None = self.spans
         self.recording: Recording | None = None
-        self._lanes = _Lanes(self)
+        self.lanes = _Lanes(self)
         self._joined: list[Lane] = []
         self._open_steps = 0
         # Reentrant: a loop that is left may be ended by the garbage collector, at any time.
@@ -354,14 +334,14 @@ class Recorder:
 
     def begin_in_child(self) -> None:
         """Record nothing in a forked child: the session, and an open step, are the parent's."""
-        lane = self._lanes.lane
+        lane = self.lanes.lane
         lane.join(None)
         lane.step = None
         self._begin()
 
     def lane(self) -> Lane:
         """Return this thread's lane."""
-        lane: Lane = self._lanes.lane
+        lane: Lane = self.lanes.lane
         if lane.recording is not self.recording:
             with self._lock:
                 lane.join(self.recording)
@@ -369,11 +349,15 @@ class Recorder:
         return lane
 
     def span(self, name: str, kind: str | None) -> Span | LaneSpan:
-        """Return a span while something is recorded."""
-        if self.recording is None and kind is None:
+        """Return a span for this thread, now."""
+        idle = self.idle
+        if idle is not None:
+            return idle[name, kind]
+        recording = self.recording
+        if kind is None and recording is None:
             return self.spans[name, kind]
-        lane = self._lanes.lane
-        if lane.recording is not self.recording:
+        lane: Lane = self.lanes.lane
+        if lane.recording is not recording:
             lane = self.lane()
         return lane[name, kind]
 
@@ -409,7 +393,8 @@ class Recorder:
             self._joined.clear()
 
     def _look(self) -> None:
-        self.is_idle = not self._enabled or (self.recording is None and not self._open_steps)
+        is_idle = not self._enabled or (self.recording is None and not self._open_steps)
+        self.idle = self.spans if is_idle else None
 
 
 def _as_mark(name: Any, kind: Any) -> SpanMark:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sm_tblog.profile.profiler import Profiler
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.session import Session
-    from sm_tblog.profile.spans import LaneSpan, Span
+    from sm_tblog.profile.spans import Lane, LaneSpan, Span
 
 __all__ = ["ProfilingMethods"]
 
@@ -54,16 +54,24 @@ class ProfilingMethods(ScalarMethods):
                 analysis of the input knows; any other word has a curve of its own.
 
         Returns:
-            A context manager for this thread, for the ``with`` block that it stands in; called with
-            a function, it returns one that is in the span whenever and wherever it runs.
+            A context manager for the ``with`` block that it stands in: for another one, and for
+            another thread, call this again. Called with a function, it returns one that is in the
+            span whenever and wherever it runs.
 
         Raises:
             InvalidTypeError: the name or kind is not a str.
         """
-        recorder = self._recorder
-        if recorder.is_idle:
+        recorder = self._recorder  # and from here on Recorder.span, without a call
+        idle = recorder.idle
+        if idle is not None:
+            return idle[name, kind]
+        recording = recorder.recording
+        if kind is None and recording is None:
             return recorder.spans[name, kind]
-        return recorder.span(name, kind)
+        lane: Lane = recorder.lanes.lane
+        if lane.recording is not recording:
+            lane = recorder.lane()
+        return lane[name, kind]
 
     def step_span(
         self, step: Any = None, *, examples: int | None = None, log_every: int = 1
