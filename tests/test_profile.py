@@ -202,6 +202,18 @@ def test_a_session_goes_where_the_writers_files_go():
     assert len(read.events("span")) == 1
 
 
+def test_a_session_goes_to_s3(moto_server):
+    moto_server.make_bucket()
+    writer = Writer("s3://bucket/profiled", storage_options=moto_server.options)
+    with writer, writer.profile("there"), writer.span("span"):
+        pass
+    (file,) = moto_server.client().list_objects_v2(
+        Bucket="bucket", Prefix="profiled/plugins/profile/there/"
+    )["Contents"]
+    data = moto_server.client().get_object(Bucket="bucket", Key=file["Key"])["Body"].read()
+    assert len(Session(data).events("span")) == 1
+
+
 # What goes on around it.
 
 
@@ -240,6 +252,24 @@ def test_closing_the_writer_ends_the_session(writer):
     profile.__exit__(None, None, None)  # does nothing more
     writer.close()
     assert len(files_of(writer.log_dir)) == 1
+
+
+def test_closing_the_writer_ends_a_warm_up(writer, engine):
+    recorded = engine()
+    recorded.warms_up = True
+    writer.profiler(Schedule(warmup=5)).step()
+    assert recorded.calls == ["start"]
+    writer.close()
+    assert recorded.calls == ["start", "stop"]
+    assert session._open is None
+
+
+def test_a_session_is_opened_once(writer):
+    profile = writer.profile("first")
+    with profile:
+        pass
+    with pytest.raises(InvalidValueError, match="'first' was opened before; make another"):
+        profile.__enter__()
 
 
 def test_a_session_open_at_the_end_of_the_process_is_written(tmp_path, run_script):

@@ -90,18 +90,18 @@ class Session:
     def warm_up(self) -> None:
         """Start the engines that gain from running before the session begins. Raises as ``begin``.
 
-        What of the session is not ended by ``end`` then is ended by this.
+        ``end`` stops them, if the session does not begin.
         """
         if self._deliver is None:
             return
-        _occupy(self)
+        self._occupy()
         self._start([one for one in self._all() if getattr(one, "warms_up", False)])
 
     def begin(self) -> None:
         """Open it. Raises as ``__enter__``."""
         if self._deliver is None:
             return
-        _occupy(self)
+        self._occupy()
         self._start([one for one in self._all() if one not in self._started])
         self.name = self._find_name()
         self._recording = Recording(self._max_events)
@@ -124,6 +124,12 @@ class Session:
         for engine in self._started:
             if hasattr(engine, "begin_in_child"):
                 engine.begin_in_child()
+
+    def _occupy(self) -> None:
+        if self._recording is not None:
+            message = f"profile: the session {self.name!r} was opened before; make another"
+            raise InvalidValueError(message)
+        _occupy(self)
 
     def _all(self) -> list[Engine]:
         return [*self._engines, *self._optional]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -276,10 +277,9 @@ class ProfilingMethods(ScalarMethods):
 
         Takes, returns and raises what ``flush`` does.
         """
-        if self._recorder.recording is not None:
-            from sm_tblog.profile.session import end_open
-
-            end_open(self._recorder)
+        session = sys.modules.get("sm_tblog.profile.session")
+        if session is not None:  # else there never was one
+            session.end_open(self._recorder)
         return super().close(timeout)
 
     def _make_session(
