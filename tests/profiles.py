@@ -77,6 +77,17 @@ def events_of(message, prefix=""):
                     )
 
 
+def lines_of(data):
+    """What a file holds, by line: ``(name, begin, end, stats)``, in ns since its beginning."""
+    message = XSpace.FromString(data)
+    start = start_of(message)
+    lines = {}
+    for found in events_of(message):
+        event = found.name, found.begin - start, found.end - start, found.stats
+        lines.setdefault(found.line, []).append(event)
+    return lines
+
+
 def raw_trace(path):
     """A kineto trace, decoded at once and without loss."""
     data = Path(path).read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from profiles import lines_of
 
 import sm_tblog
 from sm_tblog import InvalidTypeError, InvalidValueError, Schedule, Writer
@@ -30,24 +31,8 @@ class Session:
     """What a file holds: lines of ``(name, begin, end, stats)``, the times in ns of the session."""
 
     def __init__(self, data):
-        self.message = XSpace.FromString(data)
-        self.warnings = list(self.message.warnings)
-        self.lines = {}
-        for plane in self.message.planes:
-            for line in plane.lines:
-                self.lines.setdefault(line.name, []).extend(
-                    self._event(plane, event) for event in line.events
-                )
-
-    @staticmethod
-    def _event(plane, event):
-        begin = event.offset_ps // 1000
-        stats = {
-            plane.stat_metadata[stat.metadata_id].name: getattr(stat, stat.WhichOneof("value"))
-            for stat in event.stats
-        }
-        name = plane.event_metadata[event.metadata_id].name
-        return name, begin, begin + event.duration_ps // 1000, stats
+        self.warnings = list(XSpace.FromString(data).warnings)
+        self.lines = lines_of(data)
 
     def events(self, name):
         return [event for line in self.lines.values() for event in line if event[0] == name]

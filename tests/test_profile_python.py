@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from profiles import lines_of
 
 from sm_tblog import InvalidValueError, Writer
-from sm_tblog.format.xspace import XSpace
 from sm_tblog.profile import choice, memory, sampler, ticker, tracer
 from sm_tblog.profile.xspace import Space
 
@@ -19,25 +19,6 @@ def writer(tmp_path, monkeypatch):
     monkeypatch.setattr(choice, "sys", type("Sys", (), {"modules": {}}))  # no frameworks
     with Writer(tmp_path / "run") as writer:
         yield writer
-
-
-def lines_of(data):
-    """Return ``{line: [(name, begin, end, stats)]}``, the times in ns of the session."""
-    lines = {}
-    for plane in XSpace.FromString(data).planes:
-        for line in plane.lines:
-            for event in line.events:
-                begin = event.offset_ps // 1000
-                stats = {
-                    plane.stat_metadata[stat.metadata_id].name: getattr(
-                        stat, stat.WhichOneof("value")
-                    )
-                    for stat in event.stats
-                }
-                name = plane.event_metadata[event.metadata_id].name
-                found = name, begin, begin + event.duration_ps // 1000, stats
-                lines.setdefault(line.name, []).append(found)
-    return lines
 
 
 def read_session(writer):
