@@ -9,7 +9,8 @@ its time and what was recorded with it; some get names and values that the viewe
 - An operator, as ``aten::mm``, has the value ``tf_op``, which puts it into the viewer's tables; so
   does a kernel that it has launched.
 - A launch and its kernel share a ``correlation_id``. So the viewer finds the step of a kernel.
-- A copy's name begins with MEMCPYHtoD and the like; an allocation is a ``MemoryAllocation``.
+- A copy's name begins with MEMCPYHtoD and the like; an allocation is a ``MemoryAllocation``. Which
+  operator it is for is not said: the viewer would count it among the operator's calls.
 
 Times are exact to the nanosecond. Python functions have lines of their own: an annotation begins
 in one and ends in another, so that they do not nest. What kineto shows on a device but does not run
