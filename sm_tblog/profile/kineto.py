@@ -23,6 +23,7 @@ import json
 import re
 from collections import Counter
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sm_tblog.profile.chrome_trace import TraceReader
@@ -62,6 +63,7 @@ _MOST_LINKS = 2_000_000
 _TIMES = range(-(2**62), 2**62)
 """Nanoseconds that are believed, before and after an origin."""
 
+_encode = json.JSONEncoder(default=float).encode
 _STEP = re.compile(r"ProfilerStep#(\d+)").fullmatch
 _COPY = re.compile(r"Memcpy (\w+)").match
 
@@ -312,6 +314,7 @@ def _device_stats(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=10_000)
 def _operator(name: str) -> str:
     """Return an operator's name and type as the viewer's tables take them.
 
@@ -334,7 +337,7 @@ def _said(args: Mapping[str, Any]) -> dict[str, Any]:
 def _as_stat(value: Any) -> float | str:
     if isinstance(value, Decimal):
         return float(value)
-    text = value if isinstance(value, str) else json.dumps(value, default=float)
+    text = value if isinstance(value, str) else _encode(value)
     return text[:_LONGEST_VALUE]
 
 

@@ -42,6 +42,9 @@ _LINE_IDS = range(2**31)
 _LONGEST_NS = 100 * 24 * 3600 * 10**9
 """Beyond about this the file's picoseconds are too many for 64 bits."""
 
+_MOST_TEXTS, _LONGEST_TEXT = 20_000, 500
+"""Texts that are kept encoded, 20 MB of them at the very most."""
+
 _INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 
 
@@ -176,6 +179,7 @@ class Plane:
         self._stats: dict[str, Stat] = {}
         self._event_ids: dict[str, int] = {}
         self._stat_ids: dict[str, int] = {}
+        self._texts: dict[tuple[str, str], bytes] = {}
 
     def line(self, name: str, line_id: int | None = None) -> Line:
         """Return the line of that id, without one that of that name, made if there is none.
@@ -205,9 +209,26 @@ class Plane:
 
     def encode_stats(self, stats: Mapping[str, Stat]) -> bytes:
         """Return an ``XEvent`` of nothing but stats, to be merged into one."""
+        # Messages one behind the other are merged. Texts come again and again.
+        parts = []
+        others = {}
+        for name, value in stats.items():
+            if isinstance(value, str):
+                parts.append(self._texts.get((name, value)) or self._encode_text(name, value))
+            else:
+                others[name] = value
+        if others:
+            event = XEvent()
+            self._add_stats(event, others)
+            parts.append(event.SerializeToString())
+        return b"".join(parts)
+
+    def _encode_text(self, name: str, value: str) -> bytes:
         event = XEvent()
-        self._add_stats(event, stats)
+        self._add_stats(event, {name: value})
         data: bytes = event.SerializeToString()
+        if len(self._texts) < _MOST_TEXTS and len(data) < _LONGEST_TEXT:
+            self._texts[name, value] = data
         return data
 
     def _add_stats(self, message: Any, stats: Mapping[str, Any]) -> None:
