@@ -8,6 +8,7 @@ from benchmarks.adapters import adapter_time
 from benchmarks.embeddings import embedding_time
 from benchmarks.figures import figure_time
 from benchmarks.histograms import histogram_time
+from benchmarks.kineto import trace_handler, trace_import
 from benchmarks.media import image_cost, video_cost
 from benchmarks.memory import memory_growth
 from benchmarks.object_store import object_store_cost
@@ -74,6 +75,8 @@ BENCHMARKS = {
     "adapters": Benchmark(adapter_time, {"rounds": 5, "steps": 300}, {"rounds": 1, "steps": 5}),
     "span": Benchmark(span_time, {"rounds": 9}, {"rounds": 1, "calls": 100}),
     "session": Benchmark(session_overhead, {"rounds": 6}, {"rounds": 1, "block_seconds": 0.05}),
+    "handler": Benchmark(trace_handler, {"rounds": 5}, {"rounds": 1, "operators": 100}),
+    "conversion": Benchmark(trace_import, {"rounds": 3}, {"rounds": 1, "operators": 100}),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
     "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),
     "s3": Benchmark(
