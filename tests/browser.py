@@ -94,6 +94,8 @@ class Page:
     def wait(self, condition, *args, every=0.2):
         """Return what the condition returns, as soon as that is true."""
         passing = (
+            exceptions.ElementClickInterceptedException,  # by what is about to leave
+            exceptions.ElementNotInteractableException,
             exceptions.JavascriptException,
             exceptions.StaleElementReferenceException,
             exceptions.TimeoutException,  # of one look: drawing WebGL in software takes its time

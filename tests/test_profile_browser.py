@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +32,14 @@ pytest.importorskip("torch", reason="what the page trains with: pip install torc
 STEPS = [6, 7, 8, 9]
 SESSIONS = ("as-it-is/digits-step6", "decoded-once/digits-step6")
 
+RANK = """
+from sm_tblog import Schedule, Writer
+
+with Writer("runs/job") as writer, writer.profiler(Schedule(wait=1, active=3)) as profiler:
+    for _ in writer.track(range(5)):
+        sum(range(10_000))
+        profiler.step()
+"""
 SLICES = """
 const view = document.querySelector("tr-ui-timeline-view");
 if (!view || !view.model) return [];
@@ -51,6 +60,9 @@ def logdir(tmp_path_factory):
         command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+    for rank in "01":
+        environment = {**os.environ, "RANK": rank, "WORLD_SIZE": "2", "SLURM_JOB_ID": "4711"}
+        subprocess.run([sys.executable, "-c", RANK], cwd=folder, env=environment, check=True)
     return folder / "runs"
 
 
@@ -106,20 +118,32 @@ def steps_of(events):
 
 
 @pytest.fixture
-def ask(address):
+def hosts(address):
+    """``hosts(session)``: the names of its hosts, as the plugin lists them."""
+
+    def hosts(session):
+        listed = json.loads(fetch(address, "hosts", run=session, tag="trace_viewer@"))
+        return [host["hostname"] for host in listed if host["hostname"] != "ALL_HOSTS"]
+
+    return hosts
+
+
+@pytest.fixture
+def ask(address, hosts):
     """``ask(route, session, tool)``: what the plugin answers, as text."""
 
-    def get(path, **query):
-        url = f"{address}data/plugin/profile/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url) as answer:
-            data = answer.read()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-
     def ask(route, session, tool):
-        (host,) = json.loads(get("hosts", run=session, tag=tool))
-        return get(route, run=session, tag=tool, host=host["hostname"])
+        (host,) = hosts(session)
+        return fetch(address, route, run=session, tag=tool, host=host)
 
     return ask
+
+
+def fetch(address, route, **query):
+    url = f"{address}data/plugin/profile/{route}?{urllib.parse.urlencode(query)}"
+    with urllib.request.urlopen(url) as answer:
+        data = answer.read()
+    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
 
 
 @pytest.mark.parametrize("session", SESSIONS)
@@ -148,6 +172,13 @@ def test_the_plugin_sums_up_waits_and_operators_as_recorded(ask, recorded, sessi
         assert len(events) >= len(STEPS)
         total = sum(event.duration for event in events) / 1e3
         assert shown[name.replace("::", "__")] == pytest.approx((len(events), total), abs=1e-3)
+
+
+def test_the_ranks_of_a_job_are_hosts_of_one_session(hosts, logdir):
+    (files,) = sessions(logdir / "job").values()
+    assert [file.parent.name for file in files] == ["4711-step1"] * 2
+    assert hosts("job/4711-step1") == [file.name.removesuffix(".xplane.pb") for file in files]
+    assert [host[:6] for host in hosts("job/4711-step1")] == ["rank0-", "rank1-"]
 
 
 def test_the_scalars_are_the_steps_of_the_session(logdir, recorded):
