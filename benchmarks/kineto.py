@@ -53,7 +53,7 @@ def trace_handler(rounds: int = 15, operators: int = 20_000) -> list[Figure]:
     what = f"a trace of {operators:,} operators handed over"
     ratios = [own / theirs for own, theirs in zip(used[OURS], used["torch"], strict=True)]
     return [
-        less_than_the_best(f"{what}, the caller's processor time", caller, "ms", OURS, _CALLER_TARGET),
+        less_than_the_best(f"{what}, caller's processor time", caller, "ms", OURS, _CALLER_TARGET),
         figure(
             f"{what}, all processor time", used, "ms", ratios, "x",
             note="ours is converted for the Profile tab, which does not read PyTorch's",
