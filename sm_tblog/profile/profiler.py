@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sm_tblog.profile.spans import clock
+from sm_tblog.profile.spans import ProfilerMark, clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,5 +107,5 @@ class Profiler:
         return max(self._recorder.next_step, self._step)
 
     def _mark(self) -> None:
-        if self._session is not None and self._phase is not None and self._phase.is_active:
-            self._session.marks.append((self._step, self._begun, clock()))
+        if self._recorder.recording is not None:
+            self._recorder.lane().add(ProfilerMark(self._step), self._begun, clock())

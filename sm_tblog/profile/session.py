@@ -49,7 +49,6 @@ class Session:
     Attributes:
         recorder: the writer's.
         name: the session's, which is its folder's; "" before it is opened.
-        marks: steps as ``(number, begun, ended)``, for a script that marks none.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class Session:
         max_events: int,
     ) -> None:
         self.name = ""
-        self.marks: list[tuple[int, int, int]] = []
         self.recorder = recorder
         self._engines = engines
         self._optional = optional
@@ -116,7 +114,7 @@ class Session:
             self.recorder.end()
         self._stop()
         if recording is not None:
-            args = self.name, recording, self.marks, self._started, self._remarks, self._max_events
+            args = self.name, recording, self._started, self._remarks, self._max_events
             self._deliver(f"profile {self.name}", _build_files, args)
 
     def begin_in_child(self) -> None:
@@ -164,7 +162,6 @@ def _build_files(
     _tag: str,
     name: str,
     recording: Recording,
-    marks: list[tuple[int, int, int]],
     engines: Sequence[Engine],
     remarks: list[str],
     max_events: int,
@@ -177,7 +174,7 @@ def _build_files(
     space = Space(recording.begin_ns, max_events=max_events)
     space.hostname = stem
     space.warnings += remarks
-    add_marks(recording, marks, space)
+    add_marks(recording, space)
     files: dict[str, bytes] = {}
     for engine in engines:
         try:

@@ -61,6 +61,12 @@ class CounterMark(NamedTuple):
     name: str
 
 
+class ProfilerMark(int):
+    """What a row of a step begins with that nobody but ``Profiler.step`` has marked."""
+
+    __slots__ = ()
+
+
 class ThreadRows(NamedTuple):
     """What one thread has recorded in a session: flat, three entries to a row."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.profile.engines import HOST_PLANE
-from sm_tblog.profile.spans import CounterMark
+from sm_tblog.profile.spans import CounterMark, ProfilerMark, SpanMark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sm_tblog.profile.spans import Recording, SpanMark
-    from sm_tblog.profile.xspace import Line, Plane, Space
+    from sm_tblog.profile.spans import Recording
+    from sm_tblog.profile.xspace import Space
 
 __all__ = ["COUNTERS", "add_marks", "step_stats"]
 
@@ -27,53 +27,36 @@ def step_stats(number: int) -> dict[str, str | int | float | bytes]:
     return {"_r": 1, "step_num": number}
 
 
-def add_marks(recording: Recording, marks: list[tuple[int, int, int]], space: Space) -> None:
+def add_marks(recording: Recording, space: Space) -> None:
     """Add what was recorded to a session.
 
     Args:
         recording: that has ended.
-        marks: steps as ``(number, begun, ended)`` for a script that has marked none by itself, on
-            the thread that comes first.
         space: the session.
     """
     plane = space.plane(HOST_PLANE)
-    stages = _stages(recording)
-    found_step = False
-    line: Line | None = None
+    marks = [mark for thread in recording.threads for mark in thread.rows[0::3]]
+    steps_by = int if any(type(mark) is int for mark in marks) else ProfilerMark
+    inputs = dict.fromkeys(mark.name for mark in marks if getattr(mark, "kind", "") == "input")
+    stages = {name: _FIRST_STAGE + number for number, name in enumerate(inputs)}
+    offset, begin, end = recording.offset_ns, recording.begin_ns, recording.end_ns
     for thread in recording.threads:
-        here = plane.line(thread.name, thread.native_id)
-        line = line or here
-        found_step |= _add_rows(recording, thread.rows, here, plane, stages)
-    if marks and not found_step:
-        line = line or plane.line("steps")
-        for number, begun, ended in marks:
-            at = begun + recording.offset_ns
-            line.event("step", at, ended - begun, step_stats(number))
+        line = plane.line(thread.name, thread.native_id)
+        for mark, begun, ended in _triples(thread.rows):
+            at = begun + offset
+            if not begin <= at <= end:  # begun before the session, or while it was being closed
+                continue
+            if type(mark) is CounterMark:
+                plane.line(COUNTERS).event(mark.name, at, 0, {"value": ended})
+            elif type(mark) is SpanMark:
+                line.event(mark.name, at, min(ended + offset, end) - at, _stats(mark, stages))
+            elif type(mark) is steps_by:
+                line.event("step", at, ended - begun, step_stats(int(mark)))
     if recording.dropped:
         space.warnings.append(
             f"{recording.dropped:,} spans, steps and counters were left out: a thread records "
             f"{recording.limit // 3:,} of them at most"
         )
-
-
-def _add_rows(
-    recording: Recording, rows: list[Any], line: Line, plane: Plane, stages: Mapping[str, int]
-) -> bool:
-    """Add one thread's rows; return whether there was a step."""
-    offset, begin, end = recording.offset_ns, recording.begin_ns, recording.end_ns
-    found_step = False
-    for mark, begun, ended in _triples(rows):
-        at = begun + offset
-        if not begin <= at <= end:  # begun before the session, or while it was being closed
-            continue
-        if type(mark) is int:
-            found_step = True
-            line.event("step", at, ended - begun, step_stats(mark))
-        elif type(mark) is CounterMark:
-            plane.line(COUNTERS).event(mark.name, at, 0, {"value": ended})
-        else:
-            line.event(mark.name, at, min(ended + offset, end) - at, _stats(mark, stages))
-    return found_step
 
 
 def _triples(rows: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
@@ -96,10 +79,3 @@ def _stats(mark: SpanMark, stages: Mapping[str, int]) -> dict[str, str | int | f
         "_ipl_stage_name": mark.name,
         "_ipl_stage_cat": "input",
     }
-
-
-def _stages(recording: Recording) -> dict[str, int]:
-    """Return a number for the name of each span in which data is waited for."""
-    marks = (mark for thread in recording.threads for mark in thread.rows[0::3])
-    names = dict.fromkeys(mark.name for mark in marks if getattr(mark, "kind", None) == "input")
-    return {name: _FIRST_STAGE + number for number, name in enumerate(names)}
