@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from contextlib import nullcontext
 from functools import partial
-from time import perf_counter, process_time, thread_time_ns
+from threading import Event, Thread
+from time import process_time, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from benchmarks._measure import Target, figure, interleave
@@ -25,7 +26,14 @@ _RECORDED_TARGET = Target(700, at_least=False)
 _IDLE_TARGET = Target(250, at_least=False)
 _STEP_TARGET = Target(20, at_least=False)
 _SPANS_TARGET = Target(0.5, at_least=False)
-_SAMPLER_TARGET = Target(3, at_least=False)
+_SAMPLER_TARGET = Target(2, at_least=False)
+
+_SESSIONS: dict[str, dict[str, Any]] = {
+    "spans": {"torch": False},
+    "the sampler": {"torch": False, "python": "sample"},
+    "PyTorch's profiler": {"torch": True},
+}
+"""What is given to ``profile``."""
 
 
 def span_time(rounds: int = 31, calls: int = 10_000) -> list[Figure]:
@@ -93,85 +101,79 @@ def _ns_of_steps(writer: Any, steps: int) -> float:
     return took / steps
 
 
-def session_overhead(rounds: int = 40, block_seconds: float = 1.0) -> list[Figure]:
-    """Return by how many percent sessions slow a PyTorch loop of about 7 ms a step.
+def session_overhead(rounds: int = 40, steps: int = 150, seconds: float = 1.0) -> list[Figure]:
+    """Return by how many percent a session raises the processor time of a PyTorch loop.
 
-    Blocks of steps without and with a session alternate, and each is compared with its neighbour.
-    A session marks its steps and three spans in each. It is opened and closed outside of what is
-    timed; making its file is the worker's, and is waited for between blocks. The second figure has
-    less noise: the processor time of spans and steps by themselves, as a share of the loop's.
+    The loop is that of ``training``, of about 7 ms a step. The time is that of all threads, from
+    before the session is opened until its file is written. Blocks of steps without and with a
+    session alternate, and each is compared with its neighbour. A session marks its steps and two
+    spans in each. The last figures have less noise: the processor time of steps and spans by
+    themselves, as a share of the loop's; and what the sampler needs to look.
     """
     step = training_step()
-    kinds: dict[str, dict[str, Any]] = {
-        "spans": {"torch": False},
-        "sampler": {"torch": False, "python": "sample"},
-        "PyTorch's profiler": {"torch": True},
-    }
-    silent: dict[str, list[float]] = {kind: [] for kind in kinds}
-    recorded: dict[str, list[float]] = {kind: [] for kind in kinds}
+    silent: dict[str, list[float]] = {kind: [] for kind in _SESSIONS}
+    recorded: dict[str, list[float]] = {kind: [] for kind in _SESSIONS}
     turns = itertools.count()
     with temporary_folder() as folder, Writer(folder) as writer:
-        for _ in range(rounds):
-            for kind, options in kinds.items():
-                with_first = next(turns) % 2
-                for with_it in (with_first, not with_first):
-                    if with_it:
-                        found = _recorded_block(writer, step, block_seconds, options)
-                        recorded[kind].append(found)
-                    else:
-                        silent[kind].append(_block(step, block_seconds))
-        own = [_own_time(writer) for _ in range(rounds)]
+        for kind, options in _SESSIONS.items():  # imports, and what a profiler's first start takes
+            _with_session(writer, step, 1, options)
+            for _ in range(rounds):
+                without = partial(_block, step, steps)
+                with_it = partial(_with_session, writer, step, steps, options)
+                pair = (silent[kind], without), (recorded[kind], with_it)
+                for samples, measure in pair if next(turns) % 2 else reversed(pair):
+                    samples.append(measure())
+        rest = [_sampler_share(writer, seconds) for _ in range(rounds)]
+        own = [_with_session(writer, float, 500, _SESSIONS["spans"]) for _ in range(rounds)]
     figures = []
-    targets = {"sampler": _SAMPLER_TARGET}
-    for kind in kinds:
-        slower = [(a / b - 1) * 100 for a, b in zip(recorded[kind], silent[kind], strict=True)]
-        samples = {"without": silent[kind], "with": recorded[kind]}
-        name = f"training loop, a session with {kind}: slower by"
-        figures.append(figure(name, samples, "ms a step", slower, "%", targets.get(kind)))
+    for kind in _SESSIONS:
+        more = [(a / b - 1) * 100 for a, b in zip(recorded[kind], silent[kind], strict=True)]
+        both = {"without": silent[kind], "with": recorded[kind]}
+        name = f"training loop, a session with {kind}: more processor time"
+        figures.append(figure(name, both, "ms a step", more, "%"))
     shares = [a / b * 100 for a, b in zip(own, silent["spans"], strict=True)]
-    name = "training loop, a session's spans: processor time"
+    name = "training loop, a session's spans: their processor time"
     figures.append(figure(name, {"spans": own}, "ms a step", shares, "%", _SPANS_TARGET))
-    return figures
+    name = "the sampler, of a core, while threads rest"
+    return [*figures, figure(name, {"sampler": rest}, "%", rest, "%", _SAMPLER_TARGET)]
 
 
-def _block(step: Callable[[], float], seconds: float) -> float:
-    """Return milliseconds of a step."""
-    steps = 0
-    begun = now = perf_counter()
-    while now < begun + seconds:
-        step()
-        steps += 1
-        now = perf_counter()
-    return (now - begun) / steps * 1e3
-
-
-def _recorded_block(
-    writer: Any, step: Callable[[], float], seconds: float, options: dict[str, Any]
-) -> float:
-    def marked_step() -> float:
-        with writer.step_span():
-            with writer.span("wait", kind="input"):
-                pass
-            with writer.span("train", kind="compute"):
-                loss = step()
-            with writer.span("log"):
-                pass
-        return loss
-
-    with writer.profile(jax=False, tensorflow=False, **options):
-        took = _block(marked_step, seconds)
+def _sampler_share(writer: Any, seconds: float) -> float:
+    """Return how many percent of a core the sampler needs, beside five threads that rest."""
+    ended = Event()
+    threads = [Thread(target=ended.wait) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with writer.profile(python="sample", torch=False, jax=False, tensorflow=False):
+        begun = process_time()
+        ended.wait(seconds)
+        used = process_time() - begun
+    ended.set()
+    for thread in threads:
+        thread.join()
     writer.flush()
-    return took
+    return used / seconds * 100
 
 
-def _own_time(writer: Any, steps: int = 500) -> float:
-    """Return milliseconds of processor time of a step's marks, to the file, in all threads."""
+def _block(step: Callable[[], float], steps: int) -> float:
+    """Return milliseconds of processor time of a step."""
     begun = process_time()
-    with writer.profile(torch=False, jax=False, tensorflow=False):
+    for _ in range(steps):
+        step()
+    return (process_time() - begun) / steps * 1e3
+
+
+def _with_session(
+    writer: Any, step: Callable[[], float], steps: int, options: dict[str, Any]
+) -> float:
+    """Return the same, with a session around the steps, to its file."""
+    begun = process_time()
+    with writer.profile(jax=False, tensorflow=False, **options):
         for _ in range(steps):
             with writer.step_span():
-                for _ in range(3):
-                    with writer.span("train", kind="compute"):
-                        pass
+                with writer.span("wait", kind="input"):
+                    pass
+                with writer.span("train", kind="compute"):
+                    step()
     writer.flush()
     return (process_time() - begun) / steps * 1e3

@@ -74,7 +74,9 @@ BENCHMARKS = {
     ),
     "adapters": Benchmark(adapter_time, {"rounds": 5, "steps": 300}, {"rounds": 1, "steps": 5}),
     "span": Benchmark(span_time, {"rounds": 9}, {"rounds": 1, "calls": 100}),
-    "session": Benchmark(session_overhead, {"rounds": 6}, {"rounds": 1, "block_seconds": 0.05}),
+    "session": Benchmark(
+        session_overhead, {"rounds": 6}, {"rounds": 1, "steps": 3, "seconds": 0.05}
+    ),
     "handler": Benchmark(trace_handler, {"rounds": 5}, {"rounds": 1, "operators": 100}),
     "conversion": Benchmark(trace_import, {"rounds": 3}, {"rounds": 1, "operators": 100}),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),

@@ -29,23 +29,25 @@ class Ticker:
     def __init__(self, function: Callable[[], None], interval: float, name: str) -> None:
         self._function = function
         self._interval = interval
-        self._ended = threading.Event()
+        # An event would do, and makes a lock for each wait.
+        self._running = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"{OWN_THREADS} {name}", daemon=True)
 
     def start(self) -> None:
         """Begin."""
+        self._running.acquire()
         self._thread.start()
 
     def stop(self) -> None:
         """End, and wait for a call that is under way."""
-        self._ended.set()
+        self._running.release()
         self._thread.join()
 
     def _run(self) -> None:
         try:
             while True:
                 self._function()
-                if self._ended.wait(self._interval):
+                if self._running.acquire(timeout=self._interval):
                     return
         except Exception:
             logger.exception("%s ends", self._thread.name)
