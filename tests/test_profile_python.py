@@ -1,5 +1,7 @@
 """What a session records of plain Python: the sampler, the tracer, the memory."""
 
+import contextlib
+import os
 import sys
 import threading
 import tracemalloc
@@ -28,8 +30,8 @@ def read_session(writer):
 
 
 def short(name):
-    """Return a function's name as it is on every Python."""
-    return name.rpartition(".")[2]
+    """Return a function's name as it is on every Python, without its class, module or file."""
+    return name.partition(" (")[0].rpartition(".")[2]
 
 
 # The sampler.
@@ -89,10 +91,12 @@ def test_what_is_the_same_in_neighbouring_looks_is_one_call(by_hand):
         ("outer", 1, 5),
         ("inner", 1, 5),
     ]
-    line = inner.__code__.co_firstlineno
-    assert events[1][3] == {"source": f"{__file__}:{line}"}
+    assert events[1][0] == "inner (test_profile_python.py)"
+    assert events[1][3] == {"source": f"{__file__}:{inner.__code__.co_firstlineno + 1}"}
     (test,) = [
-        e for e in lines["MainThread (sampled)"] if e[0].endswith("neighbouring_looks_is_one_call")
+        e
+        for e in lines["MainThread (sampled)"]
+        if short(e[0]).endswith("neighbouring_looks_is_one_call")
     ]
     assert (round(test[1] / 1e6), round(test[2] / 1e6)) == (0, 6)
 
@@ -121,6 +125,7 @@ def test_a_thread_that_ends_is_drawn_as_long_as_it_was_seen(by_hand):
 
 def test_samples_beyond_the_limit_are_counted(by_hand):
     by_hand._left = 2
+    by_hand.start()
     for _ in range(5):
         by_hand._look()
     by_hand.stop()
@@ -128,6 +133,31 @@ def test_samples_beyond_the_limit_are_counted(by_hand):
     assert round(max(end for *_, end, _ in lines["MainThread (sampled)"]) / 1e6) == 2
     assert len(warnings) == 1
     assert warnings[0].endswith("samples of stacks were left out")
+
+
+def test_stacks_beyond_the_memory_for_them_are_counted(by_hand):
+    by_hand._bytes_left = 10
+    by_hand.start()
+    by_hand.stop()
+    lines, warnings = drawn(by_hand)
+    assert lines == {}
+    assert len(warnings) == 1
+    assert warnings[0].endswith("samples of stacks were left out")
+
+
+def test_a_look_that_the_pipe_has_no_room_for_is_cut_and_blocks_nobody(by_hand):
+    def deep(depth):
+        return deep(depth - 1) if depth else [by_hand._look() for _ in range(50)]
+
+    by_hand.start()
+    _, write = by_hand._pipe
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    deep(90)  # the first has what the pipe had, those after it are whole
+    by_hand.stop()
+    lines, _ = drawn(by_hand)
+    assert "deep" in {short(name) for name, *_ in lines["MainThread (sampled)"]}
 
 
 def test_the_sampler_finds_what_threads_do_and_not_our_own(writer):

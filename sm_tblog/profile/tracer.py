@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog.profile.engines import HOST_PLANE
-from sm_tblog.profile.sampler import OWN_FILES, add_calls
+from sm_tblog.profile.sampler import OWN_FILES, Call, add_calls
 from sm_tblog.profile.ticker import OWN_THREADS
 
 if TYPE_CHECKING:
@@ -133,11 +133,13 @@ class Tracer:
 
     def _draw(self, rows: list[Any], line: Line) -> None:
         calls: list[tuple[CodeType, int]] = []  # under way
-        ended: list[tuple[CodeType, int, int]] = []
+        ended: list[Call] = []
 
         def end(at: int) -> None:
             code, begun = calls.pop()
-            ended.append((code, begun + self._offset, at + self._offset))
+            name = str(getattr(code, "co_qualname", code.co_name))  # the longer one since 3.11
+            source = f"{code.co_filename}:{code.co_firstlineno}"
+            ended.append(Call(name, source, begun + self._offset, at + self._offset))
 
         rows = rows[: len(rows) // 2 * 2]  # a thread may be about to add one
         for code, at in zip(rows[0::2], rows[1::2], strict=True):

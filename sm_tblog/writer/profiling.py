@@ -187,7 +187,7 @@ class ProfilingMethods(ScalarMethods):
         Args:
             name: the session's; by default the time, or in a distributed job the job's name and a
                 number. If there is such a session in the folder already, the name gets a number.
-            python: ``"sample"`` looks a hundred times a second at what all threads are doing;
+            python: ``"sample"`` looks fifty times a second at what all threads are doing;
                 ``"trace"`` records every call of a Python function, which slows each down by 0.3
                 to 0.7 µs.
             memory: ``True`` records the memory of the process, and the frameworks' allocators;
