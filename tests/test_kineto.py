@@ -196,7 +196,7 @@ def test_what_the_viewer_knows_is_named_as_it_knows_it():
     assert operator.stats == {"Input Dims": "[[32, 64], [64, 8]]", "tf_op": "aten__mm:mm"}
     steps = [e for e in host if e.name == "step"]
     assert [e.stats for e in steps] == [{"_r": 1, "step_num": 5}, {"_r": 1, "step_num": 6}]
-    beside = list(profiles.events_of(message, "/custom:"))
+    beside = list(profiles.events_of(message, "/device:CUSTOM:"))
     assert [e.name for e in beside] == ["ProfilerStep#5", "ProfilerStep#6"]
     plane = profiles.plane_of(message, "/device:GPU:0")
     assert profiles.stats_of(plane, plane.stats) == {

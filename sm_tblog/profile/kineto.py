@@ -241,7 +241,7 @@ class _Conversion:
         if key not in self._streams:
             number = device if isinstance(device, int) and device >= 0 else None
             if what:
-                plane = self._space.plane(f"/custom:GPU {device} {what}")
+                plane = self._space.plane(f"/device:CUSTOM:GPU {device} {what}")
             else:
                 plane = self._space.plane(f"/device:GPU:{device}", number)
             line = stream if isinstance(stream, int) else None
