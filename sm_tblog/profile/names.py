@@ -68,7 +68,7 @@ def check_name(name: Any) -> None:
 
 def job_name() -> str:
     """Return what all processes of a distributed job call it, "" in a process by itself."""
-    if _process.world_size() < 2:
+    if (_process.world_size() or 1) < 2:
         return ""
     found = (os.environ.get(variable, "") for variable in _JOB)
     name = next((name for name in found if name not in ("", "none")), "job")
@@ -120,5 +120,5 @@ def file_stem() -> str:
 
 
 def _rank_prefix() -> str:
-    world = _process.world_size()
+    world = _process.world_size() or 1
     return f"rank{_process.rank():0{len(str(world - 1))}d}-" if world > 1 else ""
