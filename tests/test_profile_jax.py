@@ -42,7 +42,7 @@ class TestJax:
         return lambda: function(x).block_until_ready()
 
     def test_what_it_did_stands_inside_our_spans(self, tmp_path, forward):
-        with Writer(tmp_path) as writer, writer.profile("mine", jax=True, torch=False):
+        with Writer(tmp_path) as writer, writer.profile("mine", jax=True, memory=True, torch=False):
             for number in range(3):
                 with writer.step_span(number), writer.span("forward"):
                     forward()

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
@@ -52,7 +53,7 @@ def choose_engines(
     optional: list[Engine] = []
     for name, choice in frameworks.items():
         if isinstance(choice, Mapping):
-            wanted.append(_framework_engine(name, **{"memory": bool(memory), **choice}))
+            wanted.append(_framework_engine(name, memory=bool(memory), options=choice))
             continue
         _check(name, choice, (False, True, "auto"))
         if choice is True:
@@ -74,8 +75,15 @@ def choose_engines(
     return wanted, optional
 
 
-def _framework_engine(name: str, **options: Any) -> Engine:
+def _framework_engine(
+    name: str, *, memory: bool, options: Mapping[str, Any] = MappingProxyType({})
+) -> Engine:
     """Return the engine of a framework.
+
+    Args:
+        name: the framework's.
+        memory: whether to record allocations, where its profiler has a choice.
+        options: the engine's; they go before ``memory``.
 
     Raises:
         InvalidTypeError: it has no such option.
@@ -88,7 +96,8 @@ def _framework_engine(name: str, **options: Any) -> Engine:
         if option not in known:
             message = f"profile: {name} has the options {', '.join(known)}, and no {option!r:.60}"
             raise InvalidTypeError(message)
-    engine: Engine = make(**options)
+    by_default = {"memory": memory} if "memory" in known else {}
+    engine: Engine = make(**{**by_default, **options})
     return engine
 
 

@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["jax_engine"]
 
 
-def jax_engine(*, memory: bool = False, with_stack: bool = False) -> Engine:  # noqa: ARG001 - see there
+def jax_engine(*, with_stack: bool = False) -> Engine:
     """Return an engine that records what JAX does, by ``jax.profiler``.
 
     JAX has to have done something before: starting its profiler would start its backends, and one
     for a GPU takes most of the memory there is.
 
     Args:
-        memory: JAX's profiler records by itself what an allocator tells it; this changes nothing.
         with_stack: each call of a Python function, which slows Python down.
 
     Raises:

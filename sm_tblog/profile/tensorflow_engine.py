@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["tensorflow_engine"]
 
 
-def tensorflow_engine(*, memory: bool = False, with_stack: bool = False) -> Engine:  # noqa: ARG001 - see there
+def tensorflow_engine(*, with_stack: bool = False) -> Engine:
     """Return an engine that records what TensorFlow does, by ``tf.profiler.experimental``.
 
     Args:
-        memory: TensorFlow's profiler records its allocators by itself; this changes nothing.
         with_stack: each call of a Python function, which slows Python down.
 
     Raises:
