@@ -1,5 +1,6 @@
 """Sessions of JAX and TensorFlow, by their own profilers, as parts of ours."""
 
+import gc
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sm_tblog import InvalidTypeError, InvalidValueError, Schedule, Writer
 from sm_tblog.format.xspace import XSpace
 from sm_tblog.profile.folder_engine import add_session
+from sm_tblog.profile.jax_engine import jax_engine
 from sm_tblog.profile.xspace import Space
 
 
@@ -116,6 +118,23 @@ print(xla_bridge.backends_are_initialized())
         message = profiles.only_session(tmp_path)
         assert not message.warnings
         assert [e.name for e in profiles.events_of(message, "/host:CPU")] == ["step"]
+
+    def test_no_folder_is_left_behind(self, tmp_path, forward, monkeypatch):
+        import tempfile
+
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with Writer(tmp_path / "runs") as writer:
+            with writer.profile("mine", jax=True, torch=False), writer.step_span(0):
+                forward()
+            engine = jax_engine()
+            engine.start()
+            assert list(tmp_path.glob("sm_tblog-*"))
+            with pytest.raises(InvalidValueError, match="already"):
+                writer.profile(jax=True, torch=False).__enter__()
+            engine.stop()
+        del engine
+        gc.collect()
+        assert not list(tmp_path.glob("sm_tblog-*"))
 
     def test_options_that_it_does_not_have_raise(self, tmp_path, forward):
         with Writer(tmp_path) as writer, pytest.raises(InvalidTypeError, match="with_stack"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,14 @@ class FolderEngine:
 
     def start(self) -> None:
         """Begin to record."""
-        folder = tempfile.mkdtemp(prefix="sm_tblog-")
+        self._folder = tempfile.mkdtemp(prefix="sm_tblog-")
+        # A session that another engine keeps from opening exports nothing.
+        self._clean = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
-            self._start(folder)
+            self._start(self._folder)
         except self._refuses as error:
-            shutil.rmtree(folder, ignore_errors=True)
             message = f"profile: {self.name} does not start: {error}"
             raise InvalidValueError(message) from error
-        self._folder = folder
         with self._annotate(_MARK, **{_THREAD: threading.get_native_id()}):
             pass
 
@@ -89,7 +90,7 @@ class FolderEngine:
             if not files:
                 space.warnings.append(f"{self.name} has written nothing")
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._clean()
         return None
 
 
