@@ -206,40 +206,37 @@ class _Lanes(threading.local):
 
 
 class LaneSpan:
-    """A span of one thread, while something is recorded."""
+    """A span of one thread, while something is recorded.
 
-    __slots__ = ("_before", "_begun", "_lane", "_mark", "_outer", "_sum")
+    ``_open`` is None or, while it is open, what ``inner`` was, when it began, and ``_open`` before:
+    a span may be within itself.
+    """
+
+    __slots__ = ("_lane", "_mark", "_open", "_sum")
 
     def __init__(self, lane: Lane, mark: SpanMark, of_kind: Sum | None) -> None:
         self._lane = lane
         self._mark = mark
         self._sum = of_kind
-        self._begun = self._before = 0
-        self._outer: list[tuple[int, int]] = []  # the same span around itself
+        self._open: Any = None
 
     def __enter__(self) -> Self:
-        if self._begun:
-            self._outer.append((self._begun, self._before))
-        self._before = self._lane.inner
-        self._begun = clock()
+        self._open = self._lane.inner, clock(), self._open
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         now = clock()
-        begun = self._begun
         lane = self._lane
+        before, begun, self._open = self._open
         rows = lane.rows  # and from here on Lane.add, without a call
         rows += (self._mark, begun, now)
         if len(rows) > lane.limit:
             lane.cut()
-        if self._sum is not None:
-            before = self._before
+        of_kind = self._sum
+        if of_kind is not None:
             took = now - begun
-            self._sum.total += took - lane.inner + before
+            of_kind.total += took - lane.inner + before
             lane.inner = before + took
-        self._begun = 0
-        if self._outer:
-            self._begun, self._before = self._outer.pop()
 
     def __call__(self, function: F) -> F:
         return self._lane.recorder.spans[self._mark](function)
