@@ -239,6 +239,23 @@ def test_closing_the_writer_ends_the_session(writer):
     assert len(files_of(writer.log_dir)) == 1
 
 
+def test_a_child_records_in_its_parents_session_and_does_not_end_it(writer):
+    with writer.profile("first"):
+        validation = writer.child("validation")
+        with validation.span("of the child"):
+            pass
+        assert validation.close()
+        with writer.span("goes on"):
+            pass
+    with validation.profile("its own"):
+        pass
+    validation.close()
+    writer.close()
+    read = read_session(writer.log_dir, "first")
+    assert [event[0] for event in read.lines["MainThread"]] == ["of the child", "goes on"]
+    assert sessions_of(f"{writer.log_dir}/validation") == ["its own"]
+
+
 def test_closing_the_writer_ends_a_warm_up(writer, engine):
     recorded = engine()
     recorded.warms_up = True

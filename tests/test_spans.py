@@ -193,7 +193,7 @@ def test_a_loop_that_is_left_ends_its_step(writer, clock, scalars):
     with pytest.raises(RuntimeError, match="training"):
         train()
     assert scalars()["step_time_ms"] == {0: 6.0, 1: 6.0, 2: 3.0}
-    assert writer._recorder.idle is not None
+    assert writer._span_recorder.idle is not None
 
 
 def test_what_a_loader_raises_passes_and_makes_no_step(writer, clock, scalars):
@@ -204,7 +204,7 @@ def test_what_a_loader_raises_passes_and_makes_no_step(writer, clock, scalars):
     with pytest.raises(OSError, match="gone"):
         list(writer.track(loader()))
     assert list(scalars()["step_time_ms"]) == [0]
-    assert writer._recorder.idle is not None
+    assert writer._span_recorder.idle is not None
 
 
 def test_a_loop_within_a_step_is_a_part_of_it(writer, clock, scalars):
@@ -283,8 +283,8 @@ def test_names_without_end_do_not_fill_the_memory(writer, monkeypatch):
         for number in range(100):
             with writer.span(f"batch {number}", "input"):
                 pass
-    assert len(writer._recorder.spans) <= 10
-    assert len(writer._recorder.lane()) <= 10
+    assert len(writer._span_recorder.spans) <= 10
+    assert len(writer._span_recorder.lane()) <= 10
 
 
 def test_a_disabled_writer_times_nothing_and_hands_back_the_loader(tmp_path):
@@ -292,7 +292,7 @@ def test_a_disabled_writer_times_nothing_and_hands_back_the_loader(tmp_path):
     loader = [1, 2]
     assert writer.track(loader) is loader
     with writer.step_span(0):
-        assert writer._recorder.idle is not None
+        assert writer._span_recorder.idle is not None
         with writer.span("x", "input"):
             writer.counter("queue", 1)
     assert not (tmp_path / "run").exists()
@@ -301,8 +301,8 @@ def test_a_disabled_writer_times_nothing_and_hands_back_the_loader(tmp_path):
 def test_a_pickled_writer_counts_its_own_steps(writer, clock):
     with writer.step_span(5):
         copy = pickle.loads(pickle.dumps(writer))
-    assert copy._recorder is not writer._recorder
-    assert copy._recorder.idle is not None
+    assert copy._span_recorder is not writer._span_recorder
+    assert copy._span_recorder.idle is not None
     copy.close()
 
 
@@ -316,7 +316,7 @@ def test_a_child_forked_within_a_step_logs_nothing_of_it(writer, clock, scalars,
         with writer.span("x", "input"):
             pass
         writer.close()
-        os._exit(writer._recorder.idle is None)
+        os._exit(writer._span_recorder.idle is None)
     assert list(scalars()["step_time_ms"]) == [0]
     assert len(event_files(writer.log_dir)) == 1
 

@@ -45,9 +45,10 @@ class Session:
         deliver: called with a name for messages, a function for the worker that returns files and
             a remark, and its arguments; None for a session that does nothing.
         max_events: how many events the file may have.
+        log_dir: the writer's.
 
     Attributes:
-        recorder: the writer's.
+        log_dir: the writer's.
         name: the session's, which is its folder's; "" before it is opened.
     """
 
@@ -59,9 +60,11 @@ class Session:
         find_name: Callable[[], str],
         deliver: Deliver,
         max_events: int,
+        log_dir: str = "",
     ) -> None:
         self.name = ""
-        self.recorder = recorder
+        self.log_dir = log_dir
+        self._recorder = recorder
         self._engines = engines
         self._optional = optional
         self._find_name = find_name
@@ -103,7 +106,7 @@ class Session:
         self._start([one for one in self._all() if one not in self._started])
         self.name = self._find_name()
         self._recording = Recording(self._max_events)
-        self.recorder.begin(self._recording)
+        self._recorder.begin(self._recording)
 
     def end(self) -> None:
         """Close it, and have the worker write it. Does nothing if it is not open."""
@@ -111,7 +114,7 @@ class Session:
             return
         recording = self._recording
         if recording is not None:
-            self.recorder.end()
+            self._recorder.end()
         self._stop()
         if recording is not None:
             args = self.name, recording, self._started, self._remarks, self._max_events
@@ -225,10 +228,10 @@ def _vacate(session: Session) -> bool:
     return was_open
 
 
-def end_open(recorder: Recorder | None = None) -> None:
-    """End the session that is open, if it is this recorder's, or whose it is."""
+def end_open(log_dir: str | None = None) -> None:
+    """End the open session, if it is that of a writer to this log folder, or else whose it is."""
     session = _open
-    if session is not None and (recorder is None or session.recorder is recorder):
+    if session is not None and log_dir in (None, session.log_dir):
         session.end()
 
 

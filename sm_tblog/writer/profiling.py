@@ -29,17 +29,17 @@ T = TypeVar("T")
 class ProfilingMethods(ScalarMethods):
     """What marks spans and steps, and opens sessions."""
 
-    _recorder: Recorder
+    _span_recorder: Recorder
 
     def _open(self) -> None:
         super()._open()
-        self._recorder = Recorder(self._purge_step or 0, enabled=self._enabled)
+        self._span_recorder = Recorder(self._purge_step or 0, enabled=self._enabled)
         self._sessions: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what the copy needs: not what this one records."""
         state = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_recorder", "_sessions")}
+        return {k: v for k, v in state.items() if k not in ("_span_recorder", "_sessions")}
 
     def span(self, name: str, kind: str | None = None) -> Span | LaneSpan:
         """Mark what a piece of code is: ``with writer.span("forward"):``, or ``@writer.span(…)``.
@@ -62,7 +62,7 @@ class ProfilingMethods(ScalarMethods):
         Raises:
             InvalidTypeError: the name or kind is not a str.
         """
-        recorder = self._recorder  # and from here on Recorder.span, without a call
+        recorder = self._span_recorder  # and from here on Recorder.span, without a call
         idle = recorder.idle
         if idle is not None:
             return idle[name, kind]
@@ -96,10 +96,10 @@ class ProfilingMethods(ScalarMethods):
             InvalidTypeError: a number is not an integer.
             InvalidValueError: ``log_every`` is not positive, or ``examples`` negative.
         """
-        number = self._recorder.next_step if step is None else as_step(step, "step_span")
+        number = self._span_recorder.next_step if step is None else as_step(step, "step_span")
         _check_count("examples", examples, 0)
         _check_count("log_every", log_every, 1)
-        return StepSpan(self._recorder, self.log, number, examples, log_every)
+        return StepSpan(self._span_recorder, self.log, number, examples, log_every)
 
     def track(
         self,
@@ -141,7 +141,7 @@ class ProfilingMethods(ScalarMethods):
         if not self._enabled:
             return batches
         if start is not None:
-            self._recorder.next_step = as_step(start, "track")
+            self._span_recorder.next_step = as_step(start, "track")
         make_step = partial(self.step_span, examples=examples, log_every=log_every)
         wait = partial(self.span, WAIT, "input")
         return Tracked(batches, lambda: make_step().__enter__(), wait)
@@ -160,7 +160,7 @@ class ProfilingMethods(ScalarMethods):
             InvalidTypeError: the name is not a str, or the value is no number.
             InvalidValueError: the value has not one element.
         """
-        recorder = self._recorder
+        recorder = self._span_recorder
         if recorder.recording is not None:
             check_tag(name)
             recorder.count(CounterMark(name), float(as_number(value, name)))
@@ -268,7 +268,7 @@ class ProfilingMethods(ScalarMethods):
         frameworks = {"torch": torch, "jax": jax, "tensorflow": tensorflow}
         make = partial(self._make_session, name, frameworks, options)
         make(lambda: 0)  # raises now what it would at some step
-        return Profiler(schedule, make, self._recorder)
+        return Profiler(schedule, make, self._span_recorder)
 
     def close(self, timeout: float | None = None) -> bool:
         """End the session that is open, store everything, close the files and end the worker.
@@ -279,7 +279,7 @@ class ProfilingMethods(ScalarMethods):
         """
         session = sys.modules.get("sm_tblog.profile.session")
         if session is not None:  # else there never was one
-            session.end_open(self._recorder)
+            session.end_open(self._log_dir)
         return super().close(timeout)
 
     def _make_session(
@@ -307,12 +307,13 @@ class ProfilingMethods(ScalarMethods):
             return found
 
         return Session(
-            self._recorder,
+            self._span_recorder,
             wanted,
             optional,
             find_name,
             self._deliver_session if self._enabled else None,
             options["max_events"],
+            self._log_dir,
         )
 
     def _deliver_session(self, name: str, build: Any, args: tuple[Any, ...]) -> None:
