@@ -135,6 +135,8 @@ def test_every_curve_is_complete_and_finite(demo_run):
         **{f"loss of an image/{name}": ends for name in ("lower quartile", "median")},
         "loss of an image/upper quartile": ends,
     }
+    times = ("step_time_ms", "input_ms", "compute_ms", "logging_ms", "examples_per_s")
+    expected |= {f"profile/{name}": steps for name in times}
     best = {"best/loss/validation", "best/accuracy/validation"}
     for run in demo_run.runs.values():
         assert set(run.Tags()["scalars"]) == set(expected) | best
@@ -360,6 +362,7 @@ def test_the_demo_says_how_much_it_logged(demo_run):
         read["Graphs"] += run.Tags()["graph"]
         for tag in run.Tags()["tensors"]:
             read[demo.TABS[plugin(run, tag)].partition(":")[0]] += len(run.Tensors(tag))
+    read["Profile"] = len(list((demo_run.folder / demo_run.logdir).rglob("*.xplane.pb")))
     read["HParams"] //= 2  # those are in a file that is read first, too
     assert said == read
     files = [path for path in (demo_run.folder / demo_run.logdir).rglob("*") if path.is_file()]
@@ -471,7 +474,11 @@ def test_a_models_parameters_make_its_probabilities(model, batch):
 def finished(recipe, model):
     training = _demo_training.Training(recipe, model, _demo_training.load_data(), epochs=2)
     for _ in range(2):
-        assert sum(1 for _ in training.run_epoch()) == STEPS_AN_EPOCH
+        batches = list(training.batches())
+        assert len(batches) == STEPS_AN_EPOCH
+        for images, labels in batches:
+            training.train_batch(images, labels)
+        training.measure()
     return training
 
 

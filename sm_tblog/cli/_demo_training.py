@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     IntArray: TypeAlias = npt.NDArray[np.int64]
 
 __all__ = [
+    "BATCH",
     "Data",
     "Layer",
     "Model",
@@ -39,6 +40,7 @@ __all__ = [
 HIDDEN = (64, 32)
 """Widths of the hidden layers."""
 BATCH = 64
+"""Images in a batch."""
 CLASSES = np.arange(10)
 SEED = 0
 WARM_UP = 0.05
@@ -332,22 +334,25 @@ class Training:
         self.filters: list[FloatArray] = []
         self._images_an_epoch = len(data.labels)
         self._rng = np.random.default_rng(SEED)
-        self._measure()
+        self.measure()
 
-    def run_epoch(self) -> Iterator[None]:
-        """Train for an epoch, stopping after each batch, then measure."""
+    def batches(self) -> Iterator[tuple[FloatArray, IntArray]]:
+        """Iterate over an epoch's batches: images and labels."""
         images, labels, _, _ = self.data
         order = self._rng.permutation(np.resize(np.arange(len(labels)), self._images_an_epoch))
         # The few images that are left over would make a batch whose gradient is mostly noise.
         for batch in order[: len(order) // BATCH * BATCH].reshape(-1, BATCH):
-            self.step += 1
-            self.learning_rate = self.recipe.learning_rate * schedule(self.step / self.steps)
-            self.loss = self.model.train_batch(images[batch], labels[batch], self.learning_rate)
-            self.losses.append(float(self.loss))
-            yield
-        self._measure()
+            yield images[batch], labels[batch]
 
-    def _measure(self) -> None:
+    def train_batch(self, images: FloatArray, labels: IntArray) -> None:
+        """Take one step."""
+        self.step += 1
+        self.learning_rate = self.recipe.learning_rate * schedule(self.step / self.steps)
+        self.loss = self.model.train_batch(images, labels, self.learning_rate)
+        self.losses.append(float(self.loss))
+
+    def measure(self) -> None:
+        """Find out how good the model is, at the end of an epoch."""
         data = self.data
         self.train = score(self.model, data.images, data.labels)
         self.validation = score(self.model, data.validation_images, data.validation_labels)

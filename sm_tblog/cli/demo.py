@@ -19,10 +19,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from sm_tblog import MissingDependencyError, Writer
+from sm_tblog import MissingDependencyError, Schedule, Writer
 from sm_tblog.cli import _demo_logging
 from sm_tblog.cli._demo_recipes import RECIPES
 from sm_tblog.cli._demo_training import (
+    BATCH,
     Model,
     SklearnModel,
     TorchModel,
@@ -43,6 +44,7 @@ TABS = {
     "images": "Images, Time Series",
     "mesh": "Mesh",
     "pr_curves": "PR Curves",
+    "profile": "Profile, where its plugin is installed: pip install xprof",
     "projector": "Projector",
     "scalars": "Scalars, Time Series",
     "tensor": "none: tensors are there to be read back",
@@ -119,6 +121,9 @@ def _check_packages() -> None:
 
 
 def _make_models(backend: Backend) -> list[Model]:
+    # PyTorch's profiler writes a line on stderr when it starts and stops, unless told not to
+    # before PyTorch is imported.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     if backend is not Backend.sklearn:
         try:
             return [TorchModel() for _ in RECIPES]
@@ -135,18 +140,30 @@ def _train(training: Training, logdir: str, progress: Progress, counts: Counter[
         counts["scalars"] += len(batch.scalars)
         counts.update(value.plugin for value in batch.values)
         counts["graphs"] += len(batch.events)
-        counts["projector"] += sum(file.name.endswith("/tensors.bytes") for file in batch.files)
+        for plugin, ending in {"projector": "/tensors.bytes", "profile": ".xplane.pb"}.items():
+            counts[plugin] += sum(file.name.endswith(ending) for file in batch.files)
 
     task = progress.add_task(training.recipe.name, total=training.steps, scores="")
     url = f"{logdir}/{training.recipe.name}"
-    with Writer(url, sinks=["events", count], on_error="raise") as writer:
+    schedule = Schedule(skip_first=training.steps // 2, warmup=1, active=5)
+    with (
+        Writer(url, sinks=["events", count], on_error="raise") as writer,
+        writer.profiler(schedule, "demo") as profiler,
+    ):
         for log in _demo_logging.AT_START:
             log(writer, training)
         for _ in range(training.epochs):
-            for _ in training.run_epoch():
-                for log in _demo_logging.EACH_BATCH:
-                    log(writer, training)
+            for images, labels in writer.track(
+                training.batches(), start=training.step + 1, examples=BATCH
+            ):
+                with writer.span("train", kind="compute"):
+                    training.train_batch(images, labels)
+                with writer.span("log", kind="logging"):
+                    for log in _demo_logging.EACH_BATCH:
+                        log(writer, training)
+                profiler.step()
                 progress.advance(task)
+            training.measure()
             for log in _demo_logging.EACH_EPOCH:
                 log(writer, training)
             loss, accuracy = training.validation.loss, training.validation.accuracy
