@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
@@ -65,6 +66,21 @@ def test_a_child_has_hyperparameters_of_its_own(tmp_path, read_scalars):
         content = run.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert name.encode() in content
         assert run.SummaryMetadata("_hparams_/session_end_info")
+
+
+def test_a_child_watches_in_its_run(tmp_path, read_scalars):
+    with Writer(tmp_path) as writer:
+        child = writer.child("run")
+        child.watch_layers([("w", np.ones(3), np.ones(3), None)], 1)
+    assert read_scalars(tmp_path)["run"]["gradients/w/norm"][0][0] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_closing_a_child_leaves_what_its_writer_watches(tmp_path, read_scalars):
+    with Writer(tmp_path) as writer:
+        watch = writer.watch_rules()
+        writer.child("run").close()
+        assert watch._removed is not None  # it goes on
 
 
 def test_a_tag_may_hold_one_kind_here_and_another_there(tmp_path):

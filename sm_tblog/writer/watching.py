@@ -289,6 +289,9 @@ class WatchMethods(BaseWriter):
         """Return what ``BaseWriter`` does: a copy watches nothing."""
         return {k: v for k, v in super().__getstate__().items() if k != "_watching"}
 
+    def _state_of_child(self, run: str) -> dict[str, Any]:
+        return {**super()._state_of_child(run), "_watching": None}
+
     def _begin_watching(self) -> _Watching:
         if self._watching is None:
             self._watching = _Watching()
