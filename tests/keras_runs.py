@@ -151,11 +151,17 @@ def embeddings(folder, callback):
         fit(model, logged, x=np.zeros((8, 4)), y=Y[:8])
 
 
+def watched(folder, callback):
+    fit(dense(), callback(folder, watch_freq=4), epochs=1)
+
+
 RUNS = [
     *(epochs, batches, every_third, schedule_and_evaluation, scaled_loss, subclassed, twice),
-    *(stopped_early, unpickled, embeddings, several_steps_at_once),
+    *(stopped_early, unpickled, embeddings, several_steps_at_once, watched),
     failed,  # last, for Keras' own goes on logging there
 ]
+if sys.argv[2] == "own":
+    RUNS.remove(watched)
 if keras.backend.backend() == "torch":
     RUNS.remove(several_steps_at_once)  # Keras does one step at a time there
 

@@ -201,6 +201,17 @@ if os.environ["KERAS_BACKEND"] != "tensorflow":
     sys.modules["tensorflow"] = None
 """
 
+
+@on_each_backend
+def test_layers_are_watched_as_far_as_the_backend_allows(backend, trained, read_scalars):
+    train = read_scalars(trained(backend) / "watched")["train"]
+    kinds = {tag.partition("/")[0] for tag in train if tag.count("/") > 2}
+    assert kinds == {"parameters", "updates"} | ({"gradients"} if backend == "torch" else set())
+    for tag in ("parameters/sequential/dense/kernel/norm", "updates/sequential/dense/kernel/ratio"):
+        assert [step for step, _ in train[tag]] == [1, 5]
+        assert all(value > 0 for _, value in train[tag])
+
+
 ARGUMENTS = """
 import copy, pickle
 import keras, numpy as np, pytest
@@ -210,9 +221,9 @@ folder = sys.argv[1]
 
 for name, value in [
     ("histogram_freq", "1"), ("histogram_freq", -1), ("embeddings_freq", 0.5), ("update_freq", 0),
-    ("update_freq", "often"), ("log_dir", 3),
+    ("update_freq", "often"), ("log_dir", 3), ("watch_freq", -1), ("profile_batch", 1),
 ]:
-    with pytest.raises((InvalidTypeError, InvalidValueError), match="freq|log folder"):
+    with pytest.raises((InvalidTypeError, InvalidValueError), match=f"{name}|log folder"):
         TensorBoard(**{"log_dir": folder, name: value})
 
 def model():
@@ -239,6 +250,10 @@ class Own(keras.callbacks.Callback):
 logged = TensorBoard(f"{folder}/more")
 fitted = model()
 fitted.fit(x, y, callbacks=[Own(), logged], verbose=0)
+
+# Rules are what one gives.
+rules = lambda alert: None
+model().fit(x, y, callbacks=[TensorBoard(f"{folder}/w", watch_freq=1, rules=rules)], verbose=0)
 
 # Copies of a used callback begin anew.
 for again in (copy.deepcopy(logged), pickle.loads(pickle.dumps(logged))):

@@ -12,6 +12,7 @@ the end of an evaluation               validation ``evaluation_<name>_vs_iterati
 weights, with ``histogram_freq``       train      ``<path>/histogram``, ``…/image``   epoch
 the model, with ``write_graph``        train      ``keras``, and a graph              0
 embeddings, with ``embeddings_freq``   (none)     the layer's name                    epoch
+gradients, … with ``watch_freq``       train      as ``Writer.watch`` has them        batch, 1 on
 =====================================  =========  ==================================  ============
 
 Of several processes the chief logs.
@@ -26,7 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog import InvalidTypeError, InvalidValueError, MissingDependencyError, Writer
+from sm_tblog import (
+    InvalidTypeError,
+    InvalidValueError,
+    MissingDependencyError,
+    Writer,
+)
 from sm_tblog.adapters._target import Target, missing
 
 if TYPE_CHECKING:
@@ -74,6 +80,9 @@ class TensorBoard(_Callback):
         embeddings_metadata: a file with a label, or tab-separated labels, for each row of the
             embeddings; or a mapping from layers' names to such files. A relative path is looked
             for in the log folder, too.
+        watch_freq: log what each layer's weights, their updates and, with the torch backend, their
+            gradients are like, every so many batches; 0 for never. See ``Writer.watch``.
+        rules: what judges these, as in ``Writer.watch``.
 
     Attributes:
         log_dir: the log folder.
@@ -94,6 +103,9 @@ class TensorBoard(_Callback):
         profile_batch: Any = 0,
         embeddings_freq: int = 0,
         embeddings_metadata: str | Mapping[str, str] | None = None,
+        *,
+        watch_freq: int = 0,
+        rules: Any = "warn",
     ) -> None:
         super().__init__()
         if profile_batch:
@@ -110,14 +122,17 @@ class TensorBoard(_Callback):
             self.update_freq = _as_frequency("update_freq", self.update_freq, least=1)
         self.embeddings_freq = _as_frequency("embeddings_freq", embeddings_freq)
         self.embeddings_metadata = embeddings_metadata
+        self.watch_freq = _as_frequency("watch_freq", watch_freq)
+        self.rules = rules
         # With nothing to do after a batch, Keras need not wait for its results.
-        self.async_safe = update_freq == "epoch"
+        self.async_safe = update_freq == "epoch" and not watch_freq
         self._runs: dict[str, Writer] = {}
         self._is_chief = True
         self._is_training = False
         self._train_batch = 0
         self._epoch_began = self._batch_began = 0.0
         self._iterations_before = 0
+        self._watch: Any = None
 
     @property
     def train_writer(self) -> Writer:
@@ -142,6 +157,7 @@ class TensorBoard(_Callback):
         """Take the model, and log what it consists of."""
         super().set_model(model)
         self._is_chief = not self._target.is_owned or _is_chief(model)
+        self._end_looking()  # Keras does not say that a training ends by an exception
         self._runs = {}
         if self.write_graph:
             self._log_layers()
@@ -155,12 +171,22 @@ class TensorBoard(_Callback):
         self._train_batch = 0
         if self.write_graph:
             self.train_writer.add_graph(self.model)
+        if self.watch_freq:
+            self._watch = self.train_writer.watch(
+                self.model, every=self.watch_freq, rules=self.rules, step=lambda: self._train_batch
+            )
 
     def on_train_end(self, logs: Any = None) -> None:
         """Store everything; close the files if the writer was made here."""
         del logs
         self._is_training = False
+        self._end_looking()
         self._target.close()
+
+    def _end_looking(self) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
 
     def on_test_end(self, logs: Any = None) -> None:
         """Log an evaluation's results by the number of training steps before it."""
@@ -171,19 +197,22 @@ class TensorBoard(_Callback):
             self._target.flush()
 
     def on_train_batch_begin(self, batch: Any, logs: Any = None) -> None:
-        """Count the batch."""
-        del batch, logs
+        """Count the batch; begin what is to last until its end."""
+        del logs
         self._train_batch += 1
+        if self._watch is not None:
+            self._watch.on_train_batch_begin(batch)
         self._batch_began = time.perf_counter()
 
     def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
         """Log losses and metrics, if it is their turn."""
-        del batch
+        elapsed = time.perf_counter() - self._batch_began
+        if self._watch is not None:
+            self._watch.on_train_batch_end(batch)
         if self.update_freq == "epoch" or self._train_batch % int(self.update_freq):
             return
         values = dict(logs) if isinstance(logs, dict) else {}
         if self.write_steps_per_second:
-            elapsed = time.perf_counter() - self._batch_began
             values["steps_per_second"] = 1 / max(elapsed, 1e-9)
         _log(self.train_writer, "batch_{}", values, self._train_batch)
 
@@ -291,7 +320,7 @@ class TensorBoard(_Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings, without the model: a copy is given its own by Keras."""
-        return {**self.__dict__, "_model": None, "_runs": {}}
+        return {**self.__dict__, "_model": None, "_runs": {}, "_watch": None}
 
 
 def _log(writer: Writer, name: str, values: Mapping[str, Any], step: int) -> None:
