@@ -151,13 +151,22 @@ def embeddings(folder, callback):
         fit(model, logged, x=np.zeros((8, 4)), y=Y[:8])
 
 
+def profiled(folder, callback):
+    fit(dense(), callback(folder, profile_batch=(2, 3)), epochs=1)
+
+
+def profiled_to_the_end(folder, callback):
+    fit(dense(), callback(folder, profile_batch="7,99"), epochs=1)
+
+
 def watched(folder, callback):
     fit(dense(), callback(folder, watch_freq=4), epochs=1)
 
 
 RUNS = [
     *(epochs, batches, every_third, schedule_and_evaluation, scaled_loss, subclassed, twice),
-    *(stopped_early, unpickled, embeddings, several_steps_at_once, watched),
+    *(stopped_early, unpickled, embeddings, several_steps_at_once, profiled),
+    *(profiled_to_the_end, watched),
     failed,  # last, for Keras' own goes on logging there
 ]
 if sys.argv[2] == "own":

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import profiles
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
@@ -68,11 +69,15 @@ def test_a_child_has_hyperparameters_of_its_own(tmp_path, read_scalars):
         assert run.SummaryMetadata("_hparams_/session_end_info")
 
 
-def test_a_child_watches_in_its_run(tmp_path, read_scalars):
+def test_a_child_watches_and_profiles_in_its_run(tmp_path, read_scalars):
     with Writer(tmp_path) as writer:
         child = writer.child("run")
         child.watch_layers([("w", np.ones(3), np.ones(3), None)], 1)
+        with child.profile(torch=False, jax=False, tensorflow=False), child.span("mine"):
+            pass
     assert read_scalars(tmp_path)["run"]["gradients/w/norm"][0][0] == 1
+    events = profiles.events_of(profiles.only_session(tmp_path / "run"))
+    assert "mine" in {event.name for event in events}
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import profiles
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
@@ -203,6 +204,16 @@ if os.environ["KERAS_BACKEND"] != "tensorflow":
 
 
 @on_each_backend
+@pytest.mark.parametrize(("name", "steps"), [("profiled", [2, 3]), ("profiled_to_the_end", [7, 8])])
+def test_batches_are_profiled_on_each_backend(backend, name, steps, trained, read_scalars):
+    train = trained(backend) / name / "train"
+    events = list(profiles.events_of(profiles.only_session(train)))
+    assert [event.stats["step_num"] for event in events if event.name == "step"] == steps
+    assert len(events) > 20  # what the framework does in them
+    assert [step for step, _ in read_scalars(train)[""]["profile/step_time_ms"]] == steps
+
+
+@on_each_backend
 def test_layers_are_watched_as_far_as_the_backend_allows(backend, trained, read_scalars):
     train = read_scalars(trained(backend) / "watched")["train"]
     kinds = {tag.partition("/")[0] for tag in train if tag.count("/") > 2}
@@ -213,7 +224,7 @@ def test_layers_are_watched_as_far_as_the_backend_allows(backend, trained, read_
 
 
 ARGUMENTS = """
-import copy, pickle
+import contextlib, copy, pickle
 import keras, numpy as np, pytest
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
 from sm_tblog.adapters.keras import TensorBoard
@@ -221,7 +232,9 @@ folder = sys.argv[1]
 
 for name, value in [
     ("histogram_freq", "1"), ("histogram_freq", -1), ("embeddings_freq", 0.5), ("update_freq", 0),
-    ("update_freq", "often"), ("log_dir", 3), ("watch_freq", -1), ("profile_batch", 1),
+    ("update_freq", "often"), ("log_dir", 3), ("watch_freq", -1), ("profile_batch", "a,b"),
+    ("profile_batch", None), ("profile_batch", -1), ("profile_batch", (3, 2)),
+    ("profile_batch", (1, 2, 3)),
 ]:
     with pytest.raises((InvalidTypeError, InvalidValueError), match=f"{name}|log folder"):
         TensorBoard(**{"log_dir": folder, name: value})
@@ -251,6 +264,20 @@ logged = TensorBoard(f"{folder}/more")
 fitted = model()
 fitted.fit(x, y, callbacks=[Own(), logged], verbose=0)
 
+# A profile that cannot be made does not end the training.
+with Writer(f"{folder}/other") as other, other.profile():
+    model().fit(x, y, callbacks=[TensorBoard(f"{folder}/none", profile_batch=1)], verbose=0)
+
+# What an exception has left open ends with the next training.
+class Fail(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        raise ZeroDivisionError
+
+profiling = TensorBoard(f"{folder}/failed", profile_batch=1, watch_freq=1)
+for others in ([Fail()], []):
+    with pytest.raises(ZeroDivisionError) if others else contextlib.nullcontext():
+        model().fit(x, y, callbacks=[profiling, *others], verbose=0)
+
 # Rules are what one gives.
 rules = lambda alert: None
 model().fit(x, y, callbacks=[TensorBoard(f"{folder}/w", watch_freq=1, rules=rules)], verbose=0)
@@ -266,6 +293,8 @@ def test_arguments_copies_and_a_writer_of_ones_own(tmp_path, read_scalars):
     start(backend, "-c", WITHOUT_TENSORFLOW + ARGUMENTS, tmp_path)
     assert set(read_scalars(tmp_path / "given")) == {"", "train"}
     assert len(read_scalars(tmp_path / "more")["train"]["epoch_loss"]) == 3
+    assert len(profiles.sessions(tmp_path / "failed")) == 2
+    assert len(profiles.sessions(tmp_path / "none")) == 0
 
 
 RANKS = """

@@ -12,6 +12,7 @@ the end of an evaluation               validation ``evaluation_<name>_vs_iterati
 weights, with ``histogram_freq``       train      ``<path>/histogram``, ``…/image``   epoch
 the model, with ``write_graph``        train      ``keras``, and a graph              0
 embeddings, with ``embeddings_freq``   (none)     the layer's name                    epoch
+batches, with ``profile_batch``        train      a session of the Profile tab
 gradients, … with ``watch_freq``       train      as ``Writer.watch`` has them        batch, 1 on
 =====================================  =========  ==================================  ============
 
@@ -20,6 +21,7 @@ Of several processes the chief logs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -31,6 +33,7 @@ from sm_tblog import (
     InvalidTypeError,
     InvalidValueError,
     MissingDependencyError,
+    TBLogError,
     Writer,
 )
 from sm_tblog.adapters._target import Target, missing
@@ -75,7 +78,8 @@ class TensorBoard(_Callback):
         write_steps_per_second: log how many steps a second an epoch and a logged batch make.
         update_freq: log losses and metrics every so many batches as well; ``"batch"`` is 1,
             ``"epoch"`` never.
-        profile_batch: 0.
+        profile_batch: a batch, or the first and last of several as a pair or ``"a,b"``, counted
+            from 1, to be profiled for the Profile tab; 0 for none.
         embeddings_freq: log the weights of ``Embedding`` layers every so many epochs; 0 for never.
         embeddings_metadata: a file with a label, or tab-separated labels, for each row of the
             embeddings; or a mapping from layers' names to such files. A relative path is looked
@@ -108,9 +112,6 @@ class TensorBoard(_Callback):
         rules: Any = "warn",
     ) -> None:
         super().__init__()
-        if profile_batch:
-            message = "profile_batch: profiles are not supported yet; use 0"
-            raise InvalidValueError(message)
         self._target = Target(log_dir)
         self.log_dir = log_dir.log_dir if isinstance(log_dir, Writer) else str(log_dir)
         self.histogram_freq = _as_frequency("histogram_freq", histogram_freq)
@@ -124,8 +125,9 @@ class TensorBoard(_Callback):
         self.embeddings_metadata = embeddings_metadata
         self.watch_freq = _as_frequency("watch_freq", watch_freq)
         self.rules = rules
+        self._profiled = _as_batches(profile_batch)
         # With nothing to do after a batch, Keras need not wait for its results.
-        self.async_safe = update_freq == "epoch" and not watch_freq
+        self.async_safe = update_freq == "epoch" and not watch_freq and not self._profiled
         self._runs: dict[str, Writer] = {}
         self._is_chief = True
         self._is_training = False
@@ -133,6 +135,8 @@ class TensorBoard(_Callback):
         self._epoch_began = self._batch_began = 0.0
         self._iterations_before = 0
         self._watch: Any = None
+        self._profile = contextlib.ExitStack()
+        self._step: Any = None
 
     @property
     def train_writer(self) -> Writer:
@@ -184,6 +188,7 @@ class TensorBoard(_Callback):
         self._target.close()
 
     def _end_looking(self) -> None:
+        self._profile.close()
         if self._watch is not None:
             self._watch.remove()
             self._watch = None
@@ -202,11 +207,15 @@ class TensorBoard(_Callback):
         self._train_batch += 1
         if self._watch is not None:
             self._watch.on_train_batch_begin(batch)
+        if self._train_batch in self._profiled:
+            self._begin_profiled_batch()
         self._batch_began = time.perf_counter()
 
     def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
         """Log losses and metrics, if it is their turn."""
         elapsed = time.perf_counter() - self._batch_began
+        if self._train_batch in self._profiled:
+            self._end_profiled_batch()
         if self._watch is not None:
             self._watch.on_train_batch_end(batch)
         if self.update_freq == "epoch" or self._train_batch % int(self.update_freq):
@@ -215,6 +224,22 @@ class TensorBoard(_Callback):
         if self.write_steps_per_second:
             values["steps_per_second"] = 1 / max(elapsed, 1e-9)
         _log(self.train_writer, "batch_{}", values, self._train_batch)
+
+    def _begin_profiled_batch(self) -> None:
+        backend = keras.backend.backend()
+        if self._train_batch == self._profiled[0]:
+            engines: Any = dict.fromkeys({"torch", "jax", "tensorflow"} - {backend}, False)
+            try:
+                self._profile.enter_context(self.train_writer.profile(**engines))
+            except TBLogError as error:  # another profiler runs, say
+                logger.warning("profile_batch: nothing is profiled: %s", error)
+        self._step = self.train_writer.step_span(self._train_batch)
+        self._step.__enter__()
+
+    def _end_profiled_batch(self) -> None:
+        self._step.__exit__(None, None, None)
+        if self._train_batch == self._profiled[-1]:
+            self._profile.close()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin to count steps."""
@@ -320,7 +345,13 @@ class TensorBoard(_Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings, without the model: a copy is given its own by Keras."""
-        return {**self.__dict__, "_model": None, "_runs": {}, "_watch": None}
+        fresh: dict[str, Any] = {
+            "_model": None,
+            "_runs": {},
+            "_watch": None,
+            "_profile": contextlib.ExitStack(),
+        }
+        return {**self.__dict__, **fresh}
 
 
 def _log(writer: Writer, name: str, values: Mapping[str, Any], step: int) -> None:
@@ -337,6 +368,20 @@ def _as_frequency(name: str, value: Any, *, least: int = 0) -> int:
         message = f"{name} is {least} or more, got {value!r:.60}"
         raise InvalidValueError(message)
     return int(value)
+
+
+def _as_batches(profile_batch: Any) -> range:
+    """Return which batches are to be profiled."""
+    given = profile_batch.split(",") if isinstance(profile_batch, str) else profile_batch
+    try:
+        ends = [int(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    except (TypeError, ValueError) as error:
+        message = f"profile_batch is a batch or a pair of batches, got {profile_batch!r:.60}"
+        raise InvalidTypeError(message) from error
+    if len(ends) not in {1, 2} or not 0 <= ends[0] <= ends[-1]:
+        message = f"profile_batch: a batch and one not before it, or 0, not {profile_batch!r:.60}"
+        raise InvalidValueError(message)
+    return range(ends[0], ends[-1] + 1) if ends != [0] else range(0)
 
 
 def _as_number(iterations: Any) -> int:
