@@ -69,12 +69,16 @@ class Page:
         self._address = address
         self.picture = ""
 
-    def open(self, tab, *, tags="", runs="", picture=""):
+    def open(self, tab, *, tags="", runs="", picture="", outliers=False):
         """Open a tab, with the tags and runs alone that match regular expressions.
 
-        The picture has the name of the tab if it is given none.
+        The picture has the name of the tab if it is given none. Charts of the Scalars tab leave out
+        what they take for outliers, unless these are wanted.
         """
         self.picture = picture or tab
+        if outliers:
+            self.driver.get(f"{self._address}data/environment")  # of the same origin
+            self.driver.execute_script("localStorage.setItem('_ignoreYOutliers', 'false')")
         self.driver.get("about:blank")  # else a new fragment would not load anything
         chosen = {"tagFilter": tags, "regexInput": runs}
         fragment = "&".join([tab, *(f"{key}={value}" for key, value in chosen.items() if value)])
