@@ -210,6 +210,14 @@ def test_what_the_viewer_knows_is_named_as_it_knows_it():
     assert profiles.start_of(message) == kineto_traces.BASE + kineto_traces.START - 2_000
 
 
+def test_what_the_profiler_itself_costs_has_a_line_that_says_so():
+    work = {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 7, "tid": 7, "ts": 1, "dur": 2}
+    cost = {**work, "cat": "overhead", "name": "Activity Buffer Request", "pid": -1, "tid": 0}
+    message = converted({"traceEvents": [work, cost]})
+    lines = {event.name: event.line for event in profiles.events_of(message, "/host:CPU")}
+    assert lines == {"aten::mm": "thread 7", "Activity Buffer Request": "profiler's overhead"}
+
+
 def test_what_begins_before_the_session_is_left_out():
     trace = kineto_traces.gpu_trace(3)
     decoded = json.loads(kineto_traces.dumps(trace), parse_float=Decimal)

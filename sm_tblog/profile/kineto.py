@@ -44,6 +44,7 @@ _ON_DEVICES = _KERNELS | _COPIES | _FILLS
 _BESIDE_DEVICES = frozenset({"gpu_user_annotation", "cuda_sync", "cuda_event"})
 _OPERATORS = frozenset({"cpu_op", "Operator"})
 _FUNCTIONS = "python_function"
+_OVERHEAD = "overhead"  # of the profiler itself, in no thread of the process
 _NO_WORK = frozenset({"Trace"})  # the profiler's own span around everything
 
 _UNSAID = frozenset({
@@ -228,7 +229,9 @@ class _Conversion:
                 name = f"{name} {what}"
             if isinstance(process, int) and process > 0 and self._process is None:
                 self._process = process
-            if process != self._process:
+            if event.get("cat") == _OVERHEAD:
+                name = "profiler's overhead"
+            elif process != self._process:
                 name = f"{name} of process {process}"
             is_own = process == self._process and isinstance(thread, int) and not what
             self._threads[key] = self._host.line(name, thread if is_own else None)
