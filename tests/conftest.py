@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -22,6 +23,10 @@ from sm_tblog.storage.local import LocalStore
 # How long an example takes says more of the machine than of what is tested.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# What a shell runs in the background ignores interrupts, and so does what that starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Keras' default backend is TensorFlow, which is not needed here, and the first import decides.
 for _backend in filter(importlib.util.find_spec, ("torch", "jax")):
