@@ -3,6 +3,7 @@
 import itertools
 import logging
 import multiprocessing
+import sys
 import threading
 from itertools import cycle, islice, repeat
 from pathlib import Path
@@ -470,7 +471,9 @@ def test_a_strict_writer_raises_at_the_barrier(moto, folder, quick, result):
         ("az://box/run", {}, MissingDependencyError, "pip install adlfs"),
     ],
 )
-def test_a_bad_place_raises_at_the_call(url, options, error, named):
+def test_a_bad_place_raises_at_the_call(url, options, error, named, monkeypatch):
+    for package in ("gcsfs", "adlfs"):  # whether it is installed or not
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(error, match=named):
         Writer(url, storage_options=options)
     with pytest.raises(error, match=named):
