@@ -263,10 +263,13 @@ def test_requests_have_their_deadlines_and_are_repeated_once():
 
 
 @pytest.mark.parametrize("fault", ["expired", None])
-def test_new_credentials_are_found_without_a_restart(moto, folder, environment, fault):
+def test_new_credentials_are_found_without_a_restart(moto, folder, environment, fault, monkeypatch):
+    def refuse_old(request):
+        return fault if "OLD/" in request.headers["authorization"] else None
+
+    monkeypatch.setattr(moto, "next_fault", refuse_old)
     if fault:
         write_files(environment, credentials=profile("default", "OLD"))
-        moto.plan = repeat(fault)
     options = {"endpoint_url": moto.url}
     errors = []
     with Writer(folder, storage_options=options, on_error=errors.append) as writer:
@@ -274,7 +277,6 @@ def test_new_credentials_are_found_without_a_restart(moto, folder, environment, 
         assert not writer.flush()
         assert ("has expired" if fault else "there are no credentials") in str(errors[0])
         write_files(environment, credentials=profile("default", "NEW"))
-        moto.plan = iter(())
         while not writer.flush(force=True):
             pass
         assert writer.stats().rows_dropped == 0
