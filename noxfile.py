@@ -79,8 +79,11 @@ def heavy(session: nox.Session) -> None:
     """Run the tests of frameworks that are large, TensorFlow beside Keras' own callback too."""
     names = ("test", "s3", "frameworks", "peers", "heavy")
     session.install("--editable", ".", *(one for name in names for one in group(name)))
-    topics = ("keras", "graphs_keras", "clu", "fastai", "ray", "examples")
-    session.run("pytest", *(session.posargs or [f"tests/test_{topic}.py" for topic in topics]))
+    files = [
+        f"tests/test_{topic}.py" for topic in ("keras", "graphs_keras", "clu", "fastai", "ray")
+    ]
+    chosen = [*files, "tests/test_examples.py", "-k", "keras or clu or fastai or ray"]
+    session.run("pytest", *(session.posargs or chosen))
 
 
 @nox.session
