@@ -458,7 +458,8 @@ class TestJAX:
             count_jax(self.jax.numpy.ones(3))
 
     def test_on_the_host_numpy_counts(self):
-        assert maybe_tally(self.jax.numpy.zeros(100_000)) is None
+        with self.jax.default_device(self.jax.devices("cpu")[0]):
+            assert maybe_tally(self.jax.numpy.zeros(100_000)) is None
 
     def test_a_donated_array_was_counted_before(self, monkeypatch, logged):
         monkeypatch.setattr(device_histogram, "is_on_accelerator", lambda array: True)
@@ -481,7 +482,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import jax, numpy as np
 from sm_tblog.summary import device_histogram
 
-mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("x", "y"))
+mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")).reshape(2, 2), ("x", "y"))
 device_histogram.is_on_accelerator = lambda array: True
 values = np.arange(40_000, dtype=np.float32)
 for spec, parts in ((("x", "y"),), 4), (("y",), 2), ((), 1):
