@@ -68,5 +68,5 @@ def test_the_curves_stand_beside_the_loss(page, logdir, read_scalars):
     curves = read_scalars(logdir)["training"]
     memory = dict(curves["system/process/memory_gib"])
     assert max(memory) == 239
-    assert memory[239] > 0.3 + min(memory.values())
+    assert memory[239] > 0.25 + min(memory.values())  # 80 arrays of 4 MB are 0.3 GiB
     page.show(page.card("tf-scalar-card", "loss"))
