@@ -3,6 +3,7 @@
 import itertools
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 from itertools import cycle, islice, repeat
@@ -527,8 +528,11 @@ def test_what_is_acknowledged_does_not_fill_the_spool(
     assert read_scalars(bucket.download(folder, tmp_path / "x")) == {"": {"loss": points(3000)}}
 
 
-def test_side_files_that_wait_are_limited(moto, bucket, folder, monkeypatch):
-    monkeypatch.setattr(spool, "LIMIT", 1000)
+@pytest.mark.parametrize("limit", ["LIMIT", "MEMORY_LIMIT"])
+def test_side_files_that_wait_are_limited(moto, bucket, folder, monkeypatch, limit):
+    monkeypatch.setattr(spool, limit, 1000)
+    if limit == "MEMORY_LIMIT":
+        monkeypatch.setenv("SM_TBLOG_SPOOL", os.devnull)  # no folder
     moto.plan = repeat("hang")
     store = open_store(folder, "", **moto.options)
     store.put("large", bytes(2000))  # alone it may be as large as it likes

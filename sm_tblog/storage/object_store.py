@@ -106,7 +106,9 @@ class ObjectStore:
             StoreError: the spool is full.
         """
         path = str(side_file_path(name))
-        self._check_room(len(side_spool.content_of(data)), in_memory=False)
+        more = len(side_spool.content_of(data))
+        self._check_room(more, in_memory=False)
+        self._check_room(more, in_memory=True)  # where it goes if the disk does not take it
         job = side_spool.create(_folder_of(self._spool), name=path, data=data, **self._notes())
         self._side = [one for one in self._side if not one.done]
         self._side.append(job)
