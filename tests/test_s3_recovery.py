@@ -371,6 +371,9 @@ def test_only_functions_of_this_library_change_side_files(
     finish_by_writer(moto, folder)
     assert "side" not in objects(moto, folder)
     assert f"{path} is left alone: there is no function {function} here" in caplog.text
+    done = sm_tblog("upload")
+    assert done.returncode == 1
+    assert f"not uploaded: {path} was written by another release" in done.stdout
     assert path.exists()
 
 

@@ -267,8 +267,10 @@ def upload_left_behind(
         place = partial(open_place, file.url, {**side_spool.place_options(file), **options})
         lane = Lane(file.url, place, padding, Crew())
         lane.take_over([file])
-        if lane.is_empty:
-            continue  # a side file with which nothing can be done, which has been said
+        if lane.is_empty:  # a side file with which nothing can be done, which has been said
+            if Path(str(file)).exists():
+                yield file, StoreError(f"{file} was written by another release of sm_tblog")
+            continue
         stored = lane.wait(timeout, force=True)
         late = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
         yield file, None if stored else lane.error or late
