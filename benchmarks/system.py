@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks._measure import Target, figure
 from benchmarks._writers import OURS, open_writer, temporary_folder
-from sm_tblog.watch.system import EVERY, SystemMetrics
+from sm_tblog.system.metrics import EVERY, SystemMetrics
 
 if TYPE_CHECKING:
     from benchmarks._measure import Figure

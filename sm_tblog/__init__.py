@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.traces import import_trace, torch_trace_handler
     from sm_tblog.readers import Run, read
-    from sm_tblog.watch.system import SystemMetrics
+    from sm_tblog.system.metrics import SystemMetrics
 
 __version__ = "0.1.0"
 
@@ -61,7 +61,7 @@ __all__ = [
 _LAZY = {
     "Run": "sm_tblog.readers",
     "Schedule": "sm_tblog.profile.schedule",
-    "SystemMetrics": "sm_tblog.watch.system",
+    "SystemMetrics": "sm_tblog.system.metrics",
     "import_trace": "sm_tblog.profile.traces",
     "read": "sm_tblog.readers",
     "torch_trace_handler": "sm_tblog.profile.traces",

@@ -16,7 +16,8 @@ import hypothesis
 import pytest
 import s3_servers
 
-from sm_tblog import Writer, pipeline
+from sm_tblog import Writer
+from sm_tblog.pipeline import worker
 from sm_tblog.storage import base as storage
 from sm_tblog.storage.local import LocalStore
 
@@ -227,7 +228,7 @@ def fault_proxies():
 @pytest.fixture
 def worker_at_barriers_alone(monkeypatch):
     """The worker of a writer made from now on waits for a barrier, so that faults fall into one."""
-    monkeypatch.setattr(pipeline, "TICK", 600.0)
+    monkeypatch.setattr(worker, "TICK", 600.0)
 
 
 @pytest.fixture

@@ -14,20 +14,15 @@ import sm_tblog
 ROOT = Path(sm_tblog.__file__).parent
 
 LAYERS = [
-    {"_errors", "_types"},
-    {"format"},
-    {"storage", "summary", "_process", "_faults"},
-    {"_kinds"},
+    {"_errors", "_types", "ranks"},
+    {"format", "arrays"},
+    {"summary", "storage"},
     {"sinks", "readers"},
-    {"_batching", "_best", "_outlet"},
-    {"_intake"},
-    {"pipeline", "_disabled"},
-    {"_run_view"},
-    {"file_writer", "profile", "watch", "sagemaker"},
-    {"writer", "rules"},
+    {"pipeline", "rules"},
+    {"watch", "profile", "system", "sagemaker"},
+    {"writer"},
     {"__init__", "testing"},
-    {"adapters"},
-    {"cli"},
+    {"adapters", "cli"},
     {"__main__"},
 ]
 """From the ground up. A module imports from lower layers and from its own package only."""

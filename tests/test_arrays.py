@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
-from sm_tblog.summary.convert import Deferred, as_number, check_kind, snapshot
-from sm_tblog.summary.sparse import stored_elements
+from sm_tblog.arrays.convert import Deferred, as_number, check_kind, snapshot
+from sm_tblog.arrays.sparse import stored_elements
 
 MASKED = np.ma.masked_array([1, 2, 3], [0, 1, 0])
 
@@ -351,7 +351,7 @@ class TestJAX:
         assert copy[:3].tolist() == [0, 1, 2]
 
     def test_an_array_that_is_still_computed_is_copied_where_it_is(self, monkeypatch):
-        monkeypatch.setattr("sm_tblog.summary.deferred._is_at_hand", lambda array: False)
+        monkeypatch.setattr("sm_tblog.arrays.deferred._is_at_hand", lambda array: False)
         consume = self.jax.jit(lambda x: x * 0 + 7, donate_argnums=0)
         values = self.np.arange(1000.0)
         deferred = snapshot(values, "tag")
@@ -400,7 +400,7 @@ def test_sharded_arrays_are_read_whole(run_script):
 import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import jax, numpy as np
-from sm_tblog.summary.convert import snapshot
+from sm_tblog.arrays.convert import snapshot
 
 mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
 spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
@@ -447,8 +447,8 @@ def test_an_array_spread_over_processes_is_refused_but_for_one_that_each_holds()
 KERAS = """
 import keras, numpy as np, sys
 from sm_tblog import InvalidTypeError
-from sm_tblog.summary.convert import as_number, snapshot
-from sm_tblog.summary.sparse import stored_elements
+from sm_tblog.arrays.convert import as_number, snapshot
+from sm_tblog.arrays.sparse import stored_elements
 
 assert keras.backend.backend() == sys.argv[1]
 for dtype in ("float32", "bfloat16"):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
+from sm_tblog.arrays.convert import Deferred
 from sm_tblog.format import schema
 from sm_tblog.summary.audio import audio_value
-from sm_tblog.summary.convert import Deferred
 
 
 def decoded(wav):

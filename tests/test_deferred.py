@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sm_tblog import InvalidTypeError, Writer
-from sm_tblog.summary.convert import Deferred, as_number, snapshot
+from sm_tblog.arrays.convert import Deferred, as_number, snapshot
 
 pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
 

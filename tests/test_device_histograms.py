@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sm_tblog import Writer
-from sm_tblog.summary import device_histogram
-from sm_tblog.summary.buckets import default_edges
-from sm_tblog.summary.deferred import Deferred
-from sm_tblog.summary.device_histogram import DeviceTally, count_jax, count_tensor, maybe_tally
+from sm_tblog.arrays import device_histogram
+from sm_tblog.arrays.buckets import default_edges
+from sm_tblog.arrays.deferred import Deferred
+from sm_tblog.arrays.device_histogram import DeviceTally, count_jax, count_tensor, maybe_tally
 from sm_tblog.summary.histogram import count, histogram_value
 
 torch = pytest.importorskip("torch")
@@ -480,7 +480,7 @@ def test_each_shard_of_a_jax_array_is_counted_where_it_is(run_script):
 import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import jax, numpy as np
-from sm_tblog.summary import device_histogram
+from sm_tblog.arrays import device_histogram
 
 mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")).reshape(2, 2), ("x", "y"))
 device_histogram.is_on_accelerator = lambda array: True

@@ -16,7 +16,8 @@ import time
 
 import pytest
 
-from sm_tblog import FlushTimeoutError, StoreError, Writer, _intake, pipeline
+from sm_tblog import FlushTimeoutError, StoreError, Writer
+from sm_tblog.pipeline import buffer, worker
 from sm_tblog.storage.local import LocalStore
 
 pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
@@ -407,8 +408,8 @@ def test_a_loss_is_reported_by_the_barrier_that_waited_for_it_whoever_else_flush
 @pytest.fixture
 def hanging_url(tmp_path, store_at, monkeypatch):
     """A store that hangs, one that it has begun to, and what ends that."""
-    monkeypatch.setattr(pipeline, "PATIENCE", 0.1)
-    monkeypatch.setattr(_intake, "STALL", 0.1)
+    monkeypatch.setattr(worker, "PATIENCE", 0.1)
+    monkeypatch.setattr(buffer, "STALL", 0.1)
     hangs, released = threading.Event(), threading.Event()
 
     def append(store, data):
@@ -465,7 +466,7 @@ def test_values_are_taken_while_a_store_hangs(tmp_path, hanging_url, read_events
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("barrier", [Writer.flush, Writer.close])
 def test_a_barrier_waits_no_longer_than_it_is_told_to(hanging_url, monkeypatch, barrier):
-    monkeypatch.setattr(pipeline, "PATIENCE", 600.0)
+    monkeypatch.setattr(worker, "PATIENCE", 600.0)
     url, _, released = hanging_url
     errors = []
     writer = Writer(url, on_error=errors.append)
@@ -482,7 +483,7 @@ def test_flush_waits_as_long_as_it_is_told_to_for_what_has_hung(hanging_url, mon
     writer = Writer(url, on_error=lambda _: None)
     _log(writer, range(10))
     assert not writer.flush()
-    monkeypatch.setattr(pipeline, "PATIENCE", 30.0)
+    monkeypatch.setattr(worker, "PATIENCE", 30.0)
     released.set()
     assert writer.flush(timeout=60)
 

@@ -17,9 +17,9 @@ from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sm_tblog import InvalidTypeError, InvalidValueError, MissingDependencyError, Writer
+from sm_tblog.arrays.convert import Deferred
 from sm_tblog.summary import confusion, heatmap
 from sm_tblog.summary.confusion import confusion_value, count_pairs, matrix_value, normalized
-from sm_tblog.summary.convert import Deferred
 from sm_tblog.summary.figure import draw_figures, figure_value
 from sm_tblog.summary.heatmap import draw_matrix
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError
-from sm_tblog.summary.flatten import flatten
+from sm_tblog.arrays.flatten import flatten
 
 
 class Color(Enum):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sm_tblog import StoreError, Writer
 from sm_tblog._types import Series
 from sm_tblog.format.scalars import encode_scalars
-from sm_tblog.storage import fsspec_place, lane, spool
-from sm_tblog.storage.fsspec_place import ROLL, ROLL_WHOLE, FsspecPlace
+from sm_tblog.storage import fsspec_folder, spool, upload_queue
+from sm_tblog.storage.fsspec_folder import ROLL, ROLL_WHOLE, FsspecPlace
 from sm_tblog.storage.object_store import ObjectStore
 from sm_tblog.storage.spool import SpoolFile
 from sm_tblog.testing import StoreTests
@@ -146,7 +146,7 @@ def _file_systems(monkeypatch, tmp_path):
     for scheme, found in (("gs", FakeGoogle), ("az", FakeAzure), ("other", FakeOther)):
         monkeypatch.setitem(known, scheme, found)
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr(lane, "BACKOFF", (0.0,))
+    monkeypatch.setattr(upload_queue, "BACKOFF", (0.0,))
     state.begin()
 
 
@@ -200,7 +200,7 @@ def test_what_was_logged_is_uploaded_once(scheme):
 
 
 def test_a_long_tail_is_appended_in_pieces(scheme, monkeypatch):
-    monkeypatch.setattr(fsspec_place, "PIECE", 1000)
+    monkeypatch.setattr(fsspec_folder, "PIECE", 1000)
     place = FsspecPlace(f"{scheme}://box/run", {})
     name, file = next(names), SpoolFile(f"{scheme}://box/run", "tfevents")
     file.append(records(0, 200))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
+from sm_tblog.arrays.buckets import default_edges
 from sm_tblog.summary import histogram as module
-from sm_tblog.summary.buckets import default_edges
 from sm_tblog.summary.histogram import check_bins, count, histogram_value
 
 RANDOM = np.random.default_rng(0).standard_normal(500)

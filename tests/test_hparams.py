@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
-from sm_tblog._best import BestTracker
 from sm_tblog._types import Series
+from sm_tblog.pipeline.best import BestTracker
 from sm_tblog.sinks.base import Batch
 from sm_tblog.storage.base import StoreError
 from sm_tblog.storage.local import LocalStore

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
+from sm_tblog.arrays import pixels as pixels_module
+from sm_tblog.arrays.convert import Deferred
+from sm_tblog.arrays.pixels import arranged, as_bytes, snapshot_pixels
 from sm_tblog.format import schema
-from sm_tblog.summary import pixels as pixels_module
-from sm_tblog.summary.convert import Deferred
 from sm_tblog.summary.image import boxes_value, grid_value, samples_value
-from sm_tblog.summary.pixels import arranged, as_bytes, snapshot_pixels
 from sm_tblog.summary.png import encode_png
 
 Image = pytest.importorskip("PIL.Image")

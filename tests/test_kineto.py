@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer, import_trace
 from sm_tblog.format.xspace import XSpace
-from sm_tblog.profile import chrome_trace
-from sm_tblog.profile.chrome_trace import TraceReader
-from sm_tblog.profile.kineto import convert_trace
-from sm_tblog.profile.xspace import Space
+from sm_tblog.profile.formats import chrome_trace
+from sm_tblog.profile.formats.chrome_trace import TraceReader
+from sm_tblog.profile.formats.kineto import convert_trace
+from sm_tblog.profile.formats.xspace import Space
 
 
 def read(data, name="some.pt.trace.json"):

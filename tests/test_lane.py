@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sm_tblog import StoreError
-from sm_tblog.storage import lane as lane_module
 from sm_tblog.storage import side_spool, spool
+from sm_tblog.storage import upload_queue as lane_module
 from sm_tblog.storage.base import RefusedError
-from sm_tblog.storage.crew import MOST, Crew
-from sm_tblog.storage.lane import COALESCE, Job, Lane
 from sm_tblog.storage.spool import SpoolFile
+from sm_tblog.storage.upload_pool import MOST, Crew
+from sm_tblog.storage.upload_queue import COALESCE, Job, Lane
 
 LONG = 600.0
 """Seconds that no barrier here may really wait: pytest ends a test long before."""

@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 
-from sm_tblog import Writer, pipeline
+from sm_tblog import Writer
+from sm_tblog.pipeline import worker as module
 from sm_tblog.storage.local import LocalStore
 
 ROWS = 20_000
@@ -168,7 +169,7 @@ def test_rows_that_come_during_close_do_not_begin_a_file_each(
 def test_an_interrupt_while_the_worker_starts_leaves_one_worker(
     tmp_path, read_scalars, monkeypatch, workers
 ):
-    start = pipeline._Worker.start
+    start = module._Worker.start
 
     def start_and_interrupt(worker):
         start(worker)
@@ -176,7 +177,7 @@ def test_an_interrupt_while_the_worker_starts_leaves_one_worker(
 
     writer = Writer(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._Worker, "start", start_and_interrupt)
+        patch.setattr(module._Worker, "start", start_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             writer.add_scalar("loss", 1.0, 0)
     writer.add_scalar("loss", 1.0, 1)
@@ -193,7 +194,7 @@ def test_where_no_thread_can_be_started_rows_are_stored_in_one_file(
         message = "can't start new thread"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(pipeline._Worker, "start", refuse)
+    monkeypatch.setattr(module._Worker, "start", refuse)
     writer = Writer(tmp_path)
     for step in range(100):
         writer.add_scalar("loss", 1.0, step)

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer, pipeline
-from sm_tblog._batching import Item
+from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer
+from sm_tblog.pipeline import worker
+from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event, File
 
 
@@ -139,7 +140,7 @@ def test_a_builder_may_return_messages_values_events_and_files_at_once(tmp_path,
 
 
 def test_items_are_built_a_few_megabytes_at_a_time_and_counted_until_then(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(worker, "CHUNK_BYTES", 1000)
     batches = []
     seen = []
 
@@ -164,7 +165,7 @@ def test_items_are_built_a_few_megabytes_at_a_time_and_counted_until_then(tmp_pa
 
 
 def test_a_barrier_waits_longer_for_a_value_being_built(tmp_path, monkeypatch, read_events):
-    monkeypatch.setattr(pipeline, "PATIENCE", 0.05)
+    monkeypatch.setattr(worker, "PATIENCE", 0.05)
     released, building = threading.Event(), threading.Event()
 
     def build(tag):

@@ -7,11 +7,12 @@ import threading
 
 import pytest
 
-from sm_tblog import StoreError, Writer, _intake, pipeline
+from sm_tblog import StoreError, Writer
+from sm_tblog.pipeline import buffer, worker
 from sm_tblog.storage.local import LocalStore
 
 MAX_ROWS = 100
-MAX_BYTES = MAX_ROWS * _intake.ROW_BYTES
+MAX_BYTES = MAX_ROWS * buffer.ROW_BYTES
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_a_caller_that_waits_for_a_slow_store_loses_nothing(tmp_path, slow, capl
     with Writer(slow, overflow="block", max_bytes=MAX_BYTES) as writer:
         for step in range(5000):
             writer.add_scalar("loss", 1.0, step)
-            assert len(writer._pipeline.rows) <= writer._pipeline._full + pipeline.ENTRIES
+            assert len(writer._pipeline.rows) <= writer._pipeline._full + worker.ENTRIES
     assert _warnings(caplog) == []
     assert writer.stats().rows_dropped == 0
     assert read_scalars(tmp_path) == {"": {"loss": [(step, 1.0) for step in range(5000)]}}
@@ -167,7 +168,7 @@ def test_values_wait_for_a_slow_store_too(tmp_path, slow, caplog, read_events, e
 def test_no_caller_waits_for_a_store_that_hangs(
     tmp_path, blocked, caplog, read_scalars, monkeypatch
 ):
-    monkeypatch.setattr(_intake, "STALL", 0.1)
+    monkeypatch.setattr(buffer, "STALL", 0.1)
     url, released = blocked
     writer = Writer(url, overflow="block", max_bytes=MAX_BYTES)
     _log(writer, range(5000))

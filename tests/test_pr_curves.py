@@ -19,7 +19,7 @@ from tensorboard.plugins.pr_curve.pr_curves_plugin import PrCurvesPlugin
 from tensorboard.util.tensor_util import make_ndarray, make_tensor_proto
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
-from sm_tblog.summary.convert import Deferred
+from sm_tblog.arrays.convert import Deferred
 from sm_tblog.summary.pr_curve import counts_at_thresholds, pr_curve_value, raw_pr_curve_value
 
 unhurried = settings(deadline=None)  # how long an example takes is not what is tested

@@ -13,7 +13,8 @@ from profiles import lines_of
 import sm_tblog
 from sm_tblog import InvalidTypeError, InvalidValueError, Schedule, Writer
 from sm_tblog.format.xspace import XSpace
-from sm_tblog.profile import choice, names, session
+from sm_tblog.profile import names, session
+from sm_tblog.profile.engines import choice
 from sm_tblog.profile.schedule import Phase
 
 MS = 1_000_000

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Schedule, Writer
 from sm_tblog.format.xspace import XSpace
-from sm_tblog.profile.folder_engine import add_session
-from sm_tblog.profile.jax_engine import jax_engine
-from sm_tblog.profile.xspace import Space
+from sm_tblog.profile.engines.folder import add_session
+from sm_tblog.profile.engines.jax import jax_engine
+from sm_tblog.profile.formats.xspace import Space
 
 
 def check_session(message, inner):

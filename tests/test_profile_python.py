@@ -12,8 +12,9 @@ import pytest
 from profiles import lines_of
 
 from sm_tblog import InvalidValueError, Writer
-from sm_tblog.profile import choice, memory, sampler, ticker, tracer
-from sm_tblog.profile.xspace import Space
+from sm_tblog.profile.engines import choice
+from sm_tblog.profile.formats.xspace import Space
+from sm_tblog.profile.recording import memory, sampler, ticker, tracer
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def test_calls_of_this_library_are_not_recorded(writer):
             leaf()
         writer.add_scalar("x", 1.0, 0)
     events = read_session(writer)["MainThread (Python)"]
-    root = str(Path(tracer.__file__).parent.parent)
+    root = str(Path(tracer.__file__).parents[2])
     assert "leaf" in {short(name) for name, *_ in events}
     assert not [stats for *_, stats in events if stats["source"].startswith(root)]
 

@@ -13,7 +13,7 @@ from sm_tblog import (
     Writer,
     torch_trace_handler,
 )
-from sm_tblog.profile.torch_engine import torch_engine
+from sm_tblog.profile.engines.torch import torch_engine
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 

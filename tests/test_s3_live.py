@@ -14,7 +14,7 @@ import pytest
 from s3_servers import FAULTS, KEY, SECRET, free_port, wait_for
 
 from sm_tblog import Writer
-from sm_tblog.storage import lane, s3
+from sm_tblog.storage import s3, upload_queue
 
 PATIENCE = 60.0
 """Seconds after which TensorBoard is taken to be stuck."""
@@ -79,7 +79,7 @@ def test_every_barrier_is_seen_by_one_who_looks_on(
     request, server, roll, fault_proxies, look_on, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr(lane, "BACKOFF", (0.05,))
+    monkeypatch.setattr(upload_queue, "BACKOFF", (0.05,))
     monkeypatch.setattr(s3, "REPEATED", 100_000)
     monkeypatch.setattr(s3, "ROLL", roll)
     proxy = fault_proxies(request.getfixturevalue(server))

@@ -7,7 +7,7 @@ from itertools import count, repeat
 import pytest
 
 from sm_tblog import StoreError, Writer
-from sm_tblog.storage import lane, s3, s3_options, spool
+from sm_tblog.storage import s3, s3_options, spool, upload_queue
 from sm_tblog.storage.base import RefusedError
 from sm_tblog.storage.object_store import ObjectStore
 from sm_tblog.storage.s3_options import as_store_error, bucket_and_prefix, make_client, public
@@ -39,7 +39,7 @@ def environment(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(lane, "BACKOFF", (0.0,))
+    monkeypatch.setattr(upload_queue, "BACKOFF", (0.0,))
     monkeypatch.setattr(s3, "REPEATED", 0)
     monkeypatch.setattr(s3, "LEAST_PART", 4096)
 

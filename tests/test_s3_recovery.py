@@ -14,7 +14,8 @@ from itertools import count, repeat
 import numpy as np
 import pytest
 
-from sm_tblog import Writer, pipeline
+from sm_tblog import Writer
+from sm_tblog.pipeline import worker
 from sm_tblog.storage import open_store, s3, side_spool, spool
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -23,11 +24,14 @@ runs = (f"killed-{i}" for i in count())
 
 BEGIN = """
 import os, select, sys
-from sm_tblog import Writer, _process, pipeline
-from sm_tblog.storage import lane, s3
+from sm_tblog import Writer
+from sm_tblog.pipeline import worker
+from sm_tblog.pipeline import lifecycle
+from sm_tblog.storage import s3
+from sm_tblog.storage import upload_queue
 
 s3.REPEATED, s3.LEAST_PART = 0, 4096
-_process.EXIT_TIMEOUT = 0.5
+lifecycle.EXIT_TIMEOUT = 0.5
 folder, endpoint = sys.argv[1:]
 options = {"endpoint_url": endpoint, "key": "testkey", "secret": "testsecret"}
 writer = Writer(folder, storage_options=options)
@@ -246,7 +250,7 @@ def test_a_script_ends_although_the_network_hangs(moto, folder, start, spool_fol
 
 
 def test_a_script_that_just_ends_has_uploaded_all(moto, folder, start, uploaded, spool_folder):
-    child = start("_process.EXIT_TIMEOUT = 30.0\nlog(0, 100)")
+    child = start("lifecycle.EXIT_TIMEOUT = 30.0\nlog(0, 100)")
     _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (0, "")
     assert uploaded(folder) == {"loss": points(100)}
@@ -256,7 +260,7 @@ def test_a_script_that_just_ends_has_uploaded_all(moto, folder, start, uploaded,
 def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
     moto, folder, spool_folder, caplog, monkeypatch, uploaded
 ):
-    monkeypatch.setattr(pipeline, "CLOSE_PATIENCE", 0.2)
+    monkeypatch.setattr(worker, "CLOSE_PATIENCE", 0.2)
     moto.plan = repeat("hang")
     writer = Writer(folder, storage_options=moto.options)
     writer.add_scalar("loss", 0.0, 0)
@@ -269,7 +273,7 @@ def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
     assert (notes["url"], notes["endpoint_url"]) == (folder, moto.url)
     moto.begin()
     writer.add_scalar("loss", 1 / 8, 1)
-    monkeypatch.setattr(pipeline, "CLOSE_PATIENCE", 60)
+    monkeypatch.setattr(worker, "CLOSE_PATIENCE", 60)
     assert writer.close()
     assert uploaded(folder) == {"loss": points(2)}
 

@@ -21,7 +21,7 @@ from sm_tblog import (
     StoreError,
     Writer,
 )
-from sm_tblog.storage import lane, object_store, open_store, s3, s3_options, spool
+from sm_tblog.storage import object_store, open_store, s3, s3_options, spool, upload_queue
 from sm_tblog.storage.object_store import ObjectStore
 from sm_tblog.testing import StoreTests
 
@@ -54,7 +54,7 @@ def folder():
 @pytest.fixture
 def quick(monkeypatch):
     """What failed is tried again at once."""
-    monkeypatch.setattr(lane, "BACKOFF", (0.0,))
+    monkeypatch.setattr(upload_queue, "BACKOFF", (0.0,))
 
 
 @pytest.fixture
@@ -360,8 +360,8 @@ def test_a_writer_goes_on_while_the_network_hangs(
 def test_in_an_outage_barriers_cost_little_however_many_runs_there_are(
     moto, folder, monkeypatch, tmp_path, bucket, read_scalars
 ):
-    monkeypatch.setattr(lane, "SLOW", 0.01)
-    monkeypatch.setattr(lane, "DOWN_PATIENCE", 0.0)
+    monkeypatch.setattr(upload_queue, "SLOW", 0.01)
+    monkeypatch.setattr(upload_queue, "DOWN_PATIENCE", 0.0)
     moto.plan = repeat("hang")
     writer = Writer(folder, storage_options=moto.options, on_error=lambda _: None)
     writer.add_scalars("chart", {f"{i}": 1.0 for i in range(20)}, 0)
@@ -374,7 +374,7 @@ def test_in_an_outage_barriers_cost_little_however_many_runs_there_are(
 
 
 def test_barriers_that_follow_each_other_share_an_upload(moto, bucket, folder, monkeypatch):
-    monkeypatch.setattr(lane, "COALESCE", LONG)
+    monkeypatch.setattr(upload_queue, "COALESCE", LONG)
     writer = Writer(folder, storage_options=moto.options)
     for step in range(100):
         log(writer, [step])
@@ -390,7 +390,9 @@ def test_uploads_may_become_rarer_as_the_run_goes_on(moto, folder, monkeypatch):
     store = open_store(folder, "tfevents", stretch=0.5, **moto.options)
     store.append(b"x")
     asked = []
-    monkeypatch.setattr(lane.Lane, "ask", lambda self, force=False: asked.append(store._now))
+    monkeypatch.setattr(
+        upload_queue.Lane, "ask", lambda self, force=False: asked.append(store._now)
+    )
     clock = itertools.count(1)
     monkeypatch.setattr(object_store.time, "monotonic", lambda: store._began + store._now)
     for store._now in islice(clock, 100):

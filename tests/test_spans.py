@@ -9,7 +9,8 @@ import pytest
 
 import sm_tblog
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
-from sm_tblog.profile import profiler, spans, steps
+from sm_tblog.profile import profiler
+from sm_tblog.profile.recording import spans, steps
 
 MS = 1_000_000
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sm_tblog import InvalidTypeError, InvalidValueError
-from sm_tblog.summary.convert import Deferred, as_number, as_step, snapshot
+from sm_tblog.arrays.convert import Deferred, as_number, as_step, snapshot
 from sm_tblog.summary.histogram import (
     check_bins,
     count,

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError, SystemMetrics, Writer
-from sm_tblog.watch import gpu as gpus
-from sm_tblog.watch import rates, system
-from sm_tblog.watch.cgroup import Cgroup
+from sm_tblog.system import gpu as gpus
+from sm_tblog.system import metrics as module
+from sm_tblog.system import rates
+from sm_tblog.system.cgroup import Cgroup
 
 psutil = pytest.importorskip("psutil", reason="needs psutil: pip install 'sm-tblog[system]'")
 
@@ -38,7 +39,7 @@ def clock(monkeypatch):
     """``clock(seconds)`` lets them pass, for rates and for steps."""
     now = [1000.0]
     monkeypatch.setattr(
-        system, "time", types.SimpleNamespace(**{**vars(time), "monotonic": lambda: now[0]})
+        module, "time", types.SimpleNamespace(**{**vars(time), "monotonic": lambda: now[0]})
     )
     monkeypatch.setattr(rates, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -305,7 +306,7 @@ def test_a_limit_that_is_lifted_is_no_fault(tmp_path):
 
 def test_the_containers_curves_have_its_name(writer, tmp_path, monkeypatch):
     make_tree(tmp_path, V2)
-    monkeypatch.setattr(system, "Cgroup", lambda: Cgroup(tmp_path))
+    monkeypatch.setattr(module, "Cgroup", lambda: Cgroup(tmp_path))
     values = SystemMetrics(writer).sample()
     assert values["system/container/memory_percent"] == 50.0
 
@@ -468,7 +469,7 @@ def pauses(metrics, monkeypatch, seconds):
     made = []
     times = itertools.cycle((0.0, seconds))
     fake = types.SimpleNamespace(**{**vars(time), "thread_time": lambda: next(times)})
-    monkeypatch.setattr(system, "time", fake)
+    monkeypatch.setattr(module, "time", fake)
 
     class End:
         def wait(self, pause):
@@ -572,7 +573,7 @@ def test_a_writer_that_fails_does_not_end_the_thread(tmp_path, caplog):
 
 def test_a_driver_that_hangs_does_not_hang_the_script(writer, monkeypatch):
     hangs = threading.Event()
-    monkeypatch.setattr(system, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
     monkeypatch.setattr(psutil, "virtual_memory", hangs.wait)
     metrics = SystemMetrics(writer).start()
     thread = metrics._thread

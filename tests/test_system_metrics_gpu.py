@@ -5,7 +5,7 @@ import time
 import pytest
 
 from sm_tblog import SystemMetrics, Writer
-from sm_tblog.watch import gpu as gpus
+from sm_tblog.system import gpu as gpus
 
 pytest.importorskip("psutil")
 pynvml = pytest.importorskip("pynvml", reason="needs nvidia-ml-py")

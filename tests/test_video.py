@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError, InvalidValueError, MissingDependencyError, Writer
-from sm_tblog.summary.convert import Deferred
-from sm_tblog.summary.pixels import arranged, snapshot_pixels
+from sm_tblog.arrays.convert import Deferred
+from sm_tblog.arrays.pixels import arranged, snapshot_pixels
 from sm_tblog.summary.video import video_value
 from sm_tblog.writer import media
 

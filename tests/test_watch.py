@@ -11,7 +11,7 @@ import pytest
 from watching import net, sgd, update
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
-from sm_tblog.watch import survey
+from sm_tblog.watch import collector
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -20,7 +20,7 @@ nn = torch.nn
 @pytest.fixture(params=["travels", "looked at there"])
 def way(request, monkeypatch):
     if request.param != "travels":
-        monkeypatch.setattr(survey, "SMALL", 0)
+        monkeypatch.setattr(collector, "SMALL", 0)
 
 
 @pytest.mark.usefixtures("way")

@@ -110,7 +110,7 @@ def test_what_is_found_is_what_the_host_finds(tmp_path, read_scalars):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("size", [1000, 100_000, 9_000_000])
 def test_statistics_are_those_of_numpy(dtype, size):
-    from sm_tblog.watch.survey import Survey
+    from sm_tblog.watch.collector import Survey
 
     values = torch.randn(size, device="cuda").to(dtype)
     values[: size // 4] = 0

@@ -12,7 +12,7 @@ from watching import net, sgd, update
 
 from sm_tblog import Writer
 from sm_tblog._types import Scalar
-from sm_tblog.watch import survey
+from sm_tblog.watch import collector
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -99,7 +99,7 @@ def test_a_fault_of_the_watch_does_not_reach_the_training(watched, monkeypatch, 
         from sm_tblog.watch import torch_model
 
         with monkeypatch.context() as patch:
-            patch.setattr(survey.Survey, "look", fails)
+            patch.setattr(collector.Survey, "look", fails)
             for _ in range(3):
                 update(model, optimizer)
         with monkeypatch.context() as patch:

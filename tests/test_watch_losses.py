@@ -12,9 +12,9 @@ from watching import blobs, mlp, sgd, train
 
 from sm_tblog import InvalidValueError, RuleViolationError, Writer, rules
 from sm_tblog._types import Series
+from sm_tblog.rules.engine import StallTimer
+from sm_tblog.rules.losses import is_loss, without_split
 from sm_tblog.sinks.base import Batch
-from sm_tblog.watch.losses import is_loss, without_split
-from sm_tblog.watch.rulebook import StallTimer
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sm_tblog import InvalidTypeError
-from sm_tblog.summary import device_histogram
-from sm_tblog.summary.deferred import Deferred
-from sm_tblog.watch import statistics, survey
+from sm_tblog.arrays import device_histogram
+from sm_tblog.arrays.deferred import Deferred
+from sm_tblog.watch import collector, statistics
+from sm_tblog.watch.collector import Survey
 from sm_tblog.watch.statistics import Statistics, as_change, as_statistics, change_row, rows_of
-from sm_tblog.watch.survey import Survey
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-30]
 FLOATS = st.floats(width=32) | st.sampled_from(np.float32(SPECIAL).tolist())
@@ -145,7 +145,7 @@ class TestTorch:
     @pytest.fixture(params=["travels", "looked at there", "without float64"])
     def way(self, request, monkeypatch):
         if request.param != "travels":
-            monkeypatch.setattr(survey, "SMALL", 0)
+            monkeypatch.setattr(collector, "SMALL", 0)
         if request.param == "without float64":
             from sm_tblog.watch import torch_statistics
 
@@ -257,7 +257,7 @@ class TestJAX:
     @pytest.fixture(autouse=True)
     def _jax(self, monkeypatch):
         self.jax = pytest.importorskip("jax")
-        monkeypatch.setattr(survey, "is_on_accelerator", lambda array: bool(array.devices()))
+        monkeypatch.setattr(collector, "is_on_accelerator", lambda array: bool(array.devices()))
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "bool"])
     def test_every_dtype_by_one_compiled_function(self, dtype):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sm_tblog import InvalidTypeError
 from sm_tblog.format.xspace import XSpace
-from sm_tblog.profile.xspace import Space
+from sm_tblog.profile.formats.xspace import Space
 
 BEGIN = 1_700_000_000 * 10**9
 

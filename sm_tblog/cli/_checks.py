@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import sm_tblog
-from sm_tblog import _process
+from sm_tblog import ranks
 from sm_tblog.sagemaker import training_job
 from sm_tblog.sagemaker.environment import studio_metadata
 from sm_tblog.sagemaker.logdir import default_logdir, describe
@@ -85,9 +85,9 @@ def check_place() -> list[Finding]:
         findings.append(Finding("ok", f"SageMaker Studio: {who}"))
     else:
         findings.append(Finding("note", "no SageMaker training job, and no Studio"))
-    rank, world = _process.maybe_rank(), _process.world_size()
+    rank, world = ranks.maybe_rank(), ranks.world_size()
     if rank is not None:
-        text = f"rank {rank} of {world or '?'}, local rank {_process.local_rank()}"
+        text = f"rank {rank} of {world or '?'}, local rank {ranks.local_rank()}"
         findings.append(Finding("note", text))
     return findings
 

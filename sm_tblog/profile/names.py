@@ -23,7 +23,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog import _process
+from sm_tblog import ranks
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
@@ -68,7 +68,7 @@ def check_name(name: Any) -> None:
 
 def job_name() -> str:
     """Return what all processes of a distributed job call it, "" in a process by itself."""
-    if (_process.world_size() or 1) < 2:
+    if (ranks.world_size() or 1) < 2:
         return ""
     found = (os.environ.get(variable, "") for variable in _JOB)
     name = next((name for name in found if name not in ("", "none")), "job")
@@ -120,5 +120,5 @@ def file_stem() -> str:
 
 
 def _rank_prefix() -> str:
-    world = _process.world_size() or 1
-    return f"rank{_process.rank():0{len(str(world - 1))}d}-" if world > 1 else ""
+    world = ranks.world_size() or 1
+    return f"rank{ranks.rank():0{len(str(world - 1))}d}-" if world > 1 else ""

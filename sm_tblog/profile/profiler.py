@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sm_tblog.profile.spans import ProfilerMark, clock
+from sm_tblog.profile.recording.marks import ProfilerMark, clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
+    from sm_tblog.profile.recording.spans import Recorder
     from sm_tblog.profile.schedule import Phase, Schedule
     from sm_tblog.profile.session import Session
-    from sm_tblog.profile.spans import Recorder
 
 __all__ = ["Profiler"]
 

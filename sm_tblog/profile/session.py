@@ -14,10 +14,10 @@ import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog import _process
 from sm_tblog._errors import InvalidValueError
+from sm_tblog.pipeline import lifecycle
 from sm_tblog.profile import names
-from sm_tblog.profile.spans import Recording
+from sm_tblog.profile.recording.marks import Recording
 from sm_tblog.sinks.base import File
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sm_tblog.profile.engines import Engine
-    from sm_tblog.profile.spans import Recorder
+    from sm_tblog.profile.engine import Engine
+    from sm_tblog.profile.recording.spans import Recorder
 
     Deliver = Callable[[str, Callable[..., Any], tuple[Any, ...]], None] | None
 
@@ -170,8 +170,8 @@ def _build_files(
     max_events: int,
 ) -> tuple[list[File], str]:
     """Return a session's files, and what is to be said of it; on the worker."""
-    from sm_tblog.profile.timeline import add_marks  # with protobuf and the schema
-    from sm_tblog.profile.xspace import Space
+    from sm_tblog.profile.formats.xspace import Space
+    from sm_tblog.profile.recording.timeline import add_marks  # with protobuf and the schema
 
     stem = names.file_stem()
     space = Space(recording.begin_ns, max_events=max_events)
@@ -247,5 +247,5 @@ class _Forks:
 
 
 _forks = _Forks()
-_process.follow_forks(_forks)
+lifecycle.follow_forks(_forks)
 atexit.register(end_open)  # before the pipelines are closed: what is registered last runs first

@@ -141,8 +141,8 @@ def read_trace(path: PathLike, *, keep_trace: bool, max_events: int) -> Trace:
         InvalidValueError: the file is no trace, damaged, or cut off; says where.
         OSError: the file cannot be read.
     """
-    from sm_tblog.profile.kineto import convert_trace  # with protobuf and the schema
-    from sm_tblog.profile.xspace import Space
+    from sm_tblog.profile.formats.kineto import convert_trace  # with protobuf and the schema
+    from sm_tblog.profile.formats.xspace import Space
 
     try:
         source = Path(path)

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sm_tblog import _process
+from sm_tblog import ranks
 
 __all__ = ["TrainingJob", "base_folder", "read_job", "studio_metadata", "training_job"]
 
@@ -59,7 +59,7 @@ class TrainingJob(NamedTuple):
 
 def training_job() -> TrainingJob | None:
     """Return the training job that this process is part of; None outside of one."""
-    return read_job() if _process.is_in_training_job() else None
+    return read_job() if ranks.is_in_training_job() else None
 
 
 def read_job() -> TrainingJob:
@@ -94,7 +94,7 @@ def read_job() -> TrainingJob:
 
 def base_folder() -> Path:
     """Return the folder ``/opt/ml``."""
-    return Path(_process.sagemaker_base())
+    return Path(ranks.sagemaker_base())
 
 
 def studio_metadata() -> dict[str, Any]:

@@ -23,7 +23,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog import _process
+from sm_tblog import ranks
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.sagemaker.environment import read_job, training_job
 
@@ -149,8 +149,8 @@ def s3_logdir(s3_path: str | None = None, *, comment: str = "") -> str:
 
 def run_name(job: TrainingJob, comment: str = "") -> str:
     """Return the folder of this process's run, below the job's; "" if there is only one."""
-    rank = _process.maybe_rank()
-    if _process.world_size() == 1:
+    rank = ranks.maybe_rank()
+    if ranks.world_size() == 1:
         rank = None
     host = job.host if len(job.hosts) > 1 or rank is not None else ""
     name = "-".join(part for part in (host, "" if rank is None else f"rank-{rank}") if part)
@@ -182,4 +182,4 @@ def _say(level: int, message: str) -> None:
     """Say something once; at the first process of a host as loud as it should be."""
     if message not in _said:
         _said.add(message)
-        logger.log(logging.INFO if _process.local_rank() else level, "%s", message)
+        logger.log(logging.INFO if ranks.local_rank() else level, "%s", message)

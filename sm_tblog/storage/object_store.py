@@ -20,15 +20,15 @@ from sm_tblog._errors import StoreError
 from sm_tblog.format.records import padding
 from sm_tblog.storage import s3_options, side_spool, spool
 from sm_tblog.storage.base import NotDeliveredError, scheme_of, side_file_path
-from sm_tblog.storage.crew import Crew
-from sm_tblog.storage.lane import Job, Lane
+from sm_tblog.storage.upload_pool import Crew
+from sm_tblog.storage.upload_queue import Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.lane import Place
+    from sm_tblog.storage.remote import Place
     from sm_tblog.storage.side_spool import SideJob
     from sm_tblog.storage.spool import SpoolFile
 
@@ -224,7 +224,7 @@ def open_place(url: str, options: dict[str, Any]) -> Place:
         from sm_tblog.storage.s3 import S3Place
 
         return S3Place(url, options)
-    from sm_tblog.storage.fsspec_place import FsspecPlace
+    from sm_tblog.storage.fsspec_folder import FsspecPlace
 
     return FsspecPlace(url, options)
 
@@ -239,9 +239,9 @@ def check_options(url: str, options: dict[str, Any]) -> None:
     if scheme_of(url) in S3_SCHEMES:
         s3_options.check(url, options)
     else:
-        from sm_tblog.storage import fsspec_place
+        from sm_tblog.storage import fsspec_folder
 
-        fsspec_place.check(url)
+        fsspec_folder.check(url)
 
 
 def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.lane import Place
+    from sm_tblog.storage.remote import Place
 
 __all__ = ["SideJob", "content_of", "create", "is_side", "order", "place_options", "restore"]
 

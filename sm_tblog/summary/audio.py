@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError
+from sm_tblog.arrays.convert import Deferred
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred
 
 if TYPE_CHECKING:
     import numpy.typing as npt

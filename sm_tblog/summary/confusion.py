@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
-from sm_tblog.summary.convert import Deferred, check_kind, snapshot
+from sm_tblog.arrays.convert import Deferred, check_kind, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

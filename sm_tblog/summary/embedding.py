@@ -26,9 +26,9 @@ from google.protobuf import text_format
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog._types import Change
+from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.pixels import arranged, as_bytes
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, arrived
-from sm_tblog.summary.pixels import arranged, as_bytes
 from sm_tblog.summary.png import encode_png
 
 if TYPE_CHECKING:

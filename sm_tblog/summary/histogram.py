@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.arrays.buckets import KEYS, Tally, bucket_of_key, default_edges
+from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.device_histogram import DeviceTally
 from sm_tblog.format import schema
-from sm_tblog.summary.buckets import KEYS, Tally, bucket_of_key, default_edges
-from sm_tblog.summary.convert import Deferred, arrived
-from sm_tblog.summary.device_histogram import DeviceTally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,7 +37,7 @@ from sm_tblog.format.records import Unframer, frame
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sm_tblog.summary.flatten import Plain
+    from sm_tblog.arrays.flatten import Plain
 
 __all__ = [
     "FIRST_FILE",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError
+from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.pixels import arranged, as_bytes, tiled
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, arrived
-from sm_tblog.summary.pixels import arranged, as_bytes, tiled
 from sm_tblog.summary.png import encode_png
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError
+from sm_tblog.arrays.convert import arrived
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import arrived
 from sm_tblog.summary.tensor import tensor_proto
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sm_tblog._types import UInt8Array
-    from sm_tblog.summary.convert import Deferred
+    from sm_tblog.arrays.convert import Deferred
 
 __all__ = ["mesh_values"]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.arrays.convert import Deferred, arrived
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import Deferred, arrived
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.summary.convert import Deferred, as_number
+from sm_tblog.arrays.convert import Deferred, as_number
 from sm_tblog.summary.text import text_value
 
 if TYPE_CHECKING:

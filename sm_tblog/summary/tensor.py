@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog.arrays.convert import arrived
 from sm_tblog.format import schema
-from sm_tblog.summary.convert import arrived
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from sm_tblog.summary.convert import Deferred
+    from sm_tblog.arrays.convert import Deferred
 
 __all__ = ["tensor_proto", "tensor_value"]
 

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sm_tblog.summary.convert import arrived
+from sm_tblog.arrays.convert import arrived
+from sm_tblog.arrays.pixels import arranged, as_bytes, tiled
 from sm_tblog.summary.image import picture_value
-from sm_tblog.summary.pixels import arranged, as_bytes, tiled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sm_tblog._types import UInt8Array
-    from sm_tblog.summary.convert import Deferred
+    from sm_tblog.arrays.convert import Deferred
 
 __all__ = ["video_value"]
 

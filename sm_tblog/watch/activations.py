@@ -15,14 +15,14 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog.watch.observation import Entry
-from sm_tblog.watch.rules import DeadRelu, SaturatedActivation
+from sm_tblog.rules.layers import DeadRelu, SaturatedActivation
+from sm_tblog.watch.collector import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sm_tblog.watch.collector import Survey
     from sm_tblog.watch.recorder import Recorder
-    from sm_tblog.watch.survey import Survey
 
 __all__ = ["ActivationHooks", "is_compiling"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sm_tblog.watch.rulebook import RuleBook
+from sm_tblog.rules.engine import RuleBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sm_tblog.watch.rule import Alert
+    from sm_tblog.rules.base import Alert
 
 __all__ = ["Watch"]
 

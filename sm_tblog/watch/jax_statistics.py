@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog.summary.deferred import defer_jax
+from sm_tblog.arrays.deferred import defer_jax
 from sm_tblog.watch.statistics import ABSOLUTE, RELATIVE, ROW, as_change
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sm_tblog.summary.deferred import Deferred
-    from sm_tblog.watch.statistics import Change
+    from sm_tblog.arrays.deferred import Deferred
+    from sm_tblog.rules.observation import Change
 
 __all__ = ["JaxBatch", "array_rows"]
 

@@ -18,8 +18,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError
-from sm_tblog.summary.convert import unwrapped
-from sm_tblog.summary.deferred import protocol
+from sm_tblog.arrays.convert import unwrapped
+from sm_tblog.arrays.deferred import protocol
 from sm_tblog.watch.handle import Watch
 from sm_tblog.watch.recorder import Layer
 

@@ -20,15 +20,15 @@ import numpy as np
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog._types import Scalar
+from sm_tblog.rules.observation import Change, Observation, Statistics, Tensor
 from sm_tblog.summary import builder
-from sm_tblog.watch.observation import Entry, Observation, Tensor, spread_of
-from sm_tblog.watch.statistics import ABSOLUTE, Change, Statistics, as_statistics
-from sm_tblog.watch.survey import Survey
+from sm_tblog.watch.collector import Entry, Survey
+from sm_tblog.watch.statistics import ABSOLUTE, as_statistics, spread_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sm_tblog.watch.rulebook import RuleBook
+    from sm_tblog.rules.engine import RuleBook
 
 __all__ = ["STATISTICS", "Layer", "Recorder", "check_statistics"]
 

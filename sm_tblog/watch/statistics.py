@@ -11,12 +11,14 @@ A NaN among the values makes their sums, extremes and norm NaN: that is what the
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sm_tblog.rules.observation import Change, Statistics
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import numpy.typing as npt
 
@@ -24,17 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSOLUTE",
-    "EPSILON",
     "RELATIVE",
     "ROW",
     "SAMPLE",
-    "Change",
-    "Statistics",
     "as_change",
     "as_statistics",
     "change_row",
     "evenly",
     "rows_of",
+    "spread_of",
 ]
 
 ROW = 10
@@ -46,58 +46,8 @@ PIECE = 1 << 17
 SAMPLE = 1 << 16
 """Elements up to which an update is looked at whole; of more, evenly spaced ones are, so many."""
 
-EPSILON = 1e-9
-"""Added to a norm that is divided by."""
-
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
 """How near an element must be to what it was to count as unchanged, as in ``numpy.allclose``."""
-
-
-class Statistics(NamedTuple):
-    """What is said of an array.
-
-    Attributes:
-        size: how many values it has.
-        mean: of them.
-        std: their standard deviation, of the population.
-        abs_mean: the mean of their magnitudes.
-        norm: the square root of the sum of their squares.
-        min: the smallest.
-        max: the largest.
-        zeros: the share of them that is zero, 0 to 1.
-        nan: how many are NaN.
-        inf: how many are infinite.
-    """
-
-    size: int
-    mean: float
-    std: float
-    abs_mean: float
-    norm: float
-    min: float
-    max: float
-    zeros: float
-    nan: int
-    inf: int
-
-
-class Change(NamedTuple):
-    """What an update does to an array.
-
-    Attributes:
-        norm: of the update.
-        of: the norm of what it is added to.
-        changed: the share of the elements that it changes, 0 to 1; see ``RELATIVE``.
-    """
-
-    norm: float
-    of: float
-    changed: float
-
-    @property
-    def ratio(self) -> float:
-        """The update's norm by the array's."""
-        return self.norm / (self.of + EPSILON)
 
 
 def as_statistics(rows: npt.NDArray[Any], zeros: int = 0) -> Statistics:
@@ -202,3 +152,9 @@ def evenly(flat: Any, most: int) -> Any:
     """
     count = int(flat.shape[0])
     return flat if count <= most else flat[:: (-(-count // most)) | 1]
+
+
+def spread_of(sample: npt.NDArray[Any] | Iterable[float]) -> float:
+    """Return the distance between the 5th and the 95th percentile."""
+    low, high = np.percentile(np.asarray(sample, np.float64), [5, 95])
+    return float(high - low)

@@ -20,16 +20,16 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sm_tblog.watch.activations import ActivationHooks, is_compiling
+from sm_tblog.watch.collector import Entry
 from sm_tblog.watch.handle import Watch
-from sm_tblog.watch.observation import Entry
 from sm_tblog.watch.recorder import add
 from sm_tblog.watch.statistics import SAMPLE, evenly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from sm_tblog.watch.collector import Survey
     from sm_tblog.watch.recorder import Recorder
-    from sm_tblog.watch.survey import Survey
 
 __all__ = ["TorchWatch", "is_torch_model"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog.summary.deferred import defer_tensor, usable
-from sm_tblog.summary.device_histogram import has_float64, pieces
+from sm_tblog.arrays.deferred import defer_tensor, usable
+from sm_tblog.arrays.device_histogram import has_float64, pieces
 from sm_tblog.watch.statistics import ABSOLUTE, RELATIVE
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sm_tblog.summary.deferred import Deferred
+    from sm_tblog.arrays.deferred import Deferred
 
 __all__ = ["Parcel", "inactive_share", "readable", "tensor_change", "tensor_rows"]
 

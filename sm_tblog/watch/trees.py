@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.watch.observation import KINDS
+from sm_tblog.rules.observation import KINDS
 from sm_tblog.watch.recorder import Layer
 
 if TYPE_CHECKING:

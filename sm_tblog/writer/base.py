@@ -14,18 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sm_tblog import _process
-from sm_tblog._batching import Item
-from sm_tblog._disabled import DisabledPipeline
+from sm_tblog import ranks
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog._run_view import RunView
-from sm_tblog.file_writer import FileWriter
-from sm_tblog.pipeline import Pipeline
+from sm_tblog.arrays.convert import as_number, as_step
+from sm_tblog.pipeline.batching import Item
+from sm_tblog.pipeline.disabled import DisabledPipeline
+from sm_tblog.pipeline.run_view import RunView
+from sm_tblog.pipeline.worker import Pipeline
 from sm_tblog.sinks.base import as_sink, open_sink
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
-from sm_tblog.summary.convert import as_number, as_step
 from sm_tblog.writer.arguments import as_run, as_tag_cleaner, as_url, check_at_least, check_tag
+from sm_tblog.writer.file_writer import FileWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,14 +103,12 @@ class BaseWriter:
         self._clock: Callable[[], float] = time.time
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
-        if self._enabled and _process.is_in_training_job():
+        if self._enabled and ranks.is_in_training_job():
             _remark_on(self._log_dir, is_given=bool(logdir or log_dir))
 
     def _open(self) -> None:
         config = self._config
-        self._enabled = config["enabled"] and not (
-            config["rank_zero_only"] and _process.rank() != 0
-        )
+        self._enabled = config["enabled"] and not (config["rank_zero_only"] and ranks.rank() != 0)
         options = {
             "filename_suffix": config["filename_suffix"],
             "purge_step": self._purge_step,
@@ -349,7 +347,7 @@ def _remark_on(logdir: str, *, is_given: bool) -> None:
 
 
 def _default_logdir(comment: str) -> str:
-    if _process.is_in_training_job():
+    if ranks.is_in_training_job():
         from sm_tblog.sagemaker.logdir import default_logdir
 
         return default_logdir(comment)

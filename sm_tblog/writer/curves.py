@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sm_tblog.arrays.convert import snapshot
 from sm_tblog.summary import builder
-from sm_tblog.summary.convert import snapshot
 from sm_tblog.writer.arguments import check_tag
 from sm_tblog.writer.base import BaseWriter
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog.arrays.convert import as_number, snapshot
+from sm_tblog.arrays.device_histogram import maybe_tally
+from sm_tblog.arrays.sparse import stored_elements
 from sm_tblog.summary import builder
-from sm_tblog.summary.convert import as_number, snapshot
-from sm_tblog.summary.device_histogram import maybe_tally
-from sm_tblog.summary.sparse import stored_elements
 from sm_tblog.writer.arguments import check_tag
 from sm_tblog.writer.base import BaseWriter
 

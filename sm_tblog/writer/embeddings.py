@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.arrays.convert import snapshot
+from sm_tblog.arrays.pixels import snapshot_pixels
 from sm_tblog.sinks.base import File
 from sm_tblog.summary import builder
-from sm_tblog.summary.convert import snapshot
-from sm_tblog.summary.pixels import snapshot_pixels
 from sm_tblog.writer.arguments import check_pillow, check_tag
 from sm_tblog.writer.base import BaseWriter
 

@@ -6,15 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.arrays.convert import snapshot
 from sm_tblog.summary import builder
-from sm_tblog.summary.convert import snapshot
 from sm_tblog.writer.arguments import check_tag
 from sm_tblog.writer.base import BaseWriter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from sm_tblog.summary.convert import Deferred
+    from sm_tblog.arrays.convert import Deferred
 
 __all__ = ["GeometryMethods"]
 

@@ -8,16 +8,16 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._best import BestTracker
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog._run_view import RunView
 from sm_tblog._types import Change, Series
-from sm_tblog.pipeline import Pipeline
+from sm_tblog.arrays.convert import as_number
+from sm_tblog.arrays.flatten import flatten
+from sm_tblog.pipeline.best import BestTracker
+from sm_tblog.pipeline.run_view import RunView
+from sm_tblog.pipeline.worker import Pipeline
 from sm_tblog.sinks.base import File
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
-from sm_tblog.summary.convert import as_number
-from sm_tblog.summary.flatten import flatten
 from sm_tblog.writer.arguments import as_tag_cleaner, check_mapping, check_tag
 from sm_tblog.writer.scalars import ScalarMethods
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sm_tblog._types import PathLike
-    from sm_tblog.summary.flatten import Plain
+    from sm_tblog.arrays.flatten import Plain
 
 __all__ = ["HParamsMethods"]
 

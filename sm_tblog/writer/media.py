@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
+from sm_tblog.arrays.convert import as_number, snapshot
+from sm_tblog.arrays.pixels import check_size, snapshot_pixels
 from sm_tblog.summary import builder
-from sm_tblog.summary.convert import as_number, snapshot
-from sm_tblog.summary.pixels import check_size, snapshot_pixels
 from sm_tblog.writer.arguments import check_pillow, check_tag
 from sm_tblog.writer.base import BaseWriter
 

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.profile.spans import CounterMark, Recorder
-from sm_tblog.profile.steps import WAIT, StepSpan, Tracked
-from sm_tblog.summary.convert import as_number, as_step
+from sm_tblog.arrays.convert import as_number, as_step
+from sm_tblog.profile.recording.marks import CounterMark
+from sm_tblog.profile.recording.spans import Recorder
+from sm_tblog.profile.recording.steps import WAIT, StepSpan, Tracked
 from sm_tblog.writer.arguments import check_tag
 from sm_tblog.writer.scalars import ScalarMethods
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from sm_tblog.profile.profiler import Profiler
+    from sm_tblog.profile.recording.spans import Lane, LaneSpan, Span
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.session import Session
-    from sm_tblog.profile.spans import Lane, LaneSpan, Span
 
 __all__ = ["ProfilingMethods"]
 
@@ -291,7 +292,7 @@ class ProfilingMethods(ScalarMethods):
     ) -> Session:
         """Return a session, not open yet; ``first_step`` is asked when it is opened."""
         from sm_tblog.profile import names
-        from sm_tblog.profile.choice import choose_engines
+        from sm_tblog.profile.engines.choice import choose_engines
         from sm_tblog.profile.session import Session
 
         names.check_name(name)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._types import Series
-from sm_tblog.summary.convert import as_number
+from sm_tblog.arrays.convert import as_number
 from sm_tblog.writer.arguments import check_mapping, check_tag
 from sm_tblog.writer.layouts import LayoutMethods
 

@@ -78,8 +78,8 @@ def _build_from_results(
     tag: str, session: str, results: Any, keep_trace: bool, max_events: int
 ) -> tuple[list[File], str]:
     from sm_tblog.profile import names, traces
-    from sm_tblog.profile.torch_engine import add_results
-    from sm_tblog.profile.xspace import Space
+    from sm_tblog.profile.engines.torch import add_results
+    from sm_tblog.profile.formats.xspace import Space
 
     stem = names.file_stem()
     space = Space(0, max_events=max_events)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog import _process
+from sm_tblog import ranks
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.summary.convert import as_step
+from sm_tblog.arrays.convert import as_step
 from sm_tblog.writer.arguments import as_tag_cleaner, check_at_least, check_tag
 from sm_tblog.writer.base import BaseWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sm_tblog.rules.base import Rule
     from sm_tblog.watch.handle import Watch
     from sm_tblog.watch.recorder import Recorder
-    from sm_tblog.watch.rule import Rule
 
 __all__ = ["WatchMethods"]
 
@@ -94,9 +94,10 @@ class WatchMethods(BaseWriter):
             InvalidTypeError: an argument is of the wrong kind.
             InvalidValueError: there is no such thing to be watched.
         """
+        from sm_tblog.rules.observation import KINDS
         from sm_tblog.watch.handle import Watch
         from sm_tblog.watch.keras_model import as_keras_watch, is_keras_model, keras_kinds
-        from sm_tblog.watch.observation import KINDS, as_filter, check_kinds
+        from sm_tblog.watch.selection import as_filter, check_kinds
         from sm_tblog.watch.torch_model import TorchWatch, is_torch_model
 
         check_at_least("every", every, 1)
@@ -122,7 +123,7 @@ class WatchMethods(BaseWriter):
         for one, watch in list(watching.watches):
             if one() is model:
                 watch.remove()
-        if not self._enabled or (rank_zero_only and _process.rank() != 0):
+        if not self._enabled or (rank_zero_only and ranks.rank() != 0):
             return Watch()
         end = self._begin_rules(recorder.book)
         watch = open_watch(model, recorder, int(every), wanted, self._step_of(step), end)
@@ -175,7 +176,7 @@ class WatchMethods(BaseWriter):
             InvalidTypeError: the tree holds no arrays of numbers, or is being traced.
             InvalidValueError: the trees differ in structure.
         """
-        from sm_tblog.watch.observation import KINDS
+        from sm_tblog.rules.observation import KINDS
         from sm_tblog.watch.trees import as_layers
 
         check_tag(name)
@@ -221,8 +222,8 @@ class WatchMethods(BaseWriter):
             InvalidTypeError: something is not an array of numbers.
         """
         from sm_tblog.watch.handle import Watch
-        from sm_tblog.watch.observation import check_kinds
         from sm_tblog.watch.recorder import Layer
+        from sm_tblog.watch.selection import check_kinds
 
         if not self._enabled:
             return Watch()
@@ -259,9 +260,9 @@ class WatchMethods(BaseWriter):
             InvalidTypeError: something is no rule.
             InvalidValueError: a rule judges layers.
         """
+        from sm_tblog.rules.engine import RuleBook, as_rules
+        from sm_tblog.rules.losses import loss_rules
         from sm_tblog.watch.handle import Watch
-        from sm_tblog.watch.losses import loss_rules
-        from sm_tblog.watch.rulebook import RuleBook, as_rules
 
         book = RuleBook(as_rules(rules, loss_rules))
         if book.needs:
@@ -300,9 +301,9 @@ class WatchMethods(BaseWriter):
     def _recorder(
         self, kinds: Sequence[str], rules: Any, histograms: int, statistics: Any
     ) -> Recorder:
+        from sm_tblog.rules.engine import RuleBook, as_rules
+        from sm_tblog.rules.layers import layer_rules
         from sm_tblog.watch.recorder import Recorder, check_statistics
-        from sm_tblog.watch.rulebook import RuleBook, as_rules
-        from sm_tblog.watch.rules import layer_rules
 
         check_at_least("histograms", histograms, 0)
         book = RuleBook(as_rules(rules, layer_rules))
@@ -335,8 +336,8 @@ class WatchMethods(BaseWriter):
 
     def _begin_rules(self, book: Any) -> Callable[[], None]:
         """Have the worker show scalars to rules that judge them; return what ends that."""
-        from sm_tblog.watch.losses import StalledTraining
-        from sm_tblog.watch.rulebook import stall_timer
+        from sm_tblog.rules.engine import stall_timer
+        from sm_tblog.rules.losses import StalledTraining
 
         processors = getattr(self._pipeline, "processors", [])
         put = self._put_weakly()

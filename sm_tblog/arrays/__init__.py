@@ -1,0 +1,1 @@
+"""Numbers and arrays of any library, copied without waiting for a device."""

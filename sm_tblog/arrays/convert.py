@@ -1,0 +1,294 @@
+"""Any library's numbers and arrays, by protocol, without importing the library.
+
+A caller must be able to change its array as soon as a call returns, and must not wait for a
+device. So host memory is copied at once, and once; a value on a device is copied by its device
+later (see ``deferred``). What decides is the protocol that a type offers, never its name.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sm_tblog._errors import InvalidTypeError, InvalidValueError, TBLogError
+from sm_tblog.arrays.deferred import Deferred, maybe_deferred, on_host, protocol, usable
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = [
+    "Deferred",
+    "arrived",
+    "as_number",
+    "as_step",
+    "check_kind",
+    "snapshot",
+    "unreadable",
+    "unwrapped",
+]
+
+REAL = "biuf"
+"""The kinds of NumPy's dtypes that hold bools and real numbers."""
+
+
+def as_number(value: Any, tag: str) -> float | Deferred:
+    """Return a number-like value as a float, or as a ``Deferred`` if it is on a device.
+
+    Args:
+        value: a number of any kind or an array with one element.
+        tag: named in errors.
+
+    Raises:
+        InvalidTypeError: it is not a number.
+        InvalidValueError: it has more or fewer elements than one, or is too large for a float64.
+    """
+    if type(value) is float:
+        return value
+    try:
+        return _number(value, tag)
+    except TBLogError:
+        raise
+    except OverflowError as error:
+        message = f"{tag!r}: the value is too large for a float64"
+        raise InvalidValueError(message) from error
+    except Exception as error:
+        raise unreadable(value, tag, error) from error
+
+
+def _number(value: Any, tag: str) -> float | Deferred:
+    if isinstance(value, (float, int, np.floating, np.integer)):
+        return float(value)
+    value = unwrapped(value)
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        message = (
+            f"{tag!r}: a scalar has one element, got shape {shape}; log its mean, or use "
+            "add_histogram"
+        )
+        raise InvalidValueError(message)
+    deferred = maybe_deferred(value)
+    if deferred is None:
+        if protocol(value) == "jax":
+            value = np.asarray(value)
+        elif isinstance(value, np.ma.MaskedArray):
+            value = _unmasked(value)
+        if hasattr(type(value), "item"):
+            value = value.item()
+        if hasattr(type(value), "__float__") or hasattr(type(value), "__index__"):
+            return float(value)
+    elif deferred.dtype is None or _is_of_kind(deferred.dtype, REAL):
+        return deferred
+    message = f"{tag!r}: a scalar is a number or an array with one element, got {_described(value)}"
+    if isinstance(value, str):
+        message += f" {value[:40]!r}; use add_text for text"
+    raise InvalidTypeError(message)
+
+
+def as_step(step: Any, tag: str) -> int:
+    """Return a step of any integer type as an int; a float is cut to an integer, as by the peers.
+
+    Raises:
+        InvalidTypeError: it is not a number.
+        InvalidValueError: it does not fit an int64, or is NaN.
+    """
+    try:
+        number = (
+            step.__index__()
+            if hasattr(type(step), "__index__")
+            else int(float(as_number(step, tag)))
+        )
+    except (InvalidTypeError, InvalidValueError, OverflowError, ValueError, TypeError) as error:
+        message = f"{tag!r}: a step is an integer, got {step!r:.60}"
+        kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
+        raise kind(message) from error
+    if not -(2**63) <= number < 2**63:
+        message = f"{tag!r}: the step {number} does not fit an int64"
+        raise InvalidValueError(message)
+    return int(number)
+
+
+def snapshot(values: Any, tag: str, *, kinds: str = REAL) -> npt.NDArray[Any] | Deferred:
+    """Return a copy of an array-like that later changes do not reach.
+
+    It is made once. What cannot change, an array of JAX or TensorFlow, is not copied, and what is
+    returned for it is read-only.
+
+    Args:
+        values: an array or tensor of any library on any device, or nested lists of such and of
+            numbers. What is masked or missing becomes NaN.
+        tag: named in errors.
+        kinds: what the array may hold, as NumPy's ``dtype.kind``: by default bools and real
+            numbers, where bfloat16 and float8 count as ``"f"``. ``"c"`` adds complex numbers,
+            ``"U"`` and ``"S"`` strings.
+
+    Returns:
+        An array of these kinds in native byte order, or a ``Deferred`` if the values are on a
+        device; its ``shape`` and ``dtype`` can be checked without waiting.
+
+    Raises:
+        InvalidTypeError: it is not an array of these kinds.
+    """
+    try:
+        array = _array(values, copy=True)
+    except Exception as error:
+        raise unreadable(values, tag, error) from error
+    if isinstance(array, Deferred):
+        if array.dtype is None or _is_of_kind(array.dtype, kinds):
+            return array
+        raise InvalidTypeError(_wanted(tag, kinds, array))
+    return check_kind(array, tag, kinds)
+
+
+def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
+    """Return an array if it holds what ``kinds`` says, as in ``snapshot``.
+
+    Objects that are numbers, ``Decimal`` and the like, become float64.
+
+    Raises:
+        InvalidTypeError: it holds anything else.
+    """
+    if _is_of_kind(array.dtype, kinds):
+        return array
+    try:
+        if array.dtype.kind == "O":
+            return _floats(array)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidTypeError(_wanted(tag, kinds, array))
+
+
+def arrived(values: npt.NDArray[Any] | Deferred, tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
+    """Return what ``snapshot`` has returned as an array, waiting for it; for the worker.
+
+    Raises:
+        InvalidTypeError: a device's library could not tell before that it is not of these kinds.
+    """
+    return check_kind(values.array(), tag, kinds) if isinstance(values, Deferred) else values
+
+
+def unwrapped(value: Any) -> Any:
+    """Return what a variable holds now, and anything else as it is."""
+    while protocol(value) == "variable":
+        if hasattr(type(value), "__jax_array__"):
+            value = value.__jax_array__()
+        else:  # TensorFlow's is a method, Keras's is not
+            value = value.value() if callable(value.value) else value.value
+    return value
+
+
+def _array(values: Any, *, copy: bool) -> npt.NDArray[Any] | Deferred:
+    """Return an array, a copy if it is wanted and needed, or a ``Deferred``."""
+    if isinstance(values, (list, tuple)):
+        return _stacked(values)
+    values = unwrapped(values)
+    deferred = values if isinstance(values, Deferred) else maybe_deferred(values)
+    return _host_array(values, copy=copy) if deferred is None else deferred
+
+
+def _host_array(values: Any, *, copy: bool) -> npt.NDArray[Any]:
+    how = protocol(values)
+    if how == "torch":
+        return on_host(usable(values), copy=copy)
+    if how == "sparse":
+        values, copy = values.toarray(), False
+    elif isinstance(values, np.ma.MaskedArray):
+        values, copy = _unmasked(values), False
+    array: npt.NDArray[Any] = np.from_dlpack(values) if how == "dlpack" else np.asarray(values)
+    if array.dtype == object and array.ndim == 0 and not hasattr(type(values), "__float__"):
+        message = "it is no array; if it yields numbers, make a list of them"
+        raise TypeError(message)
+    native = array.dtype.newbyteorder("=")
+    return array.astype(native, order="K", copy=copy and how != "jax")
+
+
+def _unmasked(masked: Any) -> npt.NDArray[Any]:
+    """Return a copy with NaN for what is masked."""
+    array: npt.NDArray[Any] = np.array(masked.data)
+    if np.ma.is_masked(masked):
+        array = array.astype(np.float64) if array.dtype.kind in "biu" else array
+        array[np.ma.getmaskarray(masked)] = np.nan
+    return array
+
+
+def _stacked(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any] | Deferred:
+    """Return a new array of numbers or arrays; it is deferred if one of them is."""
+    first: Any = values
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if isinstance(first, np.generic) or not hasattr(type(first), "shape"):
+        return np.array(values)
+    parts = [_array(value, copy=False) for value in values]
+    if not any(isinstance(part, Deferred) for part in parts):
+        return _stack(parts)
+    if len({part.shape for part in parts}) > 1:
+        message = f"its arrays are of several shapes, {[part.shape for part in parts]!s:.60}"
+        raise ValueError(message)
+    kept = [part if isinstance(part, Deferred) else part.copy() for part in parts]
+    dtypes = [part.dtype for part in kept if part.dtype is not None]
+    return Deferred(
+        partial(_stack, kept),
+        (len(kept), *kept[0].shape),
+        np.result_type(*dtypes) if len(dtypes) == len(kept) else None,
+        sum(part.nbytes for part in kept),
+    )
+
+
+def _stack(parts: list[Any]) -> npt.NDArray[Any]:
+    return np.stack([part.array() if isinstance(part, Deferred) else part for part in parts])
+
+
+def _is_of_kind(dtype: np.dtype[Any], kinds: str) -> bool:
+    if dtype.kind == "V":  # bfloat16, float8 and int4 are of this kind; and so are structures
+        return "f" in kinds and dtype.names is None and np.can_cast(dtype, np.float64)
+    return dtype.kind in kinds
+
+
+def _floats(objects: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return numbers for which NumPy has no dtype as float64, NaN for what is missing."""
+    missing = None, getattr(sys.modules.get("pandas"), "NA", None)
+    if any(isinstance(one, (str, bytes)) for one in objects.flat):
+        message = "NumPy would read numbers from strings"
+        raise TypeError(message)
+    floats = [math.nan if any(one is m for m in missing) else float(one) for one in objects.flat]
+    return np.array(floats).reshape(objects.shape)
+
+
+def unreadable(value: Any, tag: str, error: Exception) -> InvalidTypeError:
+    """Return what to raise for a value that an error has kept from being read."""
+    jax = sys.modules.get("jax")
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    if jax is not None and isinstance(error, jax.errors.JAXTypeError):
+        reason = "it is being traced; log outside jit, or through jax.debug.callback"
+    message = f"{tag!r}: numbers are needed, and cannot be read from {_described(value)}: {reason}"
+    return InvalidTypeError(message)
+
+
+def _wanted(tag: str, kinds: str, array: npt.NDArray[Any] | Deferred) -> str:
+    wanted = "real numbers" if kinds == REAL else f"dtype kinds {kinds!r}"
+    kind = "" if array.dtype is None else array.dtype.kind
+    return (
+        f"{tag!r}: an array of {wanted} is needed, got dtype {array.dtype} and shape {array.shape}"
+        f"{_ADVICE.get(kind, '')}"
+    )
+
+
+_ADVICE = {
+    "c": "; take its real part or its abs()",
+    "U": "; use add_text for text",
+    "V": "; take one of its fields",
+}
+"""What to do with an array, by the kind of its dtype."""
+
+
+def _described(value: Any) -> str:
+    """Return what kind a value is and, of an array, of which dtype and shape."""
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    try:
+        return f"{name} of dtype {value.dtype} and shape {tuple(value.shape)}"
+    except Exception:  # noqa: BLE001 - there are none, or the library cannot tell
+        return name

@@ -1,0 +1,164 @@
+"""From what waits to a batch: flat rows to columns, items to built values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sm_tblog._errors import InvalidValueError, SinkError
+from sm_tblog._types import Scalar, Series, Value
+from sm_tblog.sinks.base import Batch, Event, File
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sm_tblog.pipeline.faults import Faults
+    from sm_tblog.pipeline.tag_registry import Kinds
+
+__all__ = ["ENTRIES", "Item", "make_batch"]
+
+ENTRIES = 4
+"""Entries of the flat list that make a row: series, value, step, wall time."""
+
+
+class Item(NamedTuple):
+    """Something richer than a number, to be built by the worker.
+
+    Attributes:
+        run: the folder below the log folder.
+        tag: named in messages.
+        step: the global step.
+        wall_time: seconds since the epoch.
+        nbytes: the memory that it keeps until it is built.
+        build: returns a ``Summary.Value`` message, or that and a remark to be said once for the
+            tag, or a list of messages, ``Scalar``, ``Value``, ``Event`` and ``File``.
+        args: what ``build`` is given behind the tag.
+    """
+
+    run: str
+    tag: str
+    step: int
+    wall_time: float
+    nbytes: int
+    build: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+def make_batch(
+    rows: list[Any],
+    items: Sequence[Item],
+    faults: Faults,
+    kinds: Kinds,
+    rename: Callable[[str], str] | None = None,
+) -> tuple[Batch, int]:
+    """Return a batch, and how many rows and items had to be left out of it.
+
+    Args:
+        rows: flat, ``ENTRIES`` to a row.
+        items: what is to be built.
+        faults: told what was left out, and why.
+        kinds: told which tag holds what.
+        rename: applied to every tag.
+    """
+    if rename is not None:
+        items = [item._replace(tag=rename(item.tag)) for item in items]
+    built, computed, lost = _build(items, faults)
+    rows += computed
+    given = len(rows) // ENTRIES
+    try:
+        columns = _columns(rows)
+    except Exception:  # noqa: BLE001 - any array library's
+        rows = _readable(rows, faults)
+        columns = _columns(rows)
+    series, codes = _codes(rows[0::ENTRIES])
+    if rename is not None:
+        series = [one._replace(tag=rename(one.tag)) for one in series]
+    series = kinds.of_series(series)
+    batch = Batch(
+        series,
+        codes,
+        *columns,
+        [kinds.of_value(one) for one in built if isinstance(one, Value)],
+        [one for one in built if isinstance(one, Event)],
+        [one for one in built if isinstance(one, File)],
+    )
+    return batch, given - len(codes) + lost
+
+
+def _columns(rows: list[Any]) -> tuple[Any, Any, Any]:
+    """Return steps, wall times and values."""
+    count = len(rows) // ENTRIES
+    values = np.fromiter(rows[1::ENTRIES], np.float64, count)
+    steps = np.fromiter(rows[2::ENTRIES], np.int64, count)
+    return steps, np.fromiter(rows[3::ENTRIES], np.float64, count), values
+
+
+def _readable(rows: list[Any], faults: Faults) -> list[Any]:
+    """Return the rows that can be read: a value on a device may turn out not to be."""
+    good: list[Any] = []
+    for i in range(0, len(rows), ENTRIES):
+        series, value, step, wall_time = rows[i : i + ENTRIES]
+        try:
+            row = series, float(value), int(np.int64(step)), float(wall_time)
+        except Exception as error:  # noqa: BLE001 - any array library's
+            tag = series if isinstance(series, str) else series.tag
+            fault = InvalidValueError(f"{tag!r}: the value at step {step} cannot be read: {error}")
+            fault.__cause__ = error
+            faults.began(f"read {tag}", fault)
+        else:
+            good.extend(row)
+    return good
+
+
+def _codes(series: list[Any]) -> tuple[list[Series], Any]:
+    """Return the distinct series, in the order of their first row, and each row's position."""
+    distinct = dict.fromkeys(series)
+    if len(distinct) < 2:
+        codes = np.zeros(len(series), np.intp)
+    else:
+        position = {one: i for i, one in enumerate(distinct)}
+        codes = np.fromiter(map(position.__getitem__, series), np.intp, len(series))
+    return [s if isinstance(s, Series) else Series(s) for s in distinct], codes
+
+
+def _build(
+    items: Sequence[Item], faults: Faults
+) -> tuple[list[Value | Event | File], list[Any], int]:
+    """Return what the items make, the rows among it, and how many items could not be built."""
+    built: list[Value | Event | File] = []
+    rows: list[Any] = []
+    lost = 0
+    for item in items:
+        try:
+            made = item.build(item.tag, *item.args)
+            remark = ""
+            if isinstance(made, tuple) and not isinstance(made, _PARTS):
+                made, remark = made
+            parts = made if isinstance(made, list) else [made]
+            scalars = [part for part in parts if isinstance(part, Scalar)]
+            built += [_as_part(part, item) for part in parts if not isinstance(part, Scalar)]
+            for tag, value in scalars:
+                series = Series(tag, item.run) if item.run else tag
+                rows += (series, value, item.step, item.wall_time)
+        except Exception as error:  # noqa: BLE001 - a builder meets any user's data
+            fault = SinkError(f"{item.tag!r} at step {item.step} is not logged: {error}")
+            fault.__cause__ = error
+            faults.began(f"build {item.tag}", fault)
+            lost += 1
+            continue
+        if remark:
+            faults.remark(f"remark {item.tag}", f"{item.tag!r}: {remark}")
+    return built, rows, lost
+
+
+_PARTS = (Value, Event, File, Scalar)
+
+
+def _as_part(part: Any, item: Item) -> Value | Event | File:
+    """Return what a builder has made, a message as a ``Value``."""
+    if isinstance(part, Value | Event | File):
+        return part
+    plugin = part.metadata.plugin_data.plugin_name
+    data = part.SerializeToString()
+    return Value(item.run, item.step, item.wall_time, data, part.tag, plugin)

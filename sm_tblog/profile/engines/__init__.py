@@ -1,0 +1,1 @@
+"""Profilers of frameworks, which a session starts, stops and exports."""

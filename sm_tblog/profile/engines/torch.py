@@ -1,0 +1,151 @@
+"""PyTorch's own profiler as an engine, and its results as a session.
+
+What it records is handed over as a file: kineto writes one at two microseconds an event, a quarter
+of what it takes to look at its events from Python, and has more in it. The file is a temporary one,
+and is made on the worker. Kineto keeps the interpreter's lock while it writes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._errors import InvalidValueError, MissingDependencyError, SinkError
+from sm_tblog.profile.formats.kineto import convert_trace
+from sm_tblog.profile.traces import KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sm_tblog.profile.engine import Engine
+    from sm_tblog.profile.formats.xspace import Space
+
+__all__ = ["add_results", "torch_engine"]
+
+
+def torch_engine(
+    *,
+    cuda: bool | None = None,
+    record_shapes: bool = False,
+    memory: bool = False,
+    with_stack: bool = False,
+    keep_trace: bool = False,
+) -> Engine:
+    """Return an engine that records what PyTorch does, by ``torch.profiler``.
+
+    Nothing waits for a device but the end of the session, where PyTorch's profiler has to.
+
+    Args:
+        cuda: whether to record kernels and copies; by default where there is a GPU.
+        record_shapes: the shapes and types of operators' inputs.
+        memory: each allocation, for the viewer's memory profile.
+        with_stack: each call of a Python function. That slows Python down several times.
+        keep_trace: keep the trace of PyTorch's profiler beside the session, compressed. It opens
+            in Perfetto.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+        InvalidValueError: ``cuda`` is true, and there is no GPU.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        message = "torch_engine needs PyTorch: python -m pip install torch"
+        raise MissingDependencyError(message) from error
+    available = torch.cuda.is_available()
+    if cuda and not available:
+        message = "torch_engine(cuda=True): PyTorch finds no GPU here; leave cuda out"
+        raise InvalidValueError(message)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if available and cuda is not False:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    options = {
+        "activities": activities,
+        "record_shapes": record_shapes,
+        "profile_memory": memory,
+        "with_stack": with_stack,
+    }
+    return _TorchEngine(options, keep_trace=keep_trace)
+
+
+class _TorchEngine:
+    name = "PyTorch's profiler"
+    warms_up = True
+    """The first kernels after its start wait for CUPTI to come up."""
+
+    def __init__(self, options: Mapping[str, Any], *, keep_trace: bool) -> None:
+        self._options = options
+        self._keep_trace = keep_trace
+        self._profile: Any = None
+
+    def start(self) -> None:
+        import torch
+
+        if torch.autograd._profiler_enabled():  # noqa: SLF001 - else both would end with nothing
+            message = "profile: PyTorch's profiler runs already in this process; end it first"
+            raise InvalidValueError(message)
+        self._profile = torch.profiler.profile(**self._options)
+        self._profile.start()
+
+    def stop(self) -> None:
+        self._profile.stop()
+
+    def export(self, space: Space) -> Mapping[str, bytes] | None:
+        results, self._profile = self._profile.profiler, None
+        _, trace = add_results(results, space, since_ns=space.begin_ns, keep_trace=self._keep_trace)
+        return None if trace is None else {f"{space.hostname}{KEPT}": trace}
+
+
+def add_results(
+    results: Any, space: Space, *, since_ns: int | None = None, keep_trace: bool = False
+) -> tuple[int, bytes | None]:
+    """Add what PyTorch's profiler has recorded to a session, and the properties of its devices.
+
+    Args:
+        results: the ``profiler`` of a ``torch.profiler.profile`` that has stopped.
+        space: the session.
+        since_ns: leave out what begins before this time, in nanoseconds since the epoch.
+        keep_trace: return the trace.
+
+    Raises:
+        SinkError: the results have been written to a file before, which kineto does once.
+
+    Returns:
+        When the first event begins, and the trace, compressed by gzip, if it is to be kept.
+    """
+    with tempfile.TemporaryDirectory(prefix="sm_tblog-") as folder:
+        path = Path(folder, "torch.pt.trace.json")
+        try:
+            results.export_chrome_trace(str(path))
+        except RuntimeError as error:  # kineto writes its results once
+            message = f"PyTorch's profiler does not write its trace: {error}"
+            raise SinkError(message) from error
+        with path.open("rb") as file:
+            extent = convert_trace(file, path.name, space, since_ns)
+        _add_devices(space)
+        if not keep_trace:
+            return extent.begin_ns, None
+        packed = path.with_suffix(".gz")
+        with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return extent.begin_ns, packed.read_bytes()
+
+
+def _add_devices(space: Space) -> None:
+    """Say of each GPU in a session what the trace does not: how fast it could be."""
+    import torch
+
+    for plane in space.planes():
+        prefix, _, number = plane.name.rpartition(":")
+        if prefix == "/device:GPU" and number.isdecimal() and torch.cuda.is_available():
+            properties = torch.cuda.get_device_properties(int(number))
+            clock = getattr(properties, "clock_rate", 0)  # kHz
+            memory_clock = getattr(properties, "memory_clock_rate", 0)  # kHz
+            width = getattr(properties, "memory_bus_width", 0)  # bits
+            if clock:
+                plane.stat("clock_rate", clock)
+            if memory_clock and width:  # twice a clock
+                plane.stat("memory_bandwidth", 2 * memory_clock * 1000 * width // 8)

@@ -1,0 +1,1 @@
+"""Trace formats: TensorBoard's XSpace, Kineto's JSON."""

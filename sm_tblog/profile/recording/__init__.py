@@ -1,0 +1,1 @@
+"""What a session records by itself: spans, steps, counters, Python calls, memory."""

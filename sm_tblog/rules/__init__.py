@@ -1,0 +1,56 @@
+"""Rules that say what is wrong with a run, for ``writer.watch`` and ``writer.watch_rules``.
+
+Those of layers are ``VanishingGradient``, ``ExplodingGradient``, ``ExplodingTensor``,
+``NaNSource``, ``WeightUpdateRatio``, ``AllZero``, ``UnchangedTensor``, ``DeadRelu``,
+``SaturatedActivation`` and ``PoorWeightInitialization``; those of losses ``LossNotDecreasing``,
+``Overfit``, ``Overtraining`` and ``StalledTraining``.
+"""
+
+from __future__ import annotations
+
+from sm_tblog.rules.base import Alert, Finding, LayerRule, Rule
+from sm_tblog.rules.layers import (
+    AllZero,
+    DeadRelu,
+    ExplodingGradient,
+    ExplodingTensor,
+    NaNSource,
+    PoorWeightInitialization,
+    SaturatedActivation,
+    UnchangedTensor,
+    VanishingGradient,
+    WeightUpdateRatio,
+    layer_rules,
+)
+from sm_tblog.rules.losses import (
+    LossNotDecreasing,
+    LossRule,
+    Overfit,
+    Overtraining,
+    StalledTraining,
+    loss_rules,
+)
+
+__all__ = [
+    "Alert",
+    "AllZero",
+    "DeadRelu",
+    "ExplodingGradient",
+    "ExplodingTensor",
+    "Finding",
+    "LayerRule",
+    "LossNotDecreasing",
+    "LossRule",
+    "NaNSource",
+    "Overfit",
+    "Overtraining",
+    "PoorWeightInitialization",
+    "Rule",
+    "SaturatedActivation",
+    "StalledTraining",
+    "UnchangedTensor",
+    "VanishingGradient",
+    "WeightUpdateRatio",
+    "layer_rules",
+    "loss_rules",
+]

@@ -1,0 +1,1 @@
+"""Metrics of the machine: the host, the container's limits, the GPUs."""

@@ -1,0 +1,194 @@
+"""The peers' ``FileWriter``: what takes protocol buffers instead of values.
+
+Frameworks reach for it under their writer's name ``_get_file_writer()``. A message may be of any
+class, TensorFlow's, tensorboard's or tensorboardX's: it is taken by its bytes.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from sm_tblog._errors import InvalidTypeError
+from sm_tblog._types import Value
+from sm_tblog.arrays.convert import as_number, as_step
+from sm_tblog.pipeline.batching import Item
+from sm_tblog.sinks.base import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sm_tblog.pipeline.disabled import DisabledPipeline
+    from sm_tblog.pipeline.run_view import RunView
+    from sm_tblog.pipeline.worker import Pipeline
+
+__all__ = ["FileWriter"]
+
+
+class FileWriter:
+    """Takes events and summaries as protocol buffers.
+
+    Args:
+        pipeline: where they go.
+        logdir: the log folder.
+        step: of a summary that names none.
+        clock: returns the time of what names none, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline | RunView | DisabledPipeline,
+        logdir: str,
+        step: int = 0,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._pipeline = pipeline
+        self._logdir = logdir
+        self._step = step
+        self._clock = clock
+
+    def get_logdir(self) -> str:
+        """Return the log folder, a path or URL."""
+        return self._logdir
+
+    def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
+        """Log a whole ``Event``.
+
+        Args:
+            event: an ``Event`` message of any class, or its bytes.
+            step: instead of the event's own.
+            walltime: instead of now, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a message.
+        """
+        data = _serialized(event, "Event")
+        now = self._as_time(walltime)
+        own_step = None if step is None else as_step(step, "step")
+        item = Item("", "event", own_step or 0, now, len(data), _build_event, (data, own_step, now))
+        # A session mark divides what was logged before it from what comes after. Scalars and
+        # events wait on separate lists, so a barrier on both sides keeps it in its place.
+        is_mark = getattr(event, "WhichOneof", lambda _: "session_log")("what") == "session_log"
+        if is_mark:
+            self._pipeline.flush()
+        self._pipeline.put(item)
+        if is_mark:
+            self._pipeline.flush()
+
+    def add_summary(
+        self, summary: Any, global_step: int | None = None, walltime: float | None = None
+    ) -> None:
+        """Log every value of a ``Summary``.
+
+        Args:
+            summary: a ``Summary`` message of any class, or its bytes.
+            global_step: by default the writer's own, ``writer.step``.
+            walltime: now by default, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a message.
+        """
+        data = _serialized(summary, "Summary")
+        now = self._as_time(walltime)
+        step = self._step if global_step is None else as_step(global_step, "global_step")
+        self._pipeline.put(
+            Item("", "summary", step, now, len(data), _build_summary, (data, step, now))
+        )
+
+    def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
+        """Log a ``GraphDef`` and its run metadata.
+
+        Args:
+            graph_profile: a pair of messages of any class: the graph, and ``RunMetadata``.
+            walltime: now by default, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a pair of messages.
+        """
+        graph, metadata = (_serialized(part, "GraphDef and RunMetadata") for part in graph_profile)
+        self._add_built(_build_graph, (graph, metadata), walltime)
+
+    def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
+        """Log a ``GraphDef``.
+
+        Args:
+            graph: a message of any class.
+            walltime: now by default, in seconds since the epoch.
+
+        Raises:
+            InvalidTypeError: not a message.
+        """
+        self._add_built(_build_graph, (_serialized(graph, "GraphDef"), None), walltime)
+
+    def _add_built(self, build: Any, args: tuple[Any, ...], walltime: float | None) -> None:
+        now = self._as_time(walltime)
+        nbytes = sum(len(part) for part in args if part)
+        self._pipeline.put(Item("", "graph", 0, now, nbytes, build, (*args, now)))
+
+    def _as_time(self, walltime: float | None) -> float:
+        return self._clock() if walltime is None else float(as_number(walltime, "walltime"))
+
+    def flush(self) -> None:
+        """Wait until all that was logged before is stored."""
+        self._pipeline.flush()
+
+    def close(self) -> None:
+        """Store everything and close the files."""
+        self._pipeline.close()
+
+    def reopen(self) -> None:
+        """Do nothing: logging after ``close`` begins a new file by itself."""
+
+
+def _serialized(message: Any, kind: str) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    try:
+        data: bytes = message.SerializeToString()
+    except AttributeError as error:
+        text = f"{kind}: a protocol buffer message is needed, got {type(message).__name__}"
+        raise InvalidTypeError(text) from error
+    return data
+
+
+def _build_event(_: str, data: bytes, step: int | None, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema
+
+    event = schema.Event.FromString(data)
+    event.wall_time = wall_time
+    if step is not None:
+        event.step = step
+    if event.WhichOneof("what") == "summary":
+        return _values(event.summary, event.step, wall_time)
+    return [Event("", event.SerializeToString())]
+
+
+def _build_summary(_: str, data: bytes, step: int, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema
+
+    return _values(schema.Summary.FromString(data), step, wall_time)
+
+
+def _values(summary: Any, step: int, wall_time: float) -> list[Any]:
+    return [
+        Value(
+            "",
+            step,
+            wall_time,
+            value.SerializeToString(),
+            value.tag,
+            value.metadata.plugin_data.plugin_name,
+        )
+        for value in summary.value
+    ]
+
+
+def _build_graph(_: str, graph: bytes, metadata: bytes | None, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema
+
+    events = [schema.Event(wall_time=wall_time, graph_def=graph)]
+    if metadata is not None:
+        events.append(schema.Event(wall_time=wall_time))
+        events[1].tagged_run_metadata.tag = "step1"
+        events[1].tagged_run_metadata.run_metadata = metadata
+    return [Event("", event.SerializeToString()) for event in events]
