@@ -10,7 +10,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-SAGEMAKER_TESTS = ("tests/test_sagemaker_app.py", "tests/test_sagemaker_examples.py")
+SAGEMAKER_TESTS = ("tests/sagemaker",)
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -79,9 +79,8 @@ def heavy(session: nox.Session) -> None:
     """Run the tests of frameworks that are large, TensorFlow beside Keras' own callback too."""
     names = ("test", "s3", "frameworks", "peers", "heavy")
     session.install("--editable", ".", *(one for name in names for one in group(name)))
-    files = [
-        f"tests/test_{topic}.py" for topic in ("keras", "graphs_keras", "clu", "fastai", "ray")
-    ]
+    files = [f"tests/adapters/test_{name}.py" for name in ("keras", "clu", "fastai", "ray")]
+    files.append("tests/summary/test_graphs_keras.py")
     chosen = [*files, "tests/test_examples.py", "-k", "keras or clu or fastai or ray"]
     session.run("pytest", *(session.posargs or chosen))
 

@@ -73,21 +73,21 @@ PAGES = {
     },
     "watch": {"alerts": (1280, 590), "scalars": (1080, 755), "histograms": (1080, 450)},
 }
-"""Right and bottom end of what is kept of the pictures that ``test_<folder>_browser`` leaves."""
+"""Right and bottom edges at which pictures of ``tests/browser/test_<folder>.py`` are cropped."""
 
 
 def main() -> None:
     """Take all pictures."""
     for page, pictures in PAGES.items():
         with tempfile.TemporaryDirectory() as artifacts:
-            take(f"tests/test_{page}_browser.py", artifacts)
+            take(f"tests/browser/test_{page}.py", artifacts)
             for name, (right, bottom) in pictures.items():
                 with Image.open(Path(artifacts, f"{name}.png")) as picture:
                     kept = picture.crop((0, HEADER, right, bottom))
                     save(kept, ASSETS / page / f"{name}.png")
     with tempfile.TemporaryDirectory() as artifacts:
-        take("tests/test_browser.py", artifacts)
-        take("tests/test_browser_system.py", artifacts)
+        take("tests/browser/test_tabs.py", artifacts)
+        take("tests/browser/test_system.py", artifacts)
         for name, cut in CUTS.items():
             with Image.open(Path(artifacts, f"{name}.png")) as picture:
                 save(picture.crop((0, HEADER, cut.right, cut.bottom)), FOLDER / f"{name}.png")

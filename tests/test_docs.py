@@ -10,22 +10,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from doc_blocks import DOCS, ROOT, blocks_of
 
 from sm_tblog import MissingDependencyError
 from sm_tblog.storage import base as storage
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
-FENCE = re.compile(
-    r"(?P<mark><!-- not run: (?P<reason>.*?) -->\n+)?"
-    r"^(?P<indent> *)```python(?: title=\"(?P<title>[\w.]+)\")?\n(?P<code>.*?)^ *```$",
-    re.MULTILINE | re.DOTALL,
-)
 EXPECTED = re.compile(r"(?:^ *print\(.*\)  # |^ *# prints: )(.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+://|#)([^)#\s]+)")
 BENCHMARK = re.compile(
@@ -36,24 +29,8 @@ BENCHMARK = re.compile(
 )
 
 
-class Block(NamedTuple):
-    line: int
-    code: str
-    title: str | None
-    reason: str | None
-
-
 def name_of(page):
     return page.relative_to(ROOT).as_posix()
-
-
-def blocks_of(page):
-    text = page.read_text(encoding="utf-8")
-    return [
-        Block(text.count("\n", 0, found.start("code")), found["code"], found["title"], reason)
-        for found in FENCE.finditer(text)
-        for reason in [found["reason"]]
-    ]
 
 
 PAGES_WITH_PYTHON = [page for page in PAGES if blocks_of(page)]

@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog import (
-    InvalidTypeError,
     InvalidValueError,
     MissingDependencyError,
     TBLogError,
     Writer,
 )
+from sm_tblog.adapters._arguments import as_batches, as_frequency
 from sm_tblog.adapters._target import Target, missing
 
 if TYPE_CHECKING:
@@ -114,18 +114,18 @@ class TensorBoard(_Callback):
         super().__init__()
         self._target = Target(log_dir)
         self.log_dir = log_dir.log_dir if isinstance(log_dir, Writer) else str(log_dir)
-        self.histogram_freq = _as_frequency("histogram_freq", histogram_freq)
+        self.histogram_freq = as_frequency("histogram_freq", histogram_freq)
         self.write_graph = write_graph
         self.write_images = write_images
         self.write_steps_per_second = write_steps_per_second
         self.update_freq = 1 if update_freq == "batch" else update_freq
         if update_freq != "epoch":
-            self.update_freq = _as_frequency("update_freq", self.update_freq, least=1)
-        self.embeddings_freq = _as_frequency("embeddings_freq", embeddings_freq)
+            self.update_freq = as_frequency("update_freq", self.update_freq, least=1)
+        self.embeddings_freq = as_frequency("embeddings_freq", embeddings_freq)
         self.embeddings_metadata = embeddings_metadata
-        self.watch_freq = _as_frequency("watch_freq", watch_freq)
+        self.watch_freq = as_frequency("watch_freq", watch_freq)
         self.rules = rules
-        self._profiled = _as_batches(profile_batch)
+        self._profiled = as_batches(profile_batch)
         # With nothing to do after a batch, Keras need not wait for its results.
         self.async_safe = update_freq == "epoch" and not watch_freq and not self._profiled
         self._runs: dict[str, Writer] = {}
@@ -358,30 +358,6 @@ def _log(writer: Writer, name: str, values: Mapping[str, Any], step: int) -> Non
     """Log numbers as TensorFlow 2 does."""
     for key, value in values.items():
         writer.add_scalar(name.format(key), value, step, new_style=True)
-
-
-def _as_frequency(name: str, value: Any, *, least: int = 0) -> int:
-    if isinstance(value, (bool, str)) or not hasattr(type(value), "__index__"):
-        message = f"{name} is a number of epochs or batches, got {value!r:.60}"
-        raise InvalidTypeError(message)
-    if value < least:
-        message = f"{name} is {least} or more, got {value!r:.60}"
-        raise InvalidValueError(message)
-    return int(value)
-
-
-def _as_batches(profile_batch: Any) -> range:
-    """Return which batches are to be profiled."""
-    given = profile_batch.split(",") if isinstance(profile_batch, str) else profile_batch
-    try:
-        ends = [int(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
-    except (TypeError, ValueError) as error:
-        message = f"profile_batch is a batch or a pair of batches, got {profile_batch!r:.60}"
-        raise InvalidTypeError(message) from error
-    if len(ends) not in {1, 2} or not 0 <= ends[0] <= ends[-1]:
-        message = f"profile_batch: a batch and one not before it, or 0, not {profile_batch!r:.60}"
-        raise InvalidValueError(message)
-    return range(ends[0], ends[-1] + 1) if ends != [0] else range(0)
 
 
 def _as_number(iterations: Any) -> int:

@@ -18,13 +18,20 @@ from __future__ import annotations
 
 import math
 from array import array
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError
 from sm_tblog.format.xspace import XEvent, XSpace
+from sm_tblog.profile.formats.messages import (
+    count_from,
+    end_of,
+    free_id,
+    integer_stat,
+    utf8_text,
+    write_extent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,8 +54,6 @@ _LONGEST_NS = 100 * 24 * 3600 * 10**9
 
 _MOST_TEXTS, _LONGEST_TEXT = 20_000, 500
 """Texts that are kept encoded, 20 MB of them at the very most."""
-
-_INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
 
 
 class Space:
@@ -83,10 +88,10 @@ class Space:
             name: ``/host:CPU``, ``/device:GPU:<i>``, or any other.
             plane_id: the number of a device, where it is a new plane; by default the next free one.
         """
-        name = _text(name)
+        name = utf8_text(name)
         if name not in self._planes:
             taken = {plane.id for plane in self._planes.values()}
-            number = _free(taken) if plane_id is None else plane_id
+            number = free_id(taken) if plane_id is None else plane_id
             self._planes[name] = Plane(self, name, number)
         return self._planes[name]
 
@@ -115,7 +120,7 @@ class Space:
         self._cut()
         times = [line.extent() for line in self._lines() if line]
         begin = min([self.begin_ns, *(first for first, _ in times)])
-        end = max([self.begin_ns, *(last for _, last in times), *map(_end_of, self._included)])
+        end = max([self.begin_ns, *(last for _, last in times), *map(end_of, self._included)])
         begin = max(begin, end - _LONGEST_NS)
         if self._left_out:
             self.warnings.append(
@@ -123,15 +128,15 @@ class Space:
                 f"{(self._cutoff - begin) / 1e9:.6f} s on: {self._max_events:,} are the limit"
             )
             self._left_out = 0
-        space = XSpace(warnings=map(_text, self.warnings))
+        space = XSpace(warnings=map(utf8_text, self.warnings))
         if self.hostname:
-            space.hostnames.append(_text(self.hostname))
+            space.hostnames.append(utf8_text(self.hostname))
         for plane in self.planes():
             plane.write(space.planes.add(), begin)
         for included in self._included:
             space.planes.add().CopyFrom(included)
-            _count_from(begin, space.planes[-1])
-        _write_extent(space, begin, end)
+            count_from(begin, space.planes[-1])
+        write_extent(space, begin, end)
         data: bytes = space.SerializeToString()
         return data
 
@@ -195,7 +200,7 @@ class Plane:
         key = name if line_id is None else line_id
         if key not in self._lines:
             shown = line_id if line_id is not None and line_id in _LINE_IDS else None
-            self._lines[key] = Line(self._space, self, _text(name), shown)
+            self._lines[key] = Line(self._space, self, utf8_text(name), shown)
         return self._lines[key]
 
     def stat(self, name: str, value: Stat) -> None:
@@ -239,9 +244,9 @@ class Plane:
         for name, value in stats.items():
             number = ids.setdefault(name, len(ids) + 1)
             if isinstance(value, str):
-                message.stats.add(metadata_id=number, str_value=_text(value))
+                message.stats.add(metadata_id=number, str_value=utf8_text(value))
             elif isinstance(value, int):
-                message.stats.add(metadata_id=number, **_integer(value))
+                message.stats.add(metadata_id=number, **integer_stat(value))
             elif isinstance(value, float):
                 message.stats.add(metadata_id=number, double_value=value)
             elif isinstance(value, bytes):
@@ -261,14 +266,14 @@ class Plane:
         self._add_stats(message, self._stats)
         for name, number in self._event_ids.items():
             message.event_metadata[number].id = number
-            message.event_metadata[number].name = _text(name)
+            message.event_metadata[number].name = utf8_text(name)
         for name, number in self._stat_ids.items():
             message.stat_metadata[number].id = number
-            message.stat_metadata[number].name = _text(name)
+            message.stat_metadata[number].name = utf8_text(name)
         taken = {line.id for line in self.lines() if line.id is not None}
         for line in self.lines():
             for place, rows in enumerate(line.nested() or [[]]):
-                number = _free(taken) if place or line.id is None else line.id
+                number = free_id(taken) if place or line.id is None else line.id
                 taken.add(number)
                 line.write(message.lines.add(id=number), rows, begin_ns)
 
@@ -371,49 +376,3 @@ class Line:
             )
             if self._stats[row]:
                 event.MergeFromString(self._stats[row])
-
-
-def _end_of(plane: Any) -> int:
-    """Return when the last line of an included plane ends."""
-    ends = (
-        line.timestamp_ns + (line.events[-1].offset_ps + line.events[-1].duration_ps) // 1000
-        for line in plane.lines
-        if line.events
-    )
-    return max(ends, default=0)
-
-
-def _count_from(begin: int, plane: Any) -> None:
-    """Have the times of a plane count from the beginning, none of which is before that."""
-    for line in plane.lines:
-        shift = line.timestamp_ns - begin
-        line.timestamp_ns = max(shift, 0)
-        if shift < 0:
-            for event in line.events:
-                event.offset_ps += shift * 1000
-
-
-def _write_extent(space: Any, begin: int, end: int) -> None:
-    """Say when the session began and ended, in the plane where a viewer looks for it."""
-    taken = {plane.id for plane in space.planes}
-    plane = space.planes.add(id=_free(taken), name="Task Environment")
-    named = {"profile_start_time": begin, "profile_stop_time": end}
-    for number, (name, value) in enumerate(named.items(), 1):
-        plane.stat_metadata[number].id = number
-        plane.stat_metadata[number].name = name
-        plane.stats.add(metadata_id=number, uint64_value=value)
-
-
-def _free(taken: set[int]) -> int:
-    return next(number for number in count() if number not in taken)
-
-
-def _integer(value: int) -> dict[str, Any]:
-    if value in _INT64:
-        return {"int64_value": int(value)}  # of a bool, too
-    return {"uint64_value": value} if value in _UINT64 else {"str_value": str(value)}
-
-
-def _text(text: str) -> str:
-    """Return text that UTF-8 can hold: half of a surrogate pair, as JSON may have, becomes "?"."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

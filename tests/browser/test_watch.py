@@ -16,7 +16,7 @@ pytest.importorskip("sklearn")
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "why-does-it-not-learn.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "why-does-it-not-learn.md"
 RUNS = ("1-sigmoid", "2-relu", "3-normalized")
 
 

@@ -16,7 +16,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-SCRIPT = Path(__file__).with_name("keras_runs.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "keras_runs.py"
 BACKENDS = [name for name in ("torch", "jax", "tensorflow") if importlib.util.find_spec(name)]
 HAS_TENSORFLOW = "tensorflow" in BACKENDS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sagemaker_tree import Tree, clean_environment
 
-FOLDER = Path(__file__).parent.parent / "examples" / "sagemaker"
+FOLDER = Path(__file__).parents[2] / "examples" / "sagemaker"
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 EXPECTED = {"S3OutputPath": "s3://my-bucket/logs", "LocalPath": "/opt/ml/output/tensorboard"}
 

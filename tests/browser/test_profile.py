@@ -1,7 +1,7 @@
 """The Profile tab shows what a session recorded: looked at in a real browser, and asked for.
 
 The page "Find the bottleneck" of the documentation is run, and TensorBoard with its profile plugin
-serves what it has written. So the pictures that are left, as in ``test_browser``, are what the
+serves what it has written. So the pictures that are left, as in ``test_tabs``, are what the
 readers of that page see.
 """
 
@@ -18,8 +18,8 @@ import urllib.request
 
 import pytest
 from browser import Page, artifacts_folder, chromium, needs_chromium, tensorboard
+from doc_blocks import DOCS, blocks_of
 from profiles import events_of, sessions
-from test_docs import DOCS, blocks_of
 
 import sm_tblog
 from sm_tblog.format.xspace import XSpace
