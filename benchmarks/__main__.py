@@ -10,12 +10,12 @@ from benchmarks.suite import BENCHMARKS
 
 
 def main() -> None:
-    """Run benchmarks and print what they say."""
+    """Run benchmarks and print the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument(
-        "--only", action="append", choices=list(BENCHMARKS), help="run this one; may be repeated"
+        "--only", action="append", choices=list(BENCHMARKS), help="run only this one; repeatable"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, less certain")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, wider intervals")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the figures")
     arguments = parser.parse_args()
     facts = machine_facts()

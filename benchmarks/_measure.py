@@ -1,4 +1,4 @@
-"""Taking turns, medians, and how sure they are."""
+"""Interleaved measurement, medians and confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Figure", "Target", "figure", "interleave", "less_than_the_best"]
 
 
 class Target(NamedTuple):
-    """What a result is hoped to be.
+    """The target for a result.
 
     Attributes:
-        bound: in the result's unit.
-        at_least: whether more is better.
+        bound: the limit, in the result's unit.
+        at_least: whether higher is better.
     """
 
     bound: float
@@ -30,17 +30,17 @@ class Target(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What one measurement says.
+    """The result of one measurement.
 
     Attributes:
         name: what was measured.
-        unit: of ``medians``.
-        medians: absolute figures by what they belong to.
-        result: the ratio or other number that the target is about.
-        result_unit: "x" for a ratio.
+        unit: the unit of ``medians``.
+        medians: absolute figures, by contestant or condition.
+        result: the ratio or other number that the target applies to.
+        result_unit: the unit of ``result``; "x" for a ratio.
         interval: the 95 % confidence interval of ``result``.
-        target: None where the figure only explains another.
-        note: what the table has no column for.
+        target: None if the figure only explains another one.
+        note: details that have no column in the table.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Figure(NamedTuple):
 def interleave(
     contestants: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:
-    """Return what each contestant returned, by round.
+    """Return each contestant's results, by round.
 
-    Each round begins with another contestant, so that none is always first.
+    Each round begins with a different contestant, so that none is always first.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
@@ -71,9 +71,9 @@ def interleave(
 
 
 def interval_of_median(samples: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the median: two of the samples, by their rank.
+    """Return the 95 % confidence interval of the median: two of the samples, by rank.
 
-    It supposes nothing about the distribution. Of fewer than six samples it is all of them.
+    It makes no assumption about the distribution. Below six samples, it is their full range.
     """
     ordered = sorted(samples)
     count = len(ordered)
@@ -110,7 +110,7 @@ def less_than_the_best(
     ours: str,
     target: Target | None = None,
 ) -> Figure:
-    """Return how many times less ours is than the best other, compared round by round."""
+    """Return how many times less ours is than the best of the others, compared round by round."""
     best = min((who for who in samples if who != ours), key=lambda who: median(samples[who]))
     ratios = [theirs / own for theirs, own in zip(samples[best], samples[ours], strict=True)]
     return figure(name, samples, unit, ratios, "x", target)

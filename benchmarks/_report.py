@@ -1,4 +1,4 @@
-"""Figures as a table and as JSON, and what they were measured on."""
+"""Figures as a table and as JSON, with facts about the machine."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["as_json", "machine_facts", "print_figures"]
 
 _PACKAGES = ("sm-tblog", "numpy", "protobuf", "torch", "tensorboard", "tensorboardX")
 _WIDTH = 150
-"""Columns that the table takes where there is no terminal; in fewer it is hard to read."""
+"""Minimum width of the table in columns; a narrower one is hard to read."""
 
-_HEADINGS = ("what", "absolute, medians", "result", "95 % interval", "target", "")
+_HEADINGS = ("benchmark", "medians", "result", "95 % interval", "target", "")
 
 
 def machine_facts() -> dict[str, str]:
-    """Return what a reader needs to know of the machine and the versions."""
+    """Return the facts about the machine and the versions that a reader needs."""
     facts = {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "load average before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
@@ -37,7 +37,7 @@ def machine_facts() -> dict[str, str]:
 
 
 def print_figures(figures: Sequence[Figure], facts: Mapping[str, str]) -> None:
-    """Print a table, with Rich where it is installed."""
+    """Print a table, with Rich if it is installed."""
     print(*(f"{name}: {fact}" for name, fact in facts.items()), sep=", ")
     print(*(figure.note for figure in figures if figure.note), sep="\n")
     rows = [_cells(figure) for figure in figures]
@@ -81,7 +81,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 
 
 def _verdict(figure: Figure) -> str:
-    """Return whether the target is met, or "unclear" where the interval holds it."""
+    """Return whether the target is met, or "unclear" if the interval contains it."""
     if figure.target is None:
         return ""
     verdicts = {figure.target.is_met_by(end) for end in figure.interval}

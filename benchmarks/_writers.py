@@ -1,4 +1,4 @@
-"""The writers that are compared, and a count of what they wrote."""
+"""The writers under comparison, and a count of the records that they wrote."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def open_writer(name: str, folder: str) -> Any:
 
 
 def make_rows(count: int, tags: int, begin: int = 0) -> list[tuple[str, float, int]]:
-    """Return ``count`` rows of tag, value and step, the tags in turn, steps from ``begin`` on."""
+    """Return ``count`` rows of tag, value and step: tags in turn, steps from ``begin`` on."""
     return [
         (tag, number * 0.1, begin + number // tags)
         for number, tag in zip(range(count), itertools.cycle(TAGS[:tags]), strict=False)
@@ -57,14 +57,14 @@ def make_rows(count: int, tags: int, begin: int = 0) -> list[tuple[str, float, i
 
 
 def log_rows(writer: Any, rows: Iterable[tuple[str, float, int]]) -> None:
-    """Do what a training loop does: call ``add_scalar`` for each row."""
+    """Call ``add_scalar`` for each row, as a training loop does."""
     for tag, value, step in rows:
         writer.add_scalar(tag, value, step)
 
 
 @contextmanager
 def temporary_folder() -> Iterator[str]:
-    """Make a folder on the local disk and remove it afterwards, whatever it holds then."""
+    """Create a directory on the local disk, and remove it with its contents afterwards."""
     folder = tempfile.mkdtemp(prefix="sm-tblog-benchmark-")
     try:
         yield folder
@@ -73,10 +73,10 @@ def temporary_folder() -> Iterator[str]:
 
 
 def count_records(folder: str) -> int:
-    """Return how many records the folder's event files hold besides their first.
+    """Return the number of records in the directory's event files, without the first of each.
 
     Raises:
-        ValueError: a file ends in the middle of a record.
+        ValueError: A file ends in the middle of a record.
     """
     count = 0
     for path in Path(folder).rglob("*tfevents*"):
@@ -93,10 +93,10 @@ def count_records(folder: str) -> int:
 
 
 def check_records(folder: str, expected: int) -> None:
-    """Hold a writer to what it was given.
+    """Check that a writer has written everything.
 
     Raises:
-        ValueError: there are more or fewer records than ``expected``.
+        ValueError: There are more or fewer records than ``expected``.
     """
     found = count_records(folder)
     if found != expected:

@@ -1,7 +1,7 @@
-"""Keras' ``fit`` and Lightning's ``Trainer`` logging at every step, beside their own loggers.
+"""Keras' ``fit`` and Lightning's ``Trainer`` logging at every step, compared with their loggers.
 
-A training is run by turns with either logger, in an interpreter of its own; counted is the time
-spent in the callback or logger. What a framework does to make numbers for it is not counted.
+A separate interpreter trains alternately with either logger. Only the time spent in the callback or
+logger is counted, not the time that the framework needs to compute the numbers.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["adapter_time"]
 
 _TARGET = Target(10, at_least=True)
 _METRICS = 4
-"""Numbers that are logged at a step, besides what the framework adds."""
+"""Numbers logged per step, besides those that the framework adds."""
 
 
 def adapter_time(rounds: int = 11, steps: int = 500) -> list[Figure]:
-    """Return how many times less time is spent in our callback and logger than in theirs.
+    """Return how many times less time our callback and logger take than the framework's own.
 
-    Keras is measured where TensorFlow is installed, which its own callback needs.
+    Keras is only measured if TensorFlow is installed, because Keras' own callback needs it.
     """
     figures = []
     for framework, needs, environment in (
@@ -41,12 +41,12 @@ def adapter_time(rounds: int = 11, steps: int = 500) -> list[Figure]:
         ("keras", "tensorflow", {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}),
     ):
         if find_spec(needs) is None:
-            print(f"{framework} is not measured: {needs} is not installed")
+            print(f"{framework} is skipped: {needs} is not installed")
             continue
         samples = _measured(framework, rounds, steps, environment)
         ratios = [own / ours for own, ours in zip(samples["own"], samples[OURS], strict=True)]
-        name = f"{framework}, logging {_METRICS + 1} numbers a step, time in the logger"
-        figures.append(figure(name, samples, "µs a step", ratios, "x", _TARGET))
+        name = f"{framework}, logging {_METRICS + 1} numbers per step, time in the logger"
+        figures.append(figure(name, samples, "µs per step", ratios, "x", _TARGET))
     return figures
 
 
@@ -69,7 +69,7 @@ def _measured(
 
 
 class _Stopwatch:
-    """Adds up the time spent in methods of an object."""
+    """Measures the total time spent in methods of an object."""
 
     def __init__(self, timed: Any, names: tuple[str, ...]) -> None:
         self.seconds = 0.0
@@ -157,7 +157,7 @@ def _keras(steps: int) -> dict[str, Callable[[str], float]]:
 
 
 def _main(framework: str, rounds: int, steps: int) -> None:
-    """Print, as JSON, microseconds a step of each round."""
+    """Print the microseconds per step of each round, as JSON."""
     runs = {"lightning": _lightning, "keras": _keras}[framework](steps)
     with temporary_folder() as folder:
         turns = iter(range(10**9))

@@ -1,4 +1,4 @@
-"""``add_embedding`` of labelled points: caller's time, processor time, bytes on the disk."""
+"""``add_embedding`` of labelled points: caller's time, processor time and bytes on disk."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["embedding_time"]
 
 
 class _Cost(NamedTuple):
-    """What one embedding costs.
+    """The cost of one embedding.
 
     Attributes:
         caller: milliseconds that the call takes.
-        processor: milliseconds of processor time of all threads, from the call to the closed file.
-        size: megabytes on the disk.
+        processor: milliseconds of processor time in all threads, from the call to the closed file.
+        size: megabytes on disk.
     """
 
     caller: float
@@ -39,16 +39,16 @@ class _Cost(NamedTuple):
 _FIGURES = {
     "caller": ("caller's time", "ms", Target(100, at_least=True)),
     "processor": ("all processor time", "ms", Target(20, at_least=True)),
-    "size": ("bytes on the disk", "MB", Target(2, at_least=True)),
+    "size": ("bytes on disk", "MB", Target(2, at_least=True)),
 }
 
 
 def embedding_time(
     points: int = 10_000, dimensions: int = 128, rounds: int = 7, calls: int = 3
 ) -> list[Figure]:
-    """Return what an embedding costs beside the peers, which do all of it in the call.
+    """Return the cost of an embedding for each writer; the others do all the work in the call.
 
-    Each is flushed, as where a loop logs one now and then.
+    The writer is flushed after each embedding, as if a loop logged one now and then.
     """
     matrix = np.random.default_rng(0).standard_normal((points, dimensions), np.float32)
     labels = [f"class {number % 10}" for number in range(points)]
@@ -58,7 +58,7 @@ def embedding_time(
         costs[name].append(_cost(name, matrix, labels, calls))
         return costs[name][-1].caller
 
-    interleave({name: partial(log, name) for name in costs}, rounds + 1)  # the first one imports
+    interleave({name: partial(log, name) for name in costs}, rounds + 1)  # the first round imports
     what = f"add_embedding of {points:,} x {dimensions} float32 with labels"
     return [
         less_than_the_best(
@@ -90,10 +90,10 @@ def _cost(name: str, matrix: npt.NDArray[np.float32], labels: Sequence[str], cal
 
 
 def _check(folder: str, points: int, calls: int) -> None:
-    """Hold a writer to what it was given.
+    """Check that a writer has written everything.
 
     Raises:
-        ValueError: not every embedding is listed, or has a line for each label.
+        ValueError: An embedding is not listed, or does not have one line per label.
     """
     listed = Path(folder, "projector_config.pbtxt").read_text(encoding="utf-8").count("tensor_name")
     lengths = [path.read_bytes().count(b"\n") for path in Path(folder).rglob("metadata.tsv")]

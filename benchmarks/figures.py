@@ -1,4 +1,4 @@
-"""``add_figure`` of a typical figure: the caller's time, the processor's, and bytes on disk."""
+"""``add_figure`` of a typical figure: caller's time, processor time and bytes on disk."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BYTES_TARGET = Target(0.9, at_least=True)
 
 
 def figure_time(rounds: int = 15, calls: int = 4) -> list[Figure]:
-    """Return the three beside the peers', each for one figure of 640 by 480 pixels.
+    """Return the three costs for each writer, per figure of 640 by 480 pixels.
 
-    Making the figure is not counted; drawing it is, which all writers do at the call. The
-    processor time is that of all threads, from the call to the closed file.
+    Creating the figure is not counted. Drawing it is; all writers draw during the call. Processor
+    time covers all threads, from the call to the closed file.
     """
     _samples("call", 1, calls)  # imports, fonts
     return [
@@ -40,7 +40,7 @@ def figure_time(rounds: int = 15, calls: int = 4) -> list[Figure]:
 
 
 class _Cost(NamedTuple):
-    """What a figure costs: milliseconds of a call and of all processors, and bytes."""
+    """The cost of a figure: milliseconds of the call and of processor time, and bytes."""
 
     call: float
     processor: float
@@ -56,7 +56,7 @@ def _samples(what: str, rounds: int, calls: int) -> dict[str, list[float]]:
 
 
 def _cost(name: str, calls: int) -> _Cost:
-    """Return what a figure costs, on average over so many calls."""
+    """Return the average cost of a figure over ``calls`` calls."""
     figures = [_make_figure(seed) for seed in range(calls)]
     with temporary_folder() as folder:
         writer = open_writer(name, folder)

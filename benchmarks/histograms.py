@@ -1,4 +1,4 @@
-"""``add_histogram`` of a million float32: the caller's time and the processor's."""
+"""``add_histogram`` of a million float32: caller's time and processor time."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _PROCESSOR_TARGET = Target(4, at_least=True)
 def histogram_time(
     size: int = 1_000_000, caller_rounds: int = 31, rounds: int = 9, calls: int = 5
 ) -> list[Figure]:
-    """Return the caller's time in copies of the array, and the processor time beside the peers'.
+    """Return the caller's time in copies of the array, and the processor time of each writer.
 
-    The processor time is that of all threads, from the call to the closed file. Each histogram is
-    flushed, as where a loop logs one now and then; so the next has its memory.
+    Processor time covers all threads, from the call to the closed file. The writer is flushed after
+    each histogram, as if a loop logged one now and then, so that the next one can reuse its memory.
     """
     values = np.random.default_rng(0).standard_normal(size, np.float32)
     what = f"add_histogram of {size:,} float32"
     samples = _caller_samples(caller_rounds, values)
     copies = [own / one for own, one in zip(*samples.values(), strict=True)]
-    name = f"{what}, caller's time, in copies of it"
+    name = f"{what}, caller's time, in copies of the array"
     caller = figure(name, samples, "ms", copies, "x", _CALLER_TARGET)
 
     contestants = {name: partial(_processor_time, name, values, calls) for name in (OURS, *PEERS)}
@@ -45,7 +45,7 @@ def histogram_time(
 
 
 def _caller_samples(rounds: int, values: npt.NDArray[np.float32]) -> dict[str, list[float]]:
-    """Return milliseconds of a call and of a copy, by round; counting is not timed."""
+    """Return milliseconds of a call and of a copy, by round; the counting is not timed."""
 
     def copy() -> float:
         begun = perf_counter()
@@ -73,7 +73,7 @@ def _caller_samples(rounds: int, values: npt.NDArray[np.float32]) -> dict[str, l
 
 
 def _processor_time(name: str, values: npt.NDArray[np.float32], calls: int) -> float:
-    """Return milliseconds of processor time for a histogram."""
+    """Return milliseconds of processor time per histogram."""
     with temporary_folder() as folder:
         writer = open_writer(name, folder)
         begun = process_time()

@@ -1,4 +1,4 @@
-"""Kineto's traces as sessions: what handing one over takes, and how fast it is converted."""
+"""Kineto traces as sessions: the cost of the trace handler and the speed of the conversion."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _RATE_TARGET = Target(25_000, at_least=True)
 
 
 def trace_handler(rounds: int = 15, operators: int = 20_000) -> list[Figure]:
-    """Return what ``on_trace_ready`` costs its caller, beside PyTorch's handler for TensorBoard.
+    """Return the caller's cost of ``on_trace_ready``, ours and PyTorch's TensorBoard handler.
 
-    It is the processor time of the calling thread, for others are busy meanwhile. PyTorch's writes
-    the trace in the call. Ours leaves it to the worker, which also converts it: the second figure
-    is the processor time of both, until the file is stored.
+    This is the processor time of the calling thread, because other threads are busy meanwhile.
+    PyTorch's handler writes the trace in the call. Ours leaves it to the worker thread, which also
+    converts it. The second figure is the processor time of all threads, until the file is stored.
     """
     from torch.profiler import tensorboard_trace_handler
 
@@ -50,21 +50,21 @@ def trace_handler(rounds: int = 15, operators: int = 20_000) -> list[Figure]:
         return caller[name][-1]
 
     interleave({name: partial(hand_over, name) for name in caller}, rounds)
-    what = f"a trace of {operators:,} operators handed over"
+    what = f"trace handler, {operators:,} operators"
     ratios = [own / theirs for own, theirs in zip(used[OURS], used["torch"], strict=True)]
     return [
         less_than_the_best(f"{what}, caller's processor time", caller, "ms", OURS, _CALLER_TARGET),
         figure(
             f"{what}, all processor time", used, "ms", ratios, "x",
-            note="ours is converted for the Profile tab, which does not read PyTorch's",
+            note="ours converts the trace for the Profile tab, which cannot read PyTorch's",
         ),
     ]  # fmt: skip
 
 
 def trace_import(rounds: int = 9, operators: int = 50_000) -> list[Figure]:
-    """Return how many events become part of a session, in a second of processor time.
+    """Return how many events are converted per second of processor time.
 
-    The trace has the shapes of inputs, and allocations, as PyTorch writes them if asked.
+    The trace includes input shapes and allocations, which PyTorch only writes on request.
     """
     rates = []
     with temporary_folder() as folder:
@@ -79,12 +79,12 @@ def trace_import(rounds: int = 9, operators: int = 50_000) -> list[Figure]:
             rates.append(events / (process_time() - before))
             _check(folder, "*.xplane.pb", operators)
     named = {OURS: rates}
-    name = f"a trace of {events:,} events imported, events a second of processor time"
+    name = f"import of a trace with {events:,} events, events per second of processor time"
     return [figure(name, named, "/s", rates, "/s", _RATE_TARGET)]
 
 
 def _profiled(operators: int, **options: Any) -> Any:
-    """Return a profiler that has recorded about so many operators."""
+    """Return a profiler that has recorded about this many operators."""
     import torch
 
     x = torch.ones(4, 4)
@@ -97,10 +97,10 @@ def _profiled(operators: int, **options: Any) -> Any:
 
 
 def _check(folder: str, pattern: str, operators: int) -> None:
-    """Hold a session or trace to what it was given.
+    """Check that a session or trace is complete.
 
     Raises:
-        ValueError: it is too small to have it all.
+        ValueError: A file is missing, or too small to contain all operators.
     """
     sizes = [path.stat().st_size for path in Path(folder).rglob(pattern)]
     if not sizes or min(sizes) < 10 * operators:

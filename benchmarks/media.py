@@ -1,8 +1,8 @@
-"""``add_image`` and ``add_video``: the caller's time, the processor's, and bytes on disk.
+"""``add_image`` and ``add_video``: caller's time, processor time and bytes on disk.
 
-The picture has the spectrum of a photograph, whose amplitudes fall with the frequency, and the
-video is a window that moves over one. Noise would be harder to compress than what people log, and
-a drawing easier.
+The picture has the spectrum of a photograph, with amplitudes that fall with frequency. The video is
+a window that moves across such a picture. Noise would be harder to compress than what people log,
+and a drawing would be easier.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PILLOW = "Pillow"
 
 
 class _Cost(NamedTuple):
-    """What a call costs: the caller's milliseconds and all processors', and bytes."""
+    """The cost of a call: milliseconds of the call and of processor time, and bytes."""
 
     call: float
     processor: float
@@ -49,10 +49,10 @@ class _Cost(NamedTuple):
 def image_cost(
     sizes: Sequence[int] = (224, 512), rounds: int = 15, calls: int = 10
 ) -> list[Figure]:
-    """Return the three for images of three channels, float32, beside the peers'.
+    """Return the three costs for float32 images with three channels, for each writer.
 
-    Every call is followed by a barrier, as where a loop logs an image now and then. The processor
-    time is that of all threads, from the first call to the closed file.
+    Every call is followed by a barrier, as if a loop logged an image now and then. Processor time
+    covers all threads, from the first call to the closed file.
     """
     figures = []
     for size in sizes:
@@ -68,10 +68,11 @@ def _log_image(picture: npt.NDArray[np.float32], writer: Any, step: int) -> None
 
 
 def video_cost(frames: int = 64, size: int = 64, rounds: int = 5, calls: int = 3) -> list[Figure]:
-    """Return the three for a video in bytes, as a GIF.
+    """Return the three costs for a video of uint8 values, as a GIF.
 
-    The peers need moviepy, and PyTorch's a release before 2.0: those that find it take part. Beside
-    them stands Pillow by itself, which is what moviepy has encode a GIF.
+    torch's and tensorboardX's writers need moviepy, and torch's needs a release before 2.0. Only
+    those that find a usable release are measured. Pillow alone is measured too, because moviepy
+    uses it to encode a GIF.
     """
     wide = _picture(size, size + frames)
     video = np.stack([wide[:, i : i + size] for i in range(frames)]).transpose(0, 3, 1, 2)[None]
@@ -85,7 +86,7 @@ def video_cost(frames: int = 64, size: int = 64, rounds: int = 5, calls: int = 3
     what = f"add_video, {frames} frames of 3x{size}x{size} bytes"
     figures = _figures(what, contestants, rounds)
     absent = [name for name in PEERS if name not in names]
-    note = f"{what}: {' and '.join(absent)} found no moviepy that they can use" if absent else ""
+    note = f"{what}: {' and '.join(absent)} found no usable moviepy" if absent else ""
     return [figures[0]._replace(note=note), *figures[1:]]
 
 
@@ -143,7 +144,7 @@ def _cost_of_pillow(frames: npt.NDArray[np.uint8], calls: int) -> _Cost:
 
 
 def _peers_with_video() -> list[str]:
-    """Return the peers that can encode a video here."""
+    """Return the other writers that can encode a video in this environment."""
     if importlib.util.find_spec("moviepy") is None:
         return []
     old = int(metadata.version("moviepy").partition(".")[0]) < 2
@@ -151,7 +152,7 @@ def _peers_with_video() -> list[str]:
 
 
 def _picture(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture like a photograph; shape (height, width, 3)."""
+    """Return a picture that resembles a photograph; shape (height, width, 3)."""
     noise = np.random.default_rng(0).standard_normal((4, height, width))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = 1

@@ -1,6 +1,6 @@
-"""What a long run costs in memory.
+"""Memory growth over a long run.
 
-``python -m benchmarks.memory FOLDER WARM_UP ROWS`` is the process that is measured.
+``python -m benchmarks.memory FOLDER WARM_UP ROWS`` is the measured process.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["memory_growth"]
 _TARGET = Target(20, at_least=False)
 _ROOT = Path(__file__).parent.parent
 _PIECES = 100
-"""The rows are logged in so many pieces, after each of which the memory is looked at."""
+"""The rows are logged in this many pieces, and memory is measured after each."""
 
 
 def memory_growth(warm_up: int = 1_000_000, rows: int = 10_000_000) -> list[Figure]:
-    """Return by how much the resident memory of a process grows while it logs ``rows`` scalars.
+    """Return how much the resident memory of a process grows while it logs ``rows`` scalars.
 
-    The loop is tight, so that rows wait for the worker all the time, as many as the writer's
-    ``max_bytes`` allows: the highest memory is compared with the highest during the warm-up. Once
-    all is stored, it is compared with that after the warm-up.
+    The loop is tight, so the buffer is always as full as the writer's ``max_bytes`` allows. The
+    peak is compared with the peak during the warm-up. The memory after everything is stored is
+    compared with the memory after the warm-up.
     """
     with temporary_folder() as folder:
         arguments = (folder, str(warm_up), str(rows))
@@ -44,7 +44,7 @@ def memory_growth(warm_up: int = 1_000_000, rows: int = 10_000_000) -> list[Figu
         )
         check_records(folder, warm_up + rows)
     found = json.loads(done.stdout)
-    what = f"resident memory's growth over {rows:,} scalars"
+    what = f"growth of resident memory over {rows:,} scalars"
     return [
         figure(
             f"{what}, {name}",
@@ -55,14 +55,14 @@ def memory_growth(warm_up: int = 1_000_000, rows: int = 10_000_000) -> list[Figu
             _TARGET,
         )
         for name, samples in (
-            ("highest", {"before": [found["highest before"]], "after": [found["highest"]]}),
+            ("peak", {"before": [found["highest before"]], "after": [found["highest"]]}),
             ("all stored", {"before": [found["stored before"]], "after": [found["stored"]]}),
         )
     ]
 
 
 def _measure(folder: str, warm_up: int, rows: int) -> dict[str, float]:
-    """Log and return megabytes."""
+    """Log the rows and return the memory in megabytes."""
     writer = open_writer(OURS, folder)
     found = {"highest before": _highest(writer, warm_up)}
     writer.flush()
@@ -75,7 +75,7 @@ def _measure(folder: str, warm_up: int, rows: int) -> dict[str, float]:
 
 
 def _highest(writer: Any, rows: int) -> float:
-    """Log so many rows and return the highest memory meanwhile."""
+    """Log ``rows`` rows and return the peak memory."""
     highest = 0.0
     for _ in range(_PIECES):
         for step in range(rows // _PIECES):
@@ -85,7 +85,7 @@ def _highest(writer: Any, rows: int) -> float:
 
 
 def _resident() -> float:
-    """Return this process's resident memory in MB, as Linux counts it."""
+    """Return this process's resident memory in MB, as counted by Linux."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

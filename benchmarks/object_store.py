@@ -1,7 +1,7 @@
-"""Logging to ``s3://``: bytes, requests, objects, and processor time, on a server of this machine.
+"""Logging to ``s3://``: bytes, requests, objects and processor time, with a local S3 server.
 
-The server is moto's, a process of its own. What is sent is counted where botocore sends it, which
-every writer here does by.
+The server is moto, in a separate process. Traffic is counted where botocore sends it; every writer
+here sends through botocore.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _START_SECS = 60.0
 def object_store_cost(
     flushes: int = 200, rows: int = 300, caller_rounds: int = 61, calls: int = 5_000
 ) -> list[Figure]:
-    """Return what logging to S3 costs, beside the peers and beside a local folder.
+    """Return the cost of logging to S3, compared with other writers and a local directory.
 
-    A flush of 300 rows has about 20 KB. Every writer is flushed after them, ours by
+    300 rows are about 20 KB. Every writer is flushed after each such batch, ours with
     ``flush(force=True)``, which waits until the server has acknowledged everything.
     """
     with _server() as environment, mock.patch.dict(os.environ, environment):
@@ -64,7 +64,7 @@ def object_store_cost(
     counts = "; ".join(f"{name} {run.counts}" for name, run in runs.items())
     return [
         figure(
-            f"{what}, bytes uploaded for a byte logged",
+            f"{what}, bytes uploaded per byte logged",
             share,
             "x",
             share[OURS],
@@ -73,13 +73,13 @@ def object_store_cost(
         ),
         _day(),
         less_than_the_best(
-            f"{what}, all processor time of a flush",
+            f"{what}, all processor time per flush",
             {name: [run.processor_ms] for name, run in runs.items()},
             "ms",
             OURS,
         ),
         figure(
-            "add_scalar to S3, caller's time, in calls to a local folder",
+            "add_scalar to S3, caller's time, in calls to a local directory",
             samples,
             "µs",
             [there / here for there, here in zip(*samples.values(), strict=True)],
@@ -89,13 +89,13 @@ def object_store_cost(
 
 
 class _Run:
-    """One writer's run, and what it has sent.
+    """One writer's run, and the traffic that it caused.
 
     Attributes:
         logged: bytes of records.
-        uploaded: bytes of bodies.
-        processor_ms: of all threads, for a flush.
-        counts: requests and objects, in words.
+        uploaded: bytes of request bodies.
+        processor_ms: processor time of all threads per flush, in milliseconds.
+        counts: the numbers of requests and objects, as text.
     """
 
     def __init__(self, name: str, flushes: int, rows: int) -> None:
@@ -104,7 +104,7 @@ class _Run:
             writer = open_writer(name, folder)
             options = {"force": True} if name == OURS else {}
             log_rows(writer, make_rows(rows, 1))
-            writer.flush(**options)  # imports, and finds credentials
+            writer.flush(**options)  # imports modules and finds credentials
             begun = process_time()
             for number in range(1, flushes):
                 log_rows(writer, make_rows(rows, 1, begin=number * rows))
@@ -114,34 +114,34 @@ class _Run:
         self.uploaded = sent["bytes"]
         with temporary_folder() as local:
             objects = _download(folder, local)
-            padding = count_records(local) - flushes * rows  # a record that holds nothing
+            padding = count_records(local) - flushes * rows  # a record without content
         if padding not in (0, int(name == OURS)):
-            message = f"{folder} holds {padding} records more than were logged"
+            message = f"{folder} holds {padding} more records than were logged"
             raise ValueError(message)
-        # What is in the objects but was not logged is uploaded too.
+        # The objects' other content, which was not logged, counts as uploaded.
         self.logged = writer.stats().bytes_stored if name == OURS else sum(objects)
         self.counts = f"{sent['requests']} requests, {len(objects)} objects"
 
 
 def _day() -> Figure:
-    """Return the same for a day; the peers' figure is what follows from uploading all again."""
+    """Return the same for a day; for the other writers it follows from re-uploading everything."""
     from sm_tblog.storage.estimate import estimate
 
     cost = estimate(86_400, _DAY_BYTES / 86_400, 86_400 / _DAY_FLUSHES)
     again = [(_DAY_FLUSHES + 1) / 2]
     share = {OURS: [cost.uploaded / cost.logged], **dict.fromkeys(PEERS, again)}
-    name = "a day of 100 MB to S3, a flush every 10 s, bytes uploaded for a byte logged"
+    name = "a day of 100 MB to S3, a flush every 10 s, bytes uploaded per byte logged"
     requests = sum(cost.requests.values())
     note = (
-        f"the day is not run: ours is the upload's own code on a store that counts "
-        f"({requests:,} requests, {cost.objects} objects, {cost.writing_usd:.2f} USD), the peers' "
-        f"is extrapolated from {_DAY_FLUSHES:,} uploads of all that was logged before"
+        f"the day is simulated: for {OURS} the real upload code runs against a counting store "
+        f"({requests:,} requests, {cost.objects} objects, {cost.writing_usd:.2f} USD); for the "
+        f"others it is calculated as {_DAY_FLUSHES:,} uploads of everything logged before"
     )
     return figure(name, share, "x", share[OURS], target=_DAY_TARGET, note=note)
 
 
 def _caller_samples(rounds: int, rows: list[tuple[str, float, int]]) -> dict[str, list[float]]:
-    """Return microseconds for a call, by place and round."""
+    """Return microseconds per call, by destination and round."""
 
     def burst(writer: Any) -> float:
         begun = perf_counter()
@@ -163,7 +163,7 @@ def _caller_samples(rounds: int, rows: list[tuple[str, float, int]]) -> dict[str
 
 @contextmanager
 def _counted() -> Iterator[Counter[str]]:
-    """Count requests and bytes of their bodies."""
+    """Count requests and the bytes of their bodies."""
     from botocore.httpsession import URLLib3Session
 
     sent: Counter[str] = Counter()
@@ -180,9 +180,9 @@ def _counted() -> Iterator[Counter[str]]:
 
 @contextmanager
 def _server() -> Iterator[dict[str, str]]:
-    """Run an S3 server; give the environment in which it is the one that is found."""
+    """Run an S3 server; yield the environment variables that point clients to it."""
     if find_spec("moto") is None:
-        message = "the benchmark of S3 needs a server: pip install 'moto[server]' boto3"
+        message = "the S3 benchmark needs a server: pip install 'moto[server]' boto3"
         raise ImportError(message)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -197,7 +197,7 @@ def _server() -> Iterator[dict[str, str]]:
             _wait_for(port, process)
             yield {
                 "S3_ENDPOINT": f"http://127.0.0.1:{port}",
-                # TensorBoard reads the former when it is imported, which may have been before.
+                # TensorBoard reads the former at import time, which may have been earlier.
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
                 "AWS_ACCESS_KEY_ID": "bench",
                 "AWS_SECRET_ACCESS_KEY": "bench",
@@ -214,7 +214,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)
-    message = "moto's server does not start"
+    message = "the moto server did not start"
     raise RuntimeError(message)
 
 
@@ -229,11 +229,11 @@ def _make_bucket() -> None:
 
 
 def _download(folder: str, local: str) -> list[int]:
-    """Copy the objects of a folder; return how many bytes they have."""
+    """Download the objects of a folder; return their sizes in bytes."""
     client, prefix = _client(), folder.removeprefix("s3://bench/")
     listed = client.list_objects_v2(Bucket="bench", Prefix=prefix)["Contents"]
     for one in listed:
-        if one["Key"].endswith("/"):  # what some make of a folder
+        if one["Key"].endswith("/"):  # some writers create an object for the folder
             continue
         client.download_file("bench", one["Key"], f"{local}/{one['Key'].rpartition('/')[2]}")
     return [one["Size"] for one in listed]

@@ -1,4 +1,4 @@
-"""Spans and sessions: what a span costs, and by how much a session slows a real loop."""
+"""Spans and sessions: the cost of a span, and how much a session slows down a real loop."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _SESSIONS: dict[str, dict[str, Any]] = {
     "the sampler": {"torch": False, "python": "sample"},
     "PyTorch's profiler": {"torch": True},
 }
-"""What is given to ``profile``."""
+"""Arguments of ``profile``."""
 
 
 def span_time(rounds: int = 31, calls: int = 10_000) -> list[Figure]:
-    """Return nanoseconds of a span with nothing in it: recorded, within a step, and idle.
+    """Return the nanoseconds of an empty span: recorded, within a step, and idle.
 
-    They are the processor time of the thread that marks it, for so short a time is soon drowned by
-    what else the machine does.
+    This is the processor time of the thread that marks the span, because other load on the machine
+    would drown out such a short time. The time of an empty loop is subtracted.
 
-    An empty loop's time is taken off. Beside it ``torch.profiler.record_function``, when no
-    profiler runs. Of a step, it is microseconds, with a span for the wait and its scalars.
+    ``torch.profiler.record_function`` is measured too, while no profiler runs. The figure for a
+    step is in microseconds, and includes a span for the wait and the step's scalars.
     """
     from torch.profiler import record_function
 
@@ -74,14 +74,14 @@ def _ns_of_spans(writer: Any, calls: int, around: AbstractContextManager[Any]) -
 
 
 def _ns_of(make: Callable[[], Any], calls: int, writer: Any = None) -> float:
-    """Return nanoseconds of an empty ``with`` block, an empty loop's taken off."""
+    """Return the nanoseconds of an empty ``with`` block, minus those of an empty loop."""
     numbers = range(calls)
     begun = thread_time_ns()
     if writer is None:
         for _ in numbers:
             with make():
                 pass
-    else:  # as a script writes it, without another call in between
+    else:  # as in a script, without an extra call in between
         for _ in numbers:
             with writer.span("forward", kind="compute"):
                 pass
@@ -102,20 +102,20 @@ def _ns_of_steps(writer: Any, steps: int) -> float:
 
 
 def session_overhead(rounds: int = 40, steps: int = 150, seconds: float = 1.0) -> list[Figure]:
-    """Return by how many percent a session raises the processor time of a PyTorch loop.
+    """Return by how many percent a session increases the processor time of a PyTorch loop.
 
-    The loop is that of ``training``, of about 7 ms a step. The time is that of all threads, from
+    The loop is that of ``training``, with about 7 ms per step. The time covers all threads, from
     before the session is opened until its file is written. Blocks of steps without and with a
     session alternate, and each is compared with its neighbour. A session marks its steps and two
-    spans in each. The last figures have less noise: the processor time of steps and spans by
-    themselves, as a share of the loop's; and what the sampler needs to look.
+    spans in each. The last figures are less noisy: the processor time of steps and spans alone, as
+    a share of the loop's, and the processor time of the sampler.
     """
     step = training_step()
     silent: dict[str, list[float]] = {kind: [] for kind in _SESSIONS}
     recorded: dict[str, list[float]] = {kind: [] for kind in _SESSIONS}
     turns = itertools.count()
     with temporary_folder() as folder, Writer(folder) as writer:
-        for kind, options in _SESSIONS.items():  # imports, and what a profiler's first start takes
+        for kind, options in _SESSIONS.items():  # imports, and a profiler's slow first start
             _with_session(writer, step, 1, options)
             for _ in range(rounds):
                 without = partial(_block, step, steps)
@@ -129,17 +129,17 @@ def session_overhead(rounds: int = 40, steps: int = 150, seconds: float = 1.0) -
     for kind in _SESSIONS:
         more = [(a / b - 1) * 100 for a, b in zip(recorded[kind], silent[kind], strict=True)]
         both = {"without": silent[kind], "with": recorded[kind]}
-        name = f"training loop, a session with {kind}: more processor time"
-        figures.append(figure(name, both, "ms a step", more, "%"))
+        name = f"training loop, session with {kind}: extra processor time"
+        figures.append(figure(name, both, "ms per step", more, "%"))
     shares = [a / b * 100 for a, b in zip(own, silent["spans"], strict=True)]
-    name = "training loop, a session's spans: their processor time"
-    figures.append(figure(name, {"spans": own}, "ms a step", shares, "%", _SPANS_TARGET))
-    name = "the sampler, of a core, while threads rest"
+    name = "training loop, spans of a session: their processor time"
+    figures.append(figure(name, {"spans": own}, "ms per step", shares, "%", _SPANS_TARGET))
+    name = "sampler, share of a core, with idle threads"
     return [*figures, figure(name, {"sampler": rest}, "%", rest, "%", _SAMPLER_TARGET)]
 
 
 def _sampler_share(writer: Any, seconds: float) -> float:
-    """Return how many percent of a core the sampler needs, beside five threads that rest."""
+    """Return the percentage of a core that the sampler uses, with five idle threads."""
     ended = Event()
     threads = [Thread(target=ended.wait) for _ in range(4)]
     for thread in threads:
@@ -156,7 +156,7 @@ def _sampler_share(writer: Any, seconds: float) -> float:
 
 
 def _block(step: Callable[[], float], steps: int) -> float:
-    """Return milliseconds of processor time of a step."""
+    """Return the milliseconds of processor time per step."""
     begun = process_time()
     for _ in range(steps):
         step()
@@ -166,7 +166,7 @@ def _block(step: Callable[[], float], steps: int) -> float:
 def _with_session(
     writer: Any, step: Callable[[], float], steps: int, options: dict[str, Any]
 ) -> float:
-    """Return the same, with a session around the steps, to its file."""
+    """Return the same, with a session around the steps, until its file is written."""
     begun = process_time()
     with writer.profile(jax=False, tensorflow=False, **options):
         for _ in range(steps):

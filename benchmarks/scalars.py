@@ -1,4 +1,4 @@
-"""``add_scalar``: what it costs the caller, what it costs the processor, and how many a second."""
+"""``add_scalar``: caller's time, processor time and sustained rate."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _RATE_TARGETS = {1: Target(1_000_000, at_least=True), 50: None}
 def caller_time(
     bursts: int = 31, calls: int = 5_000, tight_rounds: int = 5, tight_calls: int = 200_000
 ) -> list[Figure]:
-    """Return the caller's time for a call of ``add_scalar``.
+    """Return the caller's time per call of ``add_scalar``.
 
-    Bursts are what a training loop makes: some seconds' worth of calls, then nothing to do but
-    write them, which is not timed. The targets are about these. In a tight loop the worker runs
-    at the same time and takes its share of the interpreter. The peers, whose time for a call does
-    not depend on how many there are, make a tenth of the calls in the tight loop.
+    A burst resembles a training loop: some seconds' worth of calls, then a pause in which the rows
+    are written, which is not timed. The targets apply to bursts. In a tight loop, the worker thread
+    runs at the same time and takes its share of the interpreter. The time per call of the other
+    writers does not depend on the number of calls, so they make a tenth of them in the tight loop.
     """
     figures = []
     for tags, target in _CALLER_TARGETS.items():
@@ -56,7 +56,7 @@ def caller_time(
 
 
 def _caller_samples(rounds: int, rows: Mapping[str, Rows]) -> dict[str, list[float]]:
-    """Return microseconds for a call, by writer and round; the writers stay open meanwhile."""
+    """Return microseconds per call, by writer and round; the writers stay open throughout."""
 
     def burst(writer: Any, rows: Rows) -> float:
         begun = perf_counter()
@@ -68,7 +68,7 @@ def _caller_samples(rounds: int, rows: Mapping[str, Rows]) -> dict[str, list[flo
     with temporary_folder() as folder:
         writers = {name: open_writer(name, f"{folder}/{name}") for name in rows}
         contestants = {name: partial(burst, writer, rows[name]) for name, writer in writers.items()}
-        interleave(contestants, 1)  # the first call of a writer does more than the others
+        interleave(contestants, 1)  # a writer's first call does extra work
         samples = interleave(contestants, rounds)
         for name, writer in writers.items():
             writer.close()
@@ -79,11 +79,11 @@ def _caller_samples(rounds: int, rows: Mapping[str, Rows]) -> dict[str, list[flo
 def processor_time(
     rounds: int = 7, calls: int = 50_000, bursts: int = 25, burst_calls: int = 2_000
 ) -> list[Figure]:
-    """Return the processor time of a scalar, from the call to the closed file, in all threads.
+    """Return the processor time per scalar, from the call to the closed file, in all threads.
 
-    The targets are about ``calls`` at once. The further figures, in which every ``burst_calls``
-    are flushed, are about a training loop's pace: so many rows come between two ticks of the
-    worker, which can spread a batch's fixed costs over no more.
+    The targets apply to ``calls`` scalars at once. The other figures flush every ``burst_calls``
+    scalars, which resembles the pace of a training loop: about that many rows arrive between two
+    ticks of the worker thread, so a batch's fixed costs are spread over no more.
     """
     figures = []
     for tags, target in _PROCESSOR_TARGETS.items():
@@ -98,7 +98,7 @@ def processor_time(
 
 
 def _processor_samples(rounds: int, rows: Rows, bursts: int) -> dict[str, list[float]]:
-    """Return microseconds of processor time for a scalar, by writer and round."""
+    """Return microseconds of processor time per scalar, by writer and round."""
     count = bursts * len(rows)
 
     def write(name: str) -> float:
@@ -121,9 +121,9 @@ def _processor_samples(rounds: int, rows: Rows, bursts: int) -> dict[str, list[f
 def sustained_rate(
     rounds: int = 5, calls: int = 2_000_000, peer_calls: int = 20_000
 ) -> list[Figure]:
-    """Return how many scalars a second go from a tight loop into closed files.
+    """Return how many scalars per second a tight loop can write, up to the closed file.
 
-    The peers, whose rate does not depend on how many there are, write fewer.
+    The rate of the other writers does not depend on the number of scalars, so they write fewer.
     """
     figures = []
     for tags, target in _RATE_TARGETS.items():

@@ -1,4 +1,4 @@
-"""``import sm_tblog``, beside ``import numpy``, each in a fresh interpreter."""
+"""``import sm_tblog`` compared with ``import numpy``, each in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ print(*sys.modules)
 
 
 def import_time(rounds: int = 15) -> list[Figure]:
-    """Return the time of ``import sm_tblog`` in imports of numpy.
+    """Return the time of ``import sm_tblog``, in imports of numpy.
 
-    Every interpreter finds the modules compiled. The interpreter's own start is not counted.
+    The modules are compiled beforehand. The interpreter's own startup is not counted.
     """
     with temporary_folder() as compiled:
         contestants = {name: partial(_milliseconds, name, compiled) for name in _MODULES}
@@ -46,8 +46,8 @@ def import_time(rounds: int = 15) -> list[Figure]:
     standard = sorted(extra & sys.stdlib_module_names)
     packages = sorted(extra - sys.stdlib_module_names)
     note = (
-        f"import {OURS} loads, besides what numpy does, of other packages: "
-        f"{', '.join(packages) or 'nothing'}; of the standard library: {', '.join(standard)}"
+        f"in addition to the modules that numpy loads, import {OURS} loads from other packages: "
+        f"{', '.join(packages) or 'nothing'}; from the standard library: {', '.join(standard)}"
     )
     name = "import sm_tblog, in imports of numpy"
     return [figure(name, samples, "ms", ratios, "x", _TARGET, note)]

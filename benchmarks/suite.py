@@ -1,4 +1,4 @@
-"""The benchmarks by name, with smaller sizes for a quick look and for the tests."""
+"""The benchmarks by name, with smaller sizes for a quick run and for the tests."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Benchmark(NamedTuple):
     """A benchmark and its sizes.
 
     Attributes:
-        run: returns the figures; its defaults are the sizes that claims are made from.
-        quick: arguments for a first look.
-        tiny: arguments that are enough to see that it works.
+        run: returns the figures; its defaults are the full sizes, on which to base claims.
+        quick: arguments for a quick run.
+        tiny: arguments for a run that only shows that it works.
     """
 
     run: Callable[..., list[Figure]]

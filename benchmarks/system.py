@@ -1,4 +1,4 @@
-"""What system metrics cost: the processor time of a sample, as a share of a core."""
+"""The cost of system metrics: the processor time of a sample, as a share of a core."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TARGET = Target(0.1, at_least=False)
 
 
 def system_cost(rounds: int = 25, samples: int = 40) -> list[Figure]:
-    """Return the share of a core that samples take, at the interval that is the default.
+    """Return the share of a core that samples use at the default interval.
 
-    Counted is the processor time of all threads, down to the bytes in the file.
+    This counts the processor time of all threads, until the bytes are in the file.
     """
     costs = []
     with temporary_folder() as folder:
@@ -37,7 +37,7 @@ def system_cost(rounds: int = 25, samples: int = 40) -> list[Figure]:
         writer.close()
     return [
         figure(
-            f"a sample of the system's metrics every {EVERY:.0f} s",
+            f"a sample of system metrics every {EVERY:.0f} s",
             {OURS: [cost * 1e3 for cost in costs]},
             "ms",
             [100 * cost / EVERY for cost in costs],

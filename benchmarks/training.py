@@ -1,4 +1,4 @@
-"""A PyTorch training loop that logs 20 scalars a step: how much slower it is."""
+"""How much slower a PyTorch training loop is when it logs 20 scalars per step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["training_overhead", "training_step"]
 
 _TARGET = Target(0.5, at_least=False)
 _STEP_SECONDS = 0.007
-"""What a step is made to take, by the size of its batch."""
+"""Target duration of a step, set through the batch size."""
 
 _METRICS = (
     *("loss", "accuracy", "top5_accuracy", "perplexity", "learning_rate", "gradient_norm"),
@@ -32,12 +32,12 @@ _TAGS = tuple(f"{phase}/{metric}" for phase in ("train", "validation") for metri
 
 
 class _Block(NamedTuple):
-    """Some steps.
+    """A block of steps.
 
     Attributes:
-        step: seconds of a step, logging included.
-        caller: seconds of a step that the caller spent in the writer.
-        others: seconds of processor time of a step in threads other than the caller's.
+        step: seconds per step, including logging.
+        caller: seconds per step that the caller spent in the writer.
+        others: seconds of processor time per step in all threads except the calling one.
     """
 
     step: float
@@ -55,16 +55,16 @@ class _Pair(NamedTuple):
 def training_overhead(
     rounds: int = 40, pairs: int = 3, block_seconds: float = 1.05
 ) -> list[Figure]:
-    """Return by how many percent logging slows a loop of 5 to 10 ms a step.
+    """Return by how many percent logging slows down a loop of 5 to 10 ms per step.
 
-    The loop trains a small convolutional network, on one thread, as the Python side of a loop on
-    an accelerator does, and makes a ``float`` of its loss at every step. Blocks of steps with and
-    without logging alternate; each is compared with its neighbour. A block is so long that our
-    worker, which takes up what waits twice a second, does so twice in it. Each round has ``pairs``
-    pairs of blocks for our writer and one for each peer.
+    The loop trains a small convolutional network on one thread, like the Python side of a loop on
+    an accelerator, and converts its loss to a ``float`` at every step. Blocks of steps with and
+    without logging alternate, and each is compared with its neighbour. A block is long enough for
+    two ticks of our worker thread, which come twice a second. Each round has ``pairs`` pairs of
+    blocks for our writer and one pair for each other writer.
 
-    The second figure of a writer has less noise: the caller's time in the writer, and what all
-    other threads use of the processor. It is what logging costs where no core is free.
+    The second figure of a writer is less noisy: the caller's time in the writer plus the processor
+    time of all other threads. This is the cost of logging when no core is free.
     """
     step = training_step()
     numbers = itertools.count()
@@ -96,7 +96,7 @@ def training_overhead(
 
 
 def _figures(name: str, pairs: list[_Pair]) -> list[Figure]:
-    what = f"training loop, {len(_TAGS)} scalars a step, {name}"
+    what = f"training loop, {len(_TAGS)} scalars per step, {name}"
     target = _TARGET if name == OURS else None
     slower = figure(
         f"{what}: slower by",
@@ -104,19 +104,19 @@ def _figures(name: str, pairs: list[_Pair]) -> list[Figure]:
             "without": [pair.silent.step * 1e3 for pair in pairs],
             "with": [pair.logged.step * 1e3 for pair in pairs],
         },
-        "ms a step",
+        "ms per step",
         [(pair.logged.step / pair.silent.step - 1) * 100 for pair in pairs],
         "%",
         target,
     )
     idle = median(pair.silent.others for pair in pairs)
     used = figure(
-        f"{what}: caller's time and all other threads'",
+        f"{what}: caller's time plus processor time of all other threads",
         {
             "caller": [pair.logged.caller * 1e6 for pair in pairs],
             "others": [(pair.logged.others - idle) * 1e6 for pair in pairs],
         },
-        "µs a step",
+        "µs per step",
         [
             (pair.logged.caller + pair.logged.others - idle) / pair.silent.step * 100
             for pair in pairs
@@ -142,7 +142,7 @@ def _logger(name: str, writer: Any) -> Log:
 def _run_block(
     step: Step, log: Log, numbers: itertools.count[int], seconds: float
 ) -> tuple[_Block, int]:
-    """Train for so many seconds; return the block and the number of its steps."""
+    """Train for this many seconds; return the block and its number of steps."""
     steps = 0
     caller = 0.0
     others = process_time() - thread_time()
@@ -161,7 +161,7 @@ def _run_block(
 
 
 def training_step(seconds: float = _STEP_SECONDS) -> Step:
-    """Return a training step of about so many seconds, which returns its loss."""
+    """Return a training step that takes about this many seconds and returns its loss."""
     import torch
     from torch import nn
 

@@ -1,9 +1,9 @@
-"""``writer.watch`` beside the way that Weights & Biases documents for its ``watch``.
+"""``writer.watch`` compared with the approach that Weights & Biases documents for its ``watch``.
 
-That is, as its documentation tells: a hook for each gradient, and one behind the forward pass for
-the parameters, each of which takes the tensor to the host and counts a histogram of 64 bins there,
-while the training waits. It is written down here from that description; nothing of its own writing
-is timed, so its figures are below what its users see.
+According to its documentation, that approach uses a hook for each gradient, and one after the
+forward pass for the parameters. Each hook copies the tensor to the host and counts a histogram of
+64 bins there, while training waits. This benchmark implements that description. It does not time
+any writing for it, so its figures are below what its users see.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ HOOKS = "hooks on the host"
 _TARGET = Target(2, at_least=True)
 _SHARE_TARGET = Target(3, at_least=False)
 _EVERY = 100
-"""The default of ``every``."""
+"""The default value of ``every``."""
 
 
 class _Cost(NamedTuple):
-    """What a step takes, in milliseconds.
+    """The cost of a step, in milliseconds.
 
     Attributes:
-        caller: of the processor, in the training thread.
-        all: of the processor, in all threads, to the end of what the writer does with it.
+        caller: processor time of the training thread.
+        all: processor time of all threads, until the writer is done with the step.
     """
 
     caller: float
@@ -42,11 +42,11 @@ class _Cost(NamedTuple):
 
 
 def watch_cost(width: int = 320, depth: int = 10, rounds: int = 15, steps: int = 3) -> list[Figure]:
-    """Return what a step that is logged costs more than one that is not.
+    """Return the extra cost of a logged step, compared with a step that is not logged.
 
-    Both log histograms of every gradient and parameter at each of ``steps`` steps. The last figure
-    is of the defaults: statistics of gradients, parameters, updates and outputs, and the rules, at
-    one step in a hundred.
+    Both approaches log histograms of every gradient and parameter at each of ``steps`` steps. The
+    last figure measures the defaults: statistics of gradients, parameters, updates and outputs, and
+    the rules, at one step in a hundred.
     """
     import torch
 
@@ -60,7 +60,7 @@ def watch_cost(width: int = 320, depth: int = 10, rounds: int = 15, steps: int =
     samples: dict[str, list[_Cost]] = interleave(contestants, rounds + 1)  # type: ignore[arg-type, assignment]
     silent, ours, theirs, defaults = (found[1:] for found in samples.values())
     size = depth * (width * width + width)
-    what = f"watch of {size:,} parameters in {2 * depth} tensors, with histograms, a logged step"
+    what = f"watch, {size:,} parameters in {2 * depth} tensors, histograms, per logged step"
     figures = []
     for name, of in (("caller's time", 0), ("all processor time", 1)):
         own, other = _more(ours, silent, of), _more(theirs, silent, of)
@@ -70,13 +70,13 @@ def watch_cost(width: int = 320, depth: int = 10, rounds: int = 15, steps: int =
         figures.append(figure(f"{what}, {name}", made, "ms", ratios, "x", target))
     step, more = [one.caller for one in silent], _more(defaults, silent, 0)
     shares = [added / whole / _EVERY * 100 for added, whole in zip(more, step, strict=True)]
-    name = f"watch with its defaults, {size:,} parameters: loop slower by, at one step in {_EVERY}"
+    name = f"watch with defaults, {size:,} parameters, one step in {_EVERY}: loop slower by"
     made = {"step": step, "more": more}
     return [*figures, figure(name, made, "ms", shares, "%", _SHARE_TARGET)]
 
 
 def _more(watched: list[_Cost], silent: list[_Cost], of: int) -> list[float]:
-    """Return how much more one of the costs is, round by round."""
+    """Return the increase of one of the costs, round by round."""
     return [float(one[of] - other[of]) for one, other in zip(watched, silent, strict=True)]
 
 
@@ -121,7 +121,7 @@ def _watch_by_default(writer: Any, model: Any) -> None:
 
 
 def _hook(_writer: Any, model: Any) -> Callable[[], None]:
-    """Do what is described above."""
+    """Install hooks as described in the module docstring."""
     import torch
 
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Trains a network on scikit-learn's digits in a loop of Accelerate, and logs it.
+"""Train a network on scikit-learn's digits in an Accelerate loop and log it.
 
 pip install accelerate scikit-learn Pillow
 python examples/accelerate_digits.py runs/accelerate

@@ -1,4 +1,4 @@
-"""Trains CatBoost on scikit-learn's breast cancer data, and logs it.
+"""Train CatBoost on scikit-learn's breast cancer data and log it.
 
 pip install catboost scikit-learn matplotlib
 python examples/catboost_breast_cancer.py runs/catboost
@@ -22,10 +22,10 @@ model = CatBoostClassifier(
     depth=4,
     custom_metric=["AUC"],
     early_stopping_rounds=10,
-    allow_writing_files=False,  # CatBoost's own event files
+    allow_writing_files=False,  # disable CatBoost's own event files
     verbose=False,
 )
 with TensorBoardCallback(logdir) as callback:
     model.fit(x, y, eval_set=(x_test, y_test), callbacks=[callback])
-    callback.log_model(model)  # parameters and importances, which callbacks are not told
+    callback.log_model(model)  # parameters and importances, which callbacks do not receive
 print(f"best in round {model.best_iteration_}")

@@ -1,4 +1,4 @@
-"""Fits scikit-learn's digits with JAX, and logs it by clu's interface, without TensorFlow.
+"""Fit scikit-learn's digits with JAX and log it through clu's interface, without TensorFlow.
 
 pip install jax scikit-learn Pillow
 python examples/clu_digits.py runs/clu

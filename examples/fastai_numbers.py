@@ -1,4 +1,4 @@
-"""Has a Learner of fastai learn to add, and logs it.
+"""Train a fastai Learner to add numbers and log it.
 
 pip install fastai
 python examples/fastai_numbers.py runs/fastai

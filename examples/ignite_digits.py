@@ -1,4 +1,4 @@
-"""Trains a network on scikit-learn's digits with PyTorch-Ignite, and logs it.
+"""Train a network on scikit-learn's digits with PyTorch-Ignite and log it.
 
 pip install pytorch-ignite scikit-learn
 python examples/ignite_digits.py runs/ignite

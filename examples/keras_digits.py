@@ -1,4 +1,4 @@
-"""Trains a network with Keras to read handwritten digits, and logs everything on the way.
+"""Train a network with Keras to read handwritten digits, and log everything along the way.
 
 ::
 
@@ -6,7 +6,7 @@
     KERAS_BACKEND=torch python examples/keras_digits.py runs/keras
     tensorboard --logdir runs
 
-It runs on each backend of Keras. The log folder may be a bucket, ``s3://bucket/runs/keras``.
+It runs on every Keras backend. The log directory can be in a bucket, ``s3://bucket/runs/keras``.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
         metrics=["accuracy"],
     )
 
-    # The line that logs: losses of every batch, weights after every epoch.
+    # The only line needed for logging: losses of every batch, weights after every epoch.
     logged = TensorBoard(arguments.log_dir, update_freq="batch", histogram_freq=1)
     model.fit(
         x,
@@ -58,7 +58,7 @@ def main() -> None:
         verbose=0,
     )
 
-    # Whatever else there is goes through the callback's writers.
+    # Log anything else through the callback's writers.
     guessed = model.predict(x_test, verbose=0).argmax(axis=1)
     logged.val_writer.add_confusion_matrix("digits", y_test, guessed, global_step=arguments.epochs)
     logged.val_writer.close()

@@ -1,4 +1,4 @@
-"""Trains LightGBM on scikit-learn's breast cancer data, and logs it, with early stopping.
+"""Train LightGBM on scikit-learn's breast cancer data with early stopping and log it.
 
 pip install lightgbm scikit-learn matplotlib
 python examples/lightgbm_breast_cancer.py runs/lightgbm

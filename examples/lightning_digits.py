@@ -1,4 +1,4 @@
-"""Trains a network with Lightning to read handwritten digits, and logs everything on the way.
+"""Train a network with Lightning to read handwritten digits, and log everything along the way.
 
 ::
 
@@ -6,7 +6,7 @@
     python examples/lightning_digits.py runs
     tensorboard --logdir runs
 
-The folder may be a bucket, ``s3://bucket/runs``; Lightning's checkpoints go there too.
+The directory can be in a bucket, ``s3://bucket/runs``. Lightning's checkpoints go there too.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from sm_tblog.adapters.lightning import TensorBoardLogger
 class Digits(pl.LightningModule):
     def __init__(self, width: int = 32, learning_rate: float = 0.003) -> None:
         super().__init__()
-        self.save_hyperparameters()  # the logger logs them, too
+        self.save_hyperparameters()  # the logger logs them too
         self.network = nn.Sequential(
             nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10)
         )
@@ -62,7 +62,7 @@ def main() -> None:
     train, test = TensorDataset(parts[0], parts[2]), TensorDataset(parts[1], parts[3])
 
     pl.seed_everything(0)
-    # The line that logs. The run is compared with others by its best accuracy.
+    # The only line needed for logging. Runs are compared by their best accuracy.
     logger = TensorBoardLogger(
         arguments.save_dir, name="digits", log_graph=True, best={"val/accuracy": "max"}
     )

@@ -1,4 +1,4 @@
-"""Logs the records of Python's logging beside what is trained.
+"""Log the records of Python's logging along with the metrics of a training loop.
 
 python examples/logging_records.py runs/logging
 """
@@ -17,7 +17,7 @@ logger.setLevel("INFO")
 with Writer(logdir) as writer:
     handler = TensorBoardHandler(writer, step=lambda: writer.step)
     logger.addHandler(handler)
-    logger.addHandler(logging.StreamHandler())  # the console as well
+    logger.addHandler(logging.StreamHandler())  # also log to the console
     for writer.step in range(100):
         loss = 1 / (writer.step + 1)
         writer.add_scalar("loss", loss)

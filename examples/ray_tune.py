@@ -1,4 +1,4 @@
-"""Tries some learning rates with Ray Tune, and logs each trial.
+"""Try some learning rates with Ray Tune and log each trial.
 
 pip install 'ray[tune]'
 python examples/ray_tune.py runs/ray
@@ -17,7 +17,7 @@ logdir = sys.argv[1] if sys.argv[1:] else "runs/ray"
 def train(config):
     x = 5.0
     for _ in range(10):
-        x -= config["lr"] * 2 * x  # down x squared
+        x -= config["lr"] * 2 * x  # gradient descent on x squared
         tune.report({"loss": x * x})
 
 

@@ -1,4 +1,4 @@
-"""Searches a model for scikit-learn's digits, and logs each candidate and the training of the best.
+"""Search for a model of scikit-learn's digits; log each candidate and the training of the best.
 
 pip install scikit-learn
 python examples/sklearn_search.py runs/sklearn
@@ -25,7 +25,7 @@ log_search(search, f"{logdir}/search")
 log_curves(search.best_estimator_, f"{logdir}/best")
 print(f"best: {search.best_params_}, accuracy {search.best_score_:.3f}")
 
-# Gradient boosting calls a monitor after each iteration; LogisticRegression, from scikit-learn 1.9
-# on, the callbacks that set_callbacks gives it.
+# Gradient boosting calls a monitor after each iteration. From scikit-learn 1.9 on,
+# LogisticRegression calls the callbacks that you set with set_callbacks.
 boosting = GradientBoostingClassifier(n_estimators=10, subsample=0.5, max_depth=2)
 boosting.fit(x[:500], y[:500], monitor=TensorBoardCallback(f"{logdir}/boosting"))

@@ -1,4 +1,4 @@
-"""Has tensorboardX write to a store of this library: here to a folder, in earnest to s3://.
+"""Make tensorboardX write to a store of this library: here a local directory, usually s3://.
 
 pip install tensorboardX
 python examples/tensorboardx_on_a_store.py runs/tensorboardx
@@ -13,7 +13,7 @@ from sm_tblog.adapters.tensorboardx import register
 
 logdir = sys.argv[1] if sys.argv[1:] else "runs/tensorboardx"
 if "://" not in logdir:
-    # A folder is tensorboardX's own business; by this scheme the same one is a store's.
+    # tensorboardX writes to a plain path itself; with this scheme, it uses a store for it.
     from pathlib import Path
 
     logdir = f"local://{Path(logdir).absolute()}"

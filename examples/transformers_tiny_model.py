@@ -1,4 +1,4 @@
-"""Trains a tiny language model on a made-up language with Transformers' Trainer, and logs it.
+"""Train a tiny language model on a made-up language with Transformers' Trainer and log it.
 
 pip install 'transformers[torch]'
 python examples/transformers_tiny_model.py runs/transformers
@@ -16,7 +16,7 @@ logdir = sys.argv[1] if sys.argv[1:] else "runs/transformers"
 
 
 class Counting(torch.utils.data.Dataset):
-    """Sentences of eight words, each the one after the word before."""
+    """Sentences of eight consecutive words: each word is the successor of the one before it."""
 
     def __len__(self):
         return 64

@@ -1,4 +1,4 @@
-"""Trains XGBoost on scikit-learn's breast cancer data, and logs it: metrics, trees, importances.
+"""Train XGBoost on scikit-learn's breast cancer data and log metrics, trees and importances.
 
 pip install xgboost scikit-learn matplotlib
 python examples/xgboost_breast_cancer.py runs/xgboost

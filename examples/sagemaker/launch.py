@@ -1,10 +1,10 @@
-"""Starts ``train.py`` as a SageMaker training job, by either of SageMaker's SDKs or by boto3.
+"""Start ``train.py`` as a SageMaker training job, with either of SageMaker's SDKs or with boto3.
 
 ::
 
     python launch.py --by v3 --role arn:aws:iam::123456789012:role/SageMaker --bucket my-bucket
 
-What matters is the TensorBoardOutputConfig: with it SageMaker uploads what the job logs, while it
+The important part is the TensorBoardOutputConfig. With it, SageMaker uploads the logs while the job
 runs, and its hosted TensorBoard lists the job: ``sm-tblog open JOB``.
 """
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 HYPERPARAMETERS = {"steps": "400", "learning-rate": "0.1"}
 HOUR = 3600
 VERSIONS = {"version": "2.6", "py_version": "py312"}
-"""Of PyTorch, and of Python, in the image."""
+"""The versions of PyTorch and Python in the image."""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the options, of the command line by default."""
+    """Parse the options, by default those of the command line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--by", choices=["v2", "v3", "boto3"], default="v3")
     parser.add_argument("--role", required=True, help="the job's, its ARN")
@@ -50,12 +50,12 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_config(options: argparse.Namespace) -> TensorBoardOutputConfig:
-    """Return where SageMaker uploads what the job logs."""
+    """Return the configuration that tells SageMaker where to upload the job's logs."""
     return TensorBoardOutputConfig(f"s3://{options.bucket}/logs")
 
 
 def make_estimator(options: argparse.Namespace, session: Any = None) -> Any:
-    """Return an estimator of SDK v2."""
+    """Return an estimator of SageMaker's SDK v2."""
     from sagemaker.pytorch import PyTorch
 
     return PyTorch(
@@ -81,7 +81,7 @@ def make_estimator(options: argparse.Namespace, session: Any = None) -> Any:
 
 
 def make_trainer(options: argparse.Namespace, session: Any = None, region: str = "") -> Any:
-    """Return a trainer of SDK v3."""
+    """Return a trainer of SageMaker's SDK v3."""
     from sagemaker.core import image_uris
     from sagemaker.core.training import configs
     from sagemaker.train import ModelTrainer
@@ -119,7 +119,7 @@ def make_trainer(options: argparse.Namespace, session: Any = None, region: str =
 
 
 def make_request(options: argparse.Namespace) -> dict[str, Any]:
-    """Return a request for boto3, whose image has the script: nothing is uploaded."""
+    """Return a request for boto3. No code is uploaded: the image must contain the script."""
     name = job_name()
     arguments = [part for key, value in HYPERPARAMETERS.items() for part in (f"--{key}", value)]
     return {
@@ -145,7 +145,7 @@ def make_request(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def job_name() -> str:
-    """Return a name that no other job has."""
+    """Return a unique job name."""
     return f"digits-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
 
 

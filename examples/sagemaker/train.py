@@ -1,9 +1,9 @@
-"""Trains a small network to read digits: in a SageMaker training job, or on a laptop.
+"""Train a small network to read digits, in a SageMaker training job or on a laptop.
 
-No folder is named for TensorBoard. In a job, ``Writer()`` finds the one that SageMaker uploads; on
-a laptop it is below ``runs``. A job that a spot interruption has ended is started again by
-SageMaker, with its checkpoints and nothing else: the script goes on from the last one, and its
-curves go on as if nothing had happened.
+The script does not set a log directory. In a job, ``Writer()`` finds the directory that SageMaker
+uploads; on a laptop, it logs below ``runs``. After a spot interruption, SageMaker restarts the job
+with its checkpoints and nothing else. The script continues from the last checkpoint, and its curves
+continue as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sm_tblog.sagemaker import training_job
 
 
 def main() -> None:
-    """Train."""
+    """Train the network."""
     options = parse_options()
     torch.manual_seed(0)
     images, labels, validation_images, validation_labels = load_data()
@@ -31,7 +31,7 @@ def main() -> None:
     checkpoint = Checkpoint(model, optimizer)
     first = checkpoint.restore()
 
-    # What an interrupted life of the job has logged at this step and after is superseded.
+    # Replaces what the job logged at this step and later before it was interrupted.
     with Writer(resume=first) as writer, SystemMetrics(writer, step=lambda: writer.step):
         writer.hparams(vars(options))
         for step in range(first, options.steps):
@@ -52,11 +52,11 @@ def main() -> None:
 
 
 class Checkpoint:
-    """The file that a job that is started again goes on from.
+    """The file from which a restarted job continues.
 
     Args:
-        model: what is trained.
-        optimizer: what trains it.
+        model: the model to save and restore.
+        optimizer: the optimizer that trains it.
     """
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -67,7 +67,7 @@ class Checkpoint:
         self._parts = {"model": model, "optimizer": optimizer}
 
     def restore(self) -> int:
-        """Return the step to go on with, 0 where nothing was saved."""
+        """Load the checkpoint and return the step to continue with, 0 if there is none."""
         if not self._path.exists():
             return 0
         saved = torch.load(self._path, weights_only=True)
@@ -76,15 +76,15 @@ class Checkpoint:
         return int(saved["step"])
 
     def save(self, step: int) -> None:
-        """Save what is needed to go on with a step."""
+        """Save everything needed to continue with a step."""
         states = {name: part.state_dict() for name, part in self._parts.items()}
         unfinished = self._path.with_suffix(".part")
         torch.save({**states, "step": step}, unfinished)
-        unfinished.replace(self._path)  # so that no interruption leaves half a file
+        unfinished.replace(self._path)  # an interruption never leaves half a file
 
 
 def parse_options() -> argparse.Namespace:
-    """Return the hyperparameters, which SageMaker passes as arguments."""
+    """Parse the hyperparameters, which SageMaker passes as arguments."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -95,7 +95,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def load_data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return images and labels to train with, and others to validate with."""
+    """Return training images and labels, then validation images and labels."""
     digits = load_digits()
     images = torch.tensor(digits.data, dtype=torch.float32) / 16
     labels = torch.tensor(digits.target)
@@ -103,7 +103,7 @@ def load_data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def save_model(model: torch.nn.Module) -> None:
-    """Save the model where SageMaker takes it from at the end of the job."""
+    """Save the model where SageMaker collects it at the end of the job."""
     folder = Path(os.environ.get("SM_MODEL_DIR", "model"))
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), folder / "model.pt")
