@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Deferred",
-    "arrived",
     "as_number",
     "as_step",
     "check_kind",
+    "resolve",
     "snapshot",
     "unreadable",
     "unwrapped",
@@ -161,7 +161,7 @@ def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDAr
     raise InvalidTypeError(_wanted(tag, kinds, array))
 
 
-def arrived(values: npt.NDArray[Any] | Deferred, tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
+def resolve(values: npt.NDArray[Any] | Deferred, tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
     """Return what ``snapshot`` has returned as an array, waiting for it; for the worker.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import TBLogError
-from sm_tblog.arrays.convert import arrived, snapshot, unreadable, unwrapped
+from sm_tblog.arrays.convert import resolve, snapshot, unreadable, unwrapped
 from sm_tblog.arrays.deferred import Deferred, protocol
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _summed(places: Any, elements: Any, tag: str) -> Deferred:
 def _sum(
     places: npt.NDArray[Any] | Deferred, elements: npt.NDArray[Any] | Deferred, tag: str
 ) -> npt.NDArray[Any]:
-    at, what = arrived(places, tag), arrived(elements, tag)
+    at, what = resolve(places, tag), resolve(elements, tag)
     if not len(what):
         return what
     at = at.reshape(len(at), -1)

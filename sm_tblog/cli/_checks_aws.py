@@ -15,7 +15,7 @@ from sm_tblog import MissingDependencyError, StoreError, TBLogError
 from sm_tblog.cli._checks import Finding, version_of
 from sm_tblog.sagemaker import app, tensorboard_url, training_job
 from sm_tblog.storage.base import scheme_of
-from sm_tblog.storage.object_store import S3_SCHEMES, open_place
+from sm_tblog.storage.object_store import S3_SCHEMES, open_folder
 from sm_tblog.storage.s3_bucket import DENIED, code_of
 from sm_tblog.storage.s3_options import bucket_and_prefix
 
@@ -133,7 +133,7 @@ def check_bucket(url: str, timeout: float) -> list[Finding]:
         }
     begun = time.monotonic()
     try:
-        place = open_place(url, options)
+        place = open_folder(url, options)
         place.put(NAME, TEXT)
     except TBLogError as error:
         return [Finding("problem", f"cannot be written to: {error}", _policy(url, error))]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sm_tblog.storage.object_store import upload_left_behind
+from sm_tblog.storage.object_store import upload_orphans
 from sm_tblog.storage.spool import default_folder
 
 __all__ = ["run"]
@@ -35,7 +35,7 @@ def run(
     given = {name: value for name, value in options.items() if value}
     console = Console(highlight=False, soft_wrap=True)
     results = []
-    for file, error in upload_left_behind(folder, given, timeout):
+    for file, error in upload_orphans(folder, given, timeout):
         results.append(error is None)
         state = "uploaded" if error is None else f"not uploaded: {error}"
         console.print(f"{file.url}/{file.name}  {file.size:,} bytes  {state}", markup=False)

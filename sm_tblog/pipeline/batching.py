@@ -13,8 +13,8 @@ from sm_tblog.sinks.base import Batch, Event, File
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sm_tblog.pipeline.faults import Faults
-    from sm_tblog.pipeline.tag_registry import Kinds
+    from sm_tblog.pipeline.faults import FaultLog
+    from sm_tblog.pipeline.tag_registry import TagRegistry
 
 __all__ = ["ENTRIES", "Item", "make_batch"]
 
@@ -48,8 +48,8 @@ class Item(NamedTuple):
 def make_batch(
     rows: list[Any],
     items: Sequence[Item],
-    faults: Faults,
-    kinds: Kinds,
+    faults: FaultLog,
+    tags: TagRegistry,
     rename: Callable[[str], str] | None = None,
 ) -> tuple[Batch, int]:
     """Return a batch, and how many rows and items had to be left out of it.
@@ -58,7 +58,7 @@ def make_batch(
         rows: flat, ``ENTRIES`` to a row.
         items: what is to be built.
         faults: told what was left out, and why.
-        kinds: told which tag holds what.
+        tags: told which tag holds what.
         rename: applied to every tag.
     """
     if rename is not None:
@@ -74,12 +74,12 @@ def make_batch(
     series, codes = _codes(rows[0::ENTRIES])
     if rename is not None:
         series = [one._replace(tag=rename(one.tag)) for one in series]
-    series = kinds.of_series(series)
+    series = tags.assign_series(series)
     batch = Batch(
         series,
         codes,
         *columns,
-        [kinds.of_value(one) for one in built if isinstance(one, Value)],
+        [tags.assign_value(one) for one in built if isinstance(one, Value)],
         [one for one in built if isinstance(one, Event)],
         [one for one in built if isinstance(one, File)],
     )
@@ -94,7 +94,7 @@ def _columns(rows: list[Any]) -> tuple[Any, Any, Any]:
     return steps, np.fromiter(rows[3::ENTRIES], np.float64, count), values
 
 
-def _readable(rows: list[Any], faults: Faults) -> list[Any]:
+def _readable(rows: list[Any], faults: FaultLog) -> list[Any]:
     """Return the rows that can be read: a value on a device may turn out not to be."""
     good: list[Any] = []
     for i in range(0, len(rows), ENTRIES):
@@ -105,7 +105,7 @@ def _readable(rows: list[Any], faults: Faults) -> list[Any]:
             tag = series if isinstance(series, str) else series.tag
             fault = InvalidValueError(f"{tag!r}: the value at step {step} cannot be read: {error}")
             fault.__cause__ = error
-            faults.began(f"read {tag}", fault)
+            faults.report(f"read {tag}", fault)
         else:
             good.extend(row)
     return good
@@ -123,7 +123,7 @@ def _codes(series: list[Any]) -> tuple[list[Series], Any]:
 
 
 def _build(
-    items: Sequence[Item], faults: Faults
+    items: Sequence[Item], faults: FaultLog
 ) -> tuple[list[Value | Event | File], list[Any], int]:
     """Return what the items make, the rows among it, and how many items could not be built."""
     built: list[Value | Event | File] = []
@@ -144,11 +144,11 @@ def _build(
         except Exception as error:  # noqa: BLE001 - a builder meets any user's data
             fault = SinkError(f"{item.tag!r} at step {item.step} is not logged: {error}")
             fault.__cause__ = error
-            faults.began(f"build {item.tag}", fault)
+            faults.report(f"build {item.tag}", fault)
             lost += 1
             continue
         if remark:
-            faults.remark(f"remark {item.tag}", f"{item.tag!r}: {remark}")
+            faults.warn_once(f"remark {item.tag}", f"{item.tag!r}: {remark}")
     return built, rows, lost
 
 

@@ -3,7 +3,7 @@
 A scalar is four entries on a flat list: ``extend((series, value, step, wall_time))``. That one
 call is atomic in CPython, so it needs no lock, and makes nothing that the garbage collector looks
 at. The caller looks at one number besides, ``limit``: while the list is longer, it calls
-``relieve``. All that is out of the ordinary hangs on that: starting the worker at the first row,
+``on_limit``. All that is out of the ordinary hangs on that: starting the worker at the first row,
 waking it early, waiting for it or dropping rows when memory is used up.
 
 What is more than a number is an ``Item`` on a second list, counted by the memory that it keeps.
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from sm_tblog._types import Overflow
     from sm_tblog.pipeline.batching import Item
-    from sm_tblog.pipeline.faults import Faults
+    from sm_tblog.pipeline.faults import FaultLog
 
-__all__ = ["Intake"]
+__all__ = ["Buffer"]
 
 STALL = 5.0
 """Seconds that a caller with a full buffer waits for a worker that gets nothing done."""
@@ -41,7 +41,7 @@ WAKE_ROWS = 16_384
 """Waiting rows that wake the worker ahead of its tick."""
 
 
-class Intake(ABC):
+class Buffer(ABC):
     """Rows and items that wait for a worker.
 
     Args:
@@ -52,10 +52,10 @@ class Intake(ABC):
     Attributes:
         rows: flat, ``ENTRIES`` to a row.
         extend: adds rows.
-        limit: a caller that finds ``rows`` longer calls ``relieve``.
+        limit: a caller that finds ``rows`` longer calls ``on_limit``.
     """
 
-    _faults: Faults
+    _faults: FaultLog
 
     def __init__(self, max_queue: int | None, max_bytes: int, overflow: Overflow) -> None:
         self.rows: list[Any] = []
@@ -102,7 +102,7 @@ class Intake(ABC):
     def _has_room_for(self, item: Item) -> bool:
         return not self._item_bytes or self._item_bytes + item.nbytes <= self._max_bytes
 
-    def relieve(self) -> None:
+    def on_limit(self) -> None:
         """Do what a list longer than ``limit`` asks for. Called after the row was added."""
         if sys.is_finalizing():
             self._come_too_late(len(self.rows) // ENTRIES)
@@ -153,14 +153,14 @@ class Intake(ABC):
         self._dropped += count
         with contextlib.suppress(Exception):
             message = f"{self}: logged at the interpreter's teardown; rows are dropped"
-            self._faults.began("teardown", SinkError(message))
+            self._faults.report("teardown", SinkError(message))
 
     def _drop(self, count: int) -> None:
         with self._condition:
             self._dropped += count
         why = "nothing has been stored for a while" if self._stalled else "rows come too fast"
         message = f"{self}: {why} and the memory for waiting rows is used up; rows are dropped"
-        self._faults.began(f"overflow: {why}", SinkError(message))
+        self._faults.report(f"overflow: {why}", SinkError(message))
 
     def _wake(self) -> None:
         if not self._woken:

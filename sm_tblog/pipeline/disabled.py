@@ -27,7 +27,7 @@ class DisabledPipeline:
     def put(self, item: Item) -> None:
         """Do nothing."""
 
-    def relieve(self) -> None:
+    def on_limit(self) -> None:
         """Do nothing."""
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:  # noqa: ARG002

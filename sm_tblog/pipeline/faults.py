@@ -11,12 +11,12 @@ from sm_tblog._errors import InvalidTypeError
 if TYPE_CHECKING:
     from sm_tblog._types import OnError
 
-__all__ = ["Faults"]
+__all__ = ["FaultLog"]
 
 logger = logging.getLogger("sm_tblog")
 
 
-class Faults:
+class FaultLog:
     """The failures of one writer.
 
     A failure has a key: the sink or the tag that it concerns. It is said when it begins, and again
@@ -42,7 +42,7 @@ class Faults:
         self.count = 0
         self.last = ""
 
-    def began(self, key: str, error: Exception) -> None:
+    def report(self, key: str, error: Exception) -> None:
         """Take note of a failure, and say it if it is new."""
         with self._lock:
             self.count += 1
@@ -58,12 +58,12 @@ class Faults:
         elif is_new:
             logger.warning("%s", error)
 
-    def remark(self, key: str, message: str) -> None:
+    def warn_once(self, key: str, message: str) -> None:
         """Say, once, what is worth knowing and no failure."""
         if self._add(key):
             logger.warning("%s", message)
 
-    def ended(self, key: str, message: str = "") -> None:
+    def resolve(self, key: str, message: str = "") -> None:
         """Take note that what failed works again."""
         with self._lock:
             was_current = key in self._current

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["arm", "disarm", "follow_forks", "is_exiting", "watch"]
+__all__ = ["close_at_exit", "is_exiting", "register", "register_for_forks", "unregister"]
 
 EXIT_TIMEOUT = 30.0
 """Seconds that the end of the process waits for all pipelines together."""
@@ -38,7 +38,7 @@ TERM_TIMEOUT = 15.0
 
 
 class _Pipeline(Protocol):
-    def begin_in_child(self) -> None: ...
+    def reset_after_fork(self) -> None: ...
     def flush(self, timeout: float | None = None) -> bool: ...
     def close(self, timeout: float | None = None) -> bool: ...
 
@@ -51,18 +51,18 @@ _installed = False
 _previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
 
 
-def watch(pipeline: _Pipeline) -> None:
+def register(pipeline: _Pipeline) -> None:
     """Have a forked child begin anew with this pipeline."""
     _all.add(pipeline)
     _install_handler()  # its worker may begin in another thread, where that is not possible
 
 
-def follow_forks(thing: Any) -> None:
-    """Have a forked child call ``begin_in_child`` of this, as long as it exists."""
+def register_for_forks(thing: Any) -> None:
+    """Have a forked child call ``reset_after_fork`` of this, as long as it exists."""
     _all.add(thing)
 
 
-def arm(pipeline: _Pipeline) -> None:
+def close_at_exit(pipeline: _Pipeline) -> None:
     """Close this pipeline, whose worker has begun, when the process ends."""
     _running.add(pipeline)
     _install_handler()
@@ -73,7 +73,7 @@ def arm(pipeline: _Pipeline) -> None:
         util.Finalize(pipeline, _close, args=(weakref.ref(pipeline),), exitpriority=0)
 
 
-def disarm(pipeline: _Pipeline) -> None:
+def unregister(pipeline: _Pipeline) -> None:
     """Forget a pipeline that is closed."""
     _running.discard(pipeline)
 
@@ -109,12 +109,12 @@ def _is_multiprocessing_child() -> bool:
     return parent_process is not None and parent_process() is not None
 
 
-def _begin_in_child() -> None:
+def _reset_after_fork() -> None:
     _uninstall_handler()
     _running.clear()
     _finalized.clear()
     for pipeline in list(_all):
-        pipeline.begin_in_child()
+        pipeline.reset_after_fork()
 
 
 def _install_handler() -> None:
@@ -154,4 +154,4 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_after_fork)

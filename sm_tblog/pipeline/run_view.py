@@ -65,9 +65,9 @@ class RunView:
         build = partial(_build, item.build, self.run)
         self.pipeline.put(item._replace(run=_joined(self.run, item.run), build=build))
 
-    def relieve(self) -> None:
+    def on_limit(self) -> None:
         """As of the pipeline."""
-        self.pipeline.relieve()
+        self.pipeline.on_limit()
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
         """As of the pipeline: of all runs."""

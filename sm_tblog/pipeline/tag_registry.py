@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sm_tblog._types import Series, Value
-    from sm_tblog.pipeline.faults import Faults
+    from sm_tblog.pipeline.faults import FaultLog
 
-__all__ = ["Kinds"]
+__all__ = ["TagRegistry"]
 
 SCALARS = "scalars"
 
 
-class Kinds:
+class TagRegistry:
     """The kinds of data of one writer, by run and tag.
 
     Args:
         faults: told of tags that are taken.
     """
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, faults: FaultLog) -> None:
         self._faults = faults
         self._kinds: dict[tuple[str, str], str] = {}
 
-    def of_series(self, series: Sequence[Series]) -> list[Series]:
+    def assign_series(self, series: Sequence[Series]) -> list[Series]:
         """Return the curves with tags that are free."""
         return [one._replace(tag=self._free(one.run, one.tag, SCALARS)) for one in series]
 
-    def of_value(self, value: Value) -> Value:
+    def assign_value(self, value: Value) -> Value:
         """Return a value with a tag that is free."""
         if not value.plugin:  # somebody else's message, which says what it is by its field
             return value
@@ -53,7 +53,7 @@ class Kinds:
         if known == kind:
             return tag
         free = self._free(run, f"{tag}/{kind}", kind)
-        self._faults.remark(
+        self._faults.warn_once(
             f"kind {run} {tag} {kind}",
             f"the tag {tag!r} holds {known}, and TensorBoard shows one kind of data a tag: its "
             f"{kind} are logged as {free!r}",

@@ -20,10 +20,10 @@ from sm_tblog._errors import FlushTimeoutError, SinkError
 from sm_tblog._types import Stats
 from sm_tblog.pipeline import lifecycle
 from sm_tblog.pipeline.batching import ENTRIES, make_batch
-from sm_tblog.pipeline.buffer import Intake
-from sm_tblog.pipeline.faults import Faults
-from sm_tblog.pipeline.sink_group import Outlet
-from sm_tblog.pipeline.tag_registry import Kinds
+from sm_tblog.pipeline.buffer import Buffer
+from sm_tblog.pipeline.faults import FaultLog
+from sm_tblog.pipeline.sink_group import SinkGroup
+from sm_tblog.pipeline.tag_registry import TagRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ class _Worker(threading.Thread):
         self._pipeline.close()
 
 
-class Pipeline(Intake):
+class Pipeline(Buffer):
     """A buffer, a worker and some sinks.
 
     Args:
@@ -109,15 +109,15 @@ class Pipeline(Intake):
         self._rename = rename
         self.processors: list[Callable[[Batch], Batch]] = []
         self._begin()
-        lifecycle.watch(self)
+        lifecycle.register(self)
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin anew in a forked child, where what there is belongs to the parent."""
         self.rows.clear()
         self._begin()
         for sink in self._sinks:
-            if hasattr(sink, "begin_in_child"):
-                sink.begin_in_child()
+            if hasattr(sink, "reset_after_fork"):
+                sink.reset_after_fork()
 
     def _begin(self) -> None:
         """Begin with nothing waiting and no worker."""
@@ -126,10 +126,10 @@ class Pipeline(Intake):
         self._asked = self._done = 0  # the tickets of barriers
         self._losses_before = 0  # the last barrier
         self._failed = 0  # the last ticket of a barrier that found something not stored
-        self._faults = Faults(self._on_error)
-        self._kinds = Kinds(self._faults)
-        self._outlet = Outlet(
-            self._sinks, self._flush_secs, self._max_bytes, self._faults, self._moved
+        self._faults = FaultLog(self._on_error)
+        self._tags = TagRegistry(self._faults)
+        self._sink_group = SinkGroup(
+            self._sinks, self._flush_secs, self._max_bytes, self._faults, self._on_progress
         )
 
     def __str__(self) -> str:
@@ -138,16 +138,16 @@ class Pipeline(Intake):
 
     def stats(self) -> Stats:
         """Return the counters."""
-        outlet = self._outlet
+        sinks = self._sink_group
         return Stats(
-            rows_written=outlet.rows,
-            values_written=outlet.values,
-            rows_dropped=self._dropped + outlet.dropped,
-            bytes_stored=outlet.stored,
-            bytes_pending=outlet.pending + outlet.unacknowledged,
+            rows_written=sinks.rows,
+            values_written=sinks.values,
+            rows_dropped=self._dropped + sinks.dropped,
+            bytes_stored=sinks.stored,
+            bytes_pending=sinks.pending + sinks.unacknowledged,
             errors=self._faults.count,
             queue_depth=len(self.rows) // ENTRIES + len(self._items),
-            last_flush=outlet.last_flush,
+            last_flush=sinks.last_flush,
             last_error=self._faults.last,
         )
 
@@ -160,7 +160,7 @@ class Pipeline(Intake):
         self._progress = time.monotonic()
         self.limit = self._wake_at
         self._worker = _Worker(self)
-        lifecycle.arm(self)
+        lifecycle.close_at_exit(self)
         try:
             if lifecycle.is_exiting():
                 message = "a thread's rows might not be waited for"
@@ -237,7 +237,7 @@ class Pipeline(Intake):
                 self.drain_once()
             elif not self._done_in_time(ticket, timeout):
                 message = f"{self}: not everything could be stored in time; what waits is kept"
-                self._faults.began("barrier", FlushTimeoutError(message))
+                self._faults.report("barrier", FlushTimeoutError(message))
                 return None, False
             return worker, ticket > self._failed
 
@@ -245,19 +245,19 @@ class Pipeline(Intake):
         """Wait until remote stores have what the sinks gave them; return whether they have."""
         if threading.current_thread() is self._worker:
             return True
-        missing = self._outlet.wait(max(deadline - time.monotonic(), 0.0), force=force)
+        missing = self._sink_group.wait(max(deadline - time.monotonic(), 0.0), force=force)
         if missing:
             message = (
                 f"not everything could be uploaded in time. It is kept and uploaded later, by this "
                 f"process, the next writer to that folder, or sm-tblog upload: {'; '.join(missing)}"
             )
-            self._faults.began("delivery", FlushTimeoutError(message))
+            self._faults.report("delivery", FlushTimeoutError(message))
         else:
-            self._faults.ended("delivery")
+            self._faults.resolve("delivery")
         return not missing
 
     def _losses(self) -> int:
-        return self._dropped + self._outlet.losses
+        return self._dropped + self._sink_group.losses
 
     def _done_in_time(self, ticket: int, timeout: float | None) -> bool:
         begun = time.monotonic()
@@ -296,7 +296,7 @@ class Pipeline(Intake):
                 self.limit = -1  # from here on, a row starts a new worker
                 if not self.rows and not self._items:
                     self._worker = None
-                    lifecycle.disarm(self)
+                    lifecycle.unregister(self)
                     return False
                 self.limit = self._wake_at  # rows came during close: they begin new files
             elif not self._woken:
@@ -312,15 +312,15 @@ class Pipeline(Intake):
         flushed = False
         try:
             self._feed(items)
-            if ticket > self._done or self._outlet.is_due:
-                flushed = self._outlet.flush()
+            if ticket > self._done or self._sink_group.is_due:
+                flushed = self._sink_group.flush()
             if closing:
-                flushed &= self._outlet.close()
+                flushed &= self._sink_group.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
             self._dropped += 1
             fault = SinkError(f"{self}: rows are lost: {type(error).__name__}: {error}")
             fault.__cause__ = error
-            self._faults.began("worker", fault)
+            self._faults.report("worker", fault)
         with self._condition:
             if ticket > self._done:
                 self._done = ticket
@@ -329,8 +329,8 @@ class Pipeline(Intake):
                     self._failed = ticket
                 self._losses_before = losses
                 if flushed:
-                    self._faults.ended("barrier")
-            self._moved()
+                    self._faults.resolve("barrier")
+            self._on_progress()
 
     def _feed(self, items: int) -> None:
         """Give the sinks the rows that wait now, and the first so many items."""
@@ -342,17 +342,17 @@ class Pipeline(Intake):
             waiting -= count
             chosen = self._take_items(items)
             items -= len(chosen)
-            self._moved()
+            self._on_progress()
             try:
                 self._building = bool(chosen)
-                batch, lost = make_batch(rows, chosen, self._faults, self._kinds, self._rename)
+                batch, lost = make_batch(rows, chosen, self._faults, self._tags, self._rename)
             finally:
                 self._building = False
                 with self._condition:
                     self._item_bytes -= sum(item.nbytes for item in chosen)
             self._dropped += lost
-            self._moved()
-            self._outlet.write(self._processed(batch))
+            self._on_progress()
+            self._sink_group.write(self._processed(batch))
         if self.limit == self._full:
             self.limit = self._wake_at
 
@@ -363,7 +363,7 @@ class Pipeline(Intake):
             except Exception as error:  # noqa: BLE001, PERF203 - its fault costs no rows
                 fault = SinkError(f"{self}: {process} failed: {type(error).__name__}: {error}")
                 fault.__cause__ = error
-                self._faults.began(f"processor {process}", fault)
+                self._faults.report(f"processor {process}", fault)
         return batch
 
     def _take_items(self, most: int) -> list[Item]:
@@ -376,7 +376,7 @@ class Pipeline(Intake):
                 nbytes += taken[-1].nbytes
         return taken
 
-    def _moved(self) -> None:
+    def _on_progress(self) -> None:
         """Let those who wait see that the worker gets something done."""
         with self._condition:
             self._progress = time.monotonic()

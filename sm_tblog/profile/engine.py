@@ -28,8 +28,8 @@ class Engine(Protocol):
     a step-driven session, and not only with the first step that counts; what begins before
     ``space.begin_ns`` it then leaves out.
 
-    It may have a method ``begin_in_child()``, called in a child that is forked while it records, on
-    the child's side: it takes its hooks off there, and leaves alone what belongs to the parent.
+    It may have a method ``reset_after_fork()``, called in a child that is forked while the engine
+    records: it removes its hooks there, and leaves alone what belongs to the parent.
     """
 
     def start(self) -> None:

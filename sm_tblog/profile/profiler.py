@@ -108,4 +108,4 @@ class Profiler:
 
     def _mark(self) -> None:
         if self._recorder.recording is not None:
-            self._recorder.lane().add(ProfilerMark(self._step), self._begun, clock())
+            self._recorder.thread().add(ProfilerMark(self._step), self._begun, clock())

@@ -95,14 +95,14 @@ class Session:
         """
         if self._deliver is None:
             return
-        self._occupy()
+        self._acquire()
         self._start([one for one in self._all() if getattr(one, "warms_up", False)])
 
     def begin(self) -> None:
         """Open it. Raises as ``__enter__``."""
         if self._deliver is None:
             return
-        self._occupy()
+        self._acquire()
         self._start([one for one in self._all() if one not in self._started])
         self.name = self._find_name()
         self._recording = Recording(self._max_events)
@@ -110,7 +110,7 @@ class Session:
 
     def end(self) -> None:
         """Close it, and have the worker write it. Does nothing if it is not open."""
-        if self._deliver is None or not _vacate(self):
+        if self._deliver is None or not _release(self):
             return
         recording = self._recording
         if recording is not None:
@@ -120,17 +120,17 @@ class Session:
             args = self.name, recording, self._started, self._remarks, self._max_events
             self._deliver(f"profile {self.name}", _build_files, args)
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Take engines' hooks off in a forked child."""
         for engine in self._started:
-            if hasattr(engine, "begin_in_child"):
-                engine.begin_in_child()
+            if hasattr(engine, "reset_after_fork"):
+                engine.reset_after_fork()
 
-    def _occupy(self) -> None:
+    def _acquire(self) -> None:
         if self._recording is not None:
             message = f"profile: the session {self.name!r} was opened before; make another"
             raise InvalidValueError(message)
-        _occupy(self)
+        _acquire(self)
 
     def _all(self) -> list[Engine]:
         return [*self._engines, *self._optional]
@@ -153,7 +153,7 @@ class Session:
             method()
         except Exception as error:
             if not is_optional:
-                _vacate(self)
+                _release(self)
                 self._stop()
                 raise
             self._remarks.append(f"{_name_of(engine)} did not {what}: {error}")
@@ -201,7 +201,7 @@ _open: Session | None = None
 """The session that is open in this process, or warming up."""
 
 
-def _occupy(session: Session) -> None:
+def _acquire(session: Session) -> None:
     """Make a session the one that is open.
 
     Raises:
@@ -218,7 +218,7 @@ def _occupy(session: Session) -> None:
         _open = session
 
 
-def _vacate(session: Session) -> bool:
+def _release(session: Session) -> bool:
     """Make no session the one that is open; return whether this one was."""
     global _open  # noqa: PLW0603 - most engines are the process's
     with _lock:
@@ -238,14 +238,14 @@ def end_open(log_dir: str | None = None) -> None:
 class _Forks:
     """What a forked child does about a session."""
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave the session to the parent."""
         global _open, _lock
         session, _open, _lock = _open, None, threading.RLock()
         if session is not None:
-            session.begin_in_child()
+            session.reset_after_fork()
 
 
 _forks = _Forks()
-lifecycle.follow_forks(_forks)
+lifecycle.register_for_forks(_forks)
 atexit.register(end_open)  # before the pipelines are closed: what is registered last runs first

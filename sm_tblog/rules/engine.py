@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sm_tblog.rules.observation import Observation
     from sm_tblog.sinks.base import Batch
 
-__all__ = ["RuleBook", "StallTimer", "as_rules", "stall_timer"]
+__all__ = ["RuleEngine", "StallTimer", "as_rules", "stall_timer"]
 
 logger = logging.getLogger("sm_tblog")
 
@@ -76,7 +76,7 @@ def as_rules(rules: Any, default: Callable[[Any], Sequence[Rule]]) -> list[Rule]
     return chosen
 
 
-class RuleBook:
+class RuleEngine:
     """The rules of one watch.
 
     Args:
@@ -132,7 +132,7 @@ class RuleBook:
             message = f"{alert.message}. {alert.advice}"
             raise RuleViolationError(message, alert)
 
-    def judge(self, observation: Observation) -> list[Any]:
+    def evaluate(self, observation: Observation) -> list[Any]:
         """Return what there is to be logged: ``Scalar`` and messages."""
         made: list[Any] = []
         for rule in self._layer_rules:
@@ -278,18 +278,18 @@ def _with(batch: Batch, added: list[tuple[int, str, float]], values: list[Value]
     )
 
 
-def stall_timer(book: RuleBook, rule: StalledTraining, put: Callable[..., None]) -> StallTimer:
+def stall_timer(engine: RuleEngine, rule: StalledTraining, put: Callable[..., None]) -> StallTimer:
     """Return what has a rule fire when nothing is logged at a new step.
 
     Args:
-        book: that the rule is in.
+        engine: that the rule is in.
         rule: the rule.
         put: has the worker build something, as in ``Recorder``.
     """
 
     def stalled(step: int) -> None:
         finding = Finding("training", rule.seconds, rule.seconds, "seconds without a new step")
-        put("watch", _parts, (book.fire(rule, step, finding),), step, 0)
+        put("watch", _parts, (engine.fire(rule, step, finding),), step, 0)
 
     return StallTimer(rule.seconds, stalled)
 

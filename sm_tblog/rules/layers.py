@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sm_tblog.rules.base import Action
-    from sm_tblog.rules.observation import Observation, Tensor
+    from sm_tblog.rules.observation import Observation, ObservedTensor
 
 __all__ = [
     "AllZero",
@@ -369,16 +369,16 @@ def layer_rules(action: Action = "warn") -> list[LayerRule]:
     return [kind(action=action) for kind in kinds]
 
 
-def _at(tensor: Tensor, value: float, threshold: float, what: str) -> Finding:
+def _at(tensor: ObservedTensor, value: float, threshold: float, what: str) -> Finding:
     return Finding(tensor.name, value, threshold, what, tensor.kind)
 
 
-def _of(tensor: Tensor) -> Any:
+def _of(tensor: ObservedTensor) -> Any:
     """Return the statistics of what has some."""
     return tensor.statistics
 
 
-def _weights(observation: Observation, kind: str) -> Iterator[tuple[Tensor, Any]]:
+def _weights(observation: Observation, kind: str) -> Iterator[tuple[ObservedTensor, Any]]:
     for tensor in observation.of(kind):
         if tensor.is_weight:
             yield tensor, _of(tensor)

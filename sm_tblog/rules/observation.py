@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EPSILON", "KINDS", "Change", "Observation", "Statistics", "Tensor"]
+__all__ = ["EPSILON", "KINDS", "Observation", "ObservedTensor", "Statistics", "UpdateStatistics"]
 
 EPSILON = 1e-9
 """Added to a norm that is divided by."""
@@ -44,7 +44,7 @@ class Statistics(NamedTuple):
     inf: int
 
 
-class Change(NamedTuple):
+class UpdateStatistics(NamedTuple):
     """What an update does to an array.
 
     Attributes:
@@ -64,7 +64,7 @@ class Change(NamedTuple):
         return self.norm / (self.of + EPSILON)
 
 
-class Tensor(NamedTuple):
+class ObservedTensor(NamedTuple):
     """One array of a model at one step.
 
     Attributes:
@@ -86,7 +86,7 @@ class Tensor(NamedTuple):
     ndim: int
     role: str
     statistics: Statistics | None
-    change: Change | None = None
+    change: UpdateStatistics | None = None
     inactive: float | None = None
     samples: int = 0
     spread: float | None = None
@@ -111,8 +111,8 @@ class Observation(NamedTuple):
     """
 
     step: int
-    tensors: Sequence[Tensor]
+    tensors: Sequence[ObservedTensor]
 
-    def of(self, *kinds: str) -> list[Tensor]:
+    def of(self, *kinds: str) -> list[ObservedTensor]:
         """Return the tensors of some kinds."""
         return [tensor for tensor in self.tensors if tensor.kind in kinds]

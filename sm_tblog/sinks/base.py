@@ -93,8 +93,8 @@ class Sink(Protocol):
     ``flush``, or lost it: it is not given the same batch twice. One that keeps says how much in an
     attribute ``pending``, in bytes, and is given nothing more while that is above the writer's
     ``max_bytes``. A sink may have an attribute ``flush_secs``, how often it wants ``flush`` to be
-    called. After ``close``, a further ``write`` begins anew. A method ``begin_in_child`` is called
-    in a forked child: what the parent has opened and keeps must be left alone there.
+    called. After ``close``, a further ``write`` reopens it. A method ``reset_after_fork`` is called
+    in a forked child, where it must not touch what the parent has opened.
     """
 
     def write(self, batch: Batch) -> None:

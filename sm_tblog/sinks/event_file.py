@@ -30,9 +30,9 @@ import numpy as np
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
-from sm_tblog.sinks.deliveries import Deliveries
+from sm_tblog.sinks.pending_uploads import PendingUploads
 from sm_tblog.sinks.side_files import SideFiles
-from sm_tblog.storage.base import Appender, NotDeliveredError, open_store
+from sm_tblog.storage.base import Appender, NotUploadedError, open_store
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
@@ -101,7 +101,7 @@ class EventFileSink:
         self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
         self._files: dict[str, Appender] = {}
         self._side_files: dict[str, SideFiles] = {}
-        self._deliveries = Deliveries()
+        self._uploads = PendingUploads()
         self._purged: set[str] = set()
         self._closed_bytes = 0
 
@@ -117,14 +117,14 @@ class EventFileSink:
         fresh: dict[str, Any] = {
             "_files": {},
             "_side_files": {},
-            "_deliveries": Deliveries(),
+            "_uploads": PendingUploads(),
             "_purge_step": None,
             "_purged": set(),
             "_closed_bytes": 0,
         }
         return {**self.__dict__, **fresh}
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave the parent's files alone; open others, which supersede nothing, when needed."""
         self.__dict__.update(self.__getstate__())
 
@@ -142,12 +142,12 @@ class EventFileSink:
     @property
     def unacknowledged(self) -> int:
         """Bytes that remote stores have taken and not delivered yet; they wait on the disk."""
-        return self._deliveries.unacknowledged
+        return self._uploads.unacknowledged
 
     @property
-    def left(self) -> list[str]:
+    def spool_files(self) -> list[str]:
         """The local files that hold what remote stores have not delivered."""
-        return self._deliveries.left
+        return self._uploads.spool_files
 
     def write(self, batch: Batch) -> None:
         """Encode the batch and append it to the runs' files.
@@ -169,10 +169,10 @@ class EventFileSink:
         for file in batch.files:
             if file.run not in self._files:
                 blocks.setdefault(file.run, [])  # begins the run's event file
-            self._side_files_of(file.run).take(file)
+            self._side_files_of(file.run).add(file)
         appends = [partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()]
-        self._each([*appends, *(files.deliver for files in self._side_files.values())])
-        self._each([file.rest for file in [*self._files.values()][:-MOST_OPEN]])
+        self._each([*appends, *(files.write_pending for files in self._side_files.values())])
+        self._each([file.release for file in [*self._files.values()][:-MOST_OPEN]])
 
     def flush(self) -> None:
         """Deliver what waits and flush the stores.
@@ -181,7 +181,7 @@ class EventFileSink:
             StoreError: a store did not take all.
         """
         files, side_files = self._files.values(), self._side_files.values()
-        self._each([*(one.flush for one in files), *(one.deliver for one in side_files)])
+        self._each([*(one.flush for one in files), *(one.write_pending for one in side_files)])
 
     def close(self) -> None:
         """Deliver what waits and close the files. A later ``write`` begins new ones.
@@ -202,9 +202,9 @@ class EventFileSink:
         Called by the thread that waits at a barrier; see ``RemoteStore.wait``.
 
         Raises:
-            NotDeliveredError: they have not, and why is known.
+            NotUploadedError: they have not, and why is known.
         """
-        return self._deliveries.wait(timeout, force=force)
+        return self._uploads.wait(timeout, force=force)
 
     def _parts(self) -> list[Appender | SideFiles]:
         return [*self._files.values(), *self._side_files.values()]
@@ -220,7 +220,7 @@ class EventFileSink:
             try:
                 action()
             except Exception as error:  # noqa: BLE001, PERF203 - whatever a store raises
-                if failure is None or isinstance(failure, NotDeliveredError):
+                if failure is None or isinstance(failure, NotUploadedError):
                     failure = error
         if failure is not None:
             raise failure
@@ -263,7 +263,7 @@ class EventFileSink:
     def _open(self, run: str, name: str) -> Store:
         folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
         store = open_store(folder, name, **self._storage_options)
-        self._deliveries.expect(store)
+        self._uploads.add(store)
         return store
 
     def _preamble(self, run: str) -> bytes:

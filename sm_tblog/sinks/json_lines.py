@@ -7,8 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.format import schema
-from sm_tblog.sinks.deliveries import Deliveries
 from sm_tblog.sinks.event_file import event_file_name
+from sm_tblog.sinks.pending_uploads import PendingUploads
 from sm_tblog.storage.base import Appender, open_store
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class JsonLinesSink:
         self._storage_options = storage_options or {}
         # Made for the sake of its arguments: a bad one is the caller's mistake, and raises here.
         self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
-        self._deliveries = Deliveries()
+        self._uploads = PendingUploads()
         self._file = self._new_file()
 
     def __str__(self) -> str:
@@ -55,16 +55,16 @@ class JsonLinesSink:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs: where to write, nothing of what is open here."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_file", "_deliveries")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_file", "_uploads")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin anew, with a file of its own."""
         self.__dict__.update(state)
-        self.begin_in_child()
+        self.reset_after_fork()
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave the parent's file alone."""
-        self._deliveries = Deliveries()
+        self._uploads = PendingUploads()
         self._file = self._new_file()
 
     @property
@@ -75,12 +75,12 @@ class JsonLinesSink:
     @property
     def unacknowledged(self) -> int:
         """Bytes that a remote store has taken and not delivered yet; they wait on the disk."""
-        return self._deliveries.unacknowledged
+        return self._uploads.unacknowledged
 
     @property
-    def left(self) -> list[str]:
+    def spool_files(self) -> list[str]:
         """The local files that hold them."""
-        return self._deliveries.left
+        return self._uploads.spool_files
 
     def write(self, batch: Batch) -> None:
         """Append a line for each scalar and each value.
@@ -124,9 +124,9 @@ class JsonLinesSink:
         """Wait for so many seconds until a remote store has all; return whether it has.
 
         Raises:
-            NotDeliveredError: it has not, and why is known.
+            NotUploadedError: it has not, and why is known.
         """
-        return self._deliveries.wait(timeout, force=force)
+        return self._uploads.wait(timeout, force=force)
 
     def _new_file(self) -> Appender:
         return Appender(self._open)
@@ -134,7 +134,7 @@ class JsonLinesSink:
     def _open(self) -> Store:
         name = event_file_name(f"{self._suffix}.jsonl").replace("events.out.tfevents", "metrics")
         store = open_store(self._logdir, name, **self._storage_options)
-        self._deliveries.expect(store)
+        self._uploads.add(store)
         return store
 
 

@@ -37,11 +37,11 @@ class SideFiles:
         """Bytes taken and not stored yet; never none where a file waits."""
         return sum(map(_size, list(self._waiting)))
 
-    def take(self, file: File) -> None:
-        """Take a file, which ``deliver`` will offer."""
+    def add(self, file: File) -> None:
+        """Take a file, which ``write_pending`` will offer."""
         self._waiting.append(file)
 
-    def deliver(self) -> None:
+    def write_pending(self) -> None:
         """Offer the store what waits.
 
         Raises:
@@ -71,10 +71,10 @@ class SideFiles:
 
         Raises:
             StoreError: not everything was stored; what waits is lost.
-            Exception: as for ``deliver``.
+            Exception: as for ``write_pending``.
         """
         try:
-            self.deliver()
+            self.write_pending()
         finally:
             self._waiting.clear()
             store, self._store = self._store, None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Appender",
-    "NotDeliveredError",
+    "NotUploadedError",
     "RefusedError",
     "RemoteStore",
     "Store",
@@ -89,7 +89,7 @@ class RemoteStore(Store, Protocol):
         is_full: the file is so long that another had better follow.
         is_done: it is closed, and everything is delivered.
         unacknowledged: bytes of the file and of side files that are not delivered.
-        left: the local files that hold what is not delivered.
+        spool_files: the local files that hold what is not delivered.
         error: why the last delivery failed; None if it did not.
     """
 
@@ -103,7 +103,7 @@ class RemoteStore(Store, Protocol):
     def unacknowledged(self) -> int: ...  # noqa: D102 - above
 
     @property
-    def left(self) -> list[str]: ...  # noqa: D102 - above
+    def spool_files(self) -> list[str]: ...  # noqa: D102 - above
 
     @property
     def error(self) -> StoreError | None: ...  # noqa: D102 - above
@@ -117,7 +117,7 @@ class RemoteStore(Store, Protocol):
         ...
 
 
-class NotDeliveredError(StoreError):
+class NotUploadedError(StoreError):
     """A remote store's last delivery failed. What it was to bring is kept, and tried again."""
 
 
@@ -239,12 +239,13 @@ class Appender:
         """Take ``data`` and deliver it, after what waits already.
 
         Raises:
-            StoreError: the store did not take it. It waits for the next ``append`` or ``deliver``.
+            StoreError: the store did not accept it. It stays queued for the next ``append`` or
+                ``write_pending``.
         """
-        self._take(data)
-        self.deliver()
+        self._enqueue(data)
+        self.write_pending()
 
-    def deliver(self) -> None:
+    def write_pending(self) -> None:
         """Offer the store what waits.
 
         Raises:
@@ -252,7 +253,7 @@ class Appender:
         """
         while self._waiting:
             if getattr(self._store, "is_full", False):
-                self._let_go()
+                self._close_store()
             if self._store is None:
                 self._store = self._open()
                 if preamble := self._preamble():
@@ -262,7 +263,7 @@ class Appender:
             try:
                 self._store.append(data)
             except StoreLostError:
-                self._let_go()
+                self._close_store()
                 raise
             self._waiting.popleft()
             self.pending -= len(data)
@@ -272,25 +273,25 @@ class Appender:
         """Deliver what waits and flush the store.
 
         Raises:
-            StoreError: as for ``deliver``, or from the store's own ``flush``.
+            StoreError: as for ``write_pending``, or from the store's own ``flush``.
         """
-        self.deliver()
+        self.write_pending()
         if self._store is not None:
             try:
                 self._store.flush()
             except StoreLostError:
-                self._let_go()
+                self._close_store()
                 raise
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Let go of the store's open file until the next ``append``, if it has one.
 
         Raises:
             StoreError: closing it failed.
         """
-        rest = getattr(self._store, "rest", None)
-        if rest is not None:
-            rest()
+        release = getattr(self._store, "release", None)
+        if release is not None:
+            release()
 
     def close(self) -> None:
         """Deliver what waits, once more, and close the store, whatever happens.
@@ -303,13 +304,13 @@ class Appender:
         finally:
             self._waiting.clear()
             self.pending = 0
-            self._let_go()
+            self._close_store()
 
-    def _take(self, data: Bytes) -> None:
+    def _enqueue(self, data: Bytes) -> None:
         self._waiting.append(data)
         self.pending += len(data)
 
-    def _let_go(self) -> None:
+    def _close_store(self) -> None:
         store, self._store = self._store, None
         if store is not None:
             store.close()

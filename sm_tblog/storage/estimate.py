@@ -72,7 +72,7 @@ def estimate(
             not.
         watchers: TensorBoard processes that look at the run all the time.
     """
-    place = _CountingPlace(copies)
+    place = _CountingFolder(copies)
     spooled, growing = _Zeros(), S3Object(place, "key")  # type: ignore[arg-type]
     logged = objects = 0
     for tick in range(1, math.ceil(seconds / flush_secs) + 1):
@@ -110,7 +110,7 @@ class _Zeros:
         return bytes(end - begin)
 
 
-class _CountingPlace:
+class _CountingFolder:
     """A bucket that takes everything and keeps nothing."""
 
     bucket = "bucket"
@@ -135,8 +135,8 @@ class _CountingPlace:
         reply = self.call("GetObject", Key=key, **parameters)
         return {**reply, "ContentRange": f"bytes 0-0/{self.size}"}, b""
 
-    def knows(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - as S3Place has it
+    def knows(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - as S3Folder has it
         return False
 
-    def condition(self, operation: str, tag: str | None, name: str) -> dict[str, str]:  # noqa: ARG002 - as S3Place has it
+    def condition(self, operation: str, tag: str | None, name: str) -> dict[str, str]:  # noqa: ARG002 - as S3Folder has it
         return {}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sm_tblog.storage.spool import SpoolFile
 
-__all__ = ["FsspecObject", "FsspecPlace", "check"]
+__all__ = ["FsspecFolder", "FsspecObject", "check"]
 
 ROLL = 64 << 20
 """Bytes after which another object follows."""
@@ -69,7 +69,7 @@ def check(url: str) -> None:
         raise MissingDependencyError(message) from error
 
 
-class FsspecPlace:
+class FsspecFolder:
     """A folder of a file system.
 
     Args:
@@ -90,7 +90,7 @@ class FsspecPlace:
         self.fs, self._path = self.do(url_to_fs, url, **options)
         self._scheme = scheme_of(url)
 
-    def grow(self, name: str, *, is_new: bool) -> FsspecObject:
+    def open_object(self, name: str, *, is_new: bool) -> FsspecObject:
         """Return the object of this name, which nobody else writes."""
         path = f"{self._path}/{name}"
         if self._scheme in ("gs", "gcs"):
@@ -147,13 +147,13 @@ class FsspecObject:
 
     Attributes:
         committed: how many bytes of it the store has acknowledged.
-        roll_bytes: see ``lane.Growing``.
+        roll_bytes: see ``queue.AppendableObject``.
     """
 
     roll_bytes = ROLL_WHOLE
 
-    def __init__(self, place: FsspecPlace, path: str, *, is_new: bool) -> None:
-        self._place = place
+    def __init__(self, place: FsspecFolder, path: str, *, is_new: bool) -> None:
+        self._folder = place
         self._path = path
         self._known = is_new  # whether ``committed`` is what is there
         self.committed = 0
@@ -179,17 +179,17 @@ class FsspecObject:
         """Do nothing: nothing is left."""
 
     def _look(self) -> None:
-        self.committed = self._place.size(self._path)
+        self.committed = self._folder.size(self._path)
 
     def _extend(self, file: SpoolFile, size: int) -> None:
-        self._place.write(self._path, file.read(0, size))
+        self._folder.write(self._path, file.read(0, size))
         self.committed = size
 
 
 class AppendingObject(FsspecObject):
     """An object that takes what is new."""
 
-    def __init__(self, place: FsspecPlace, path: str, *, is_new: bool) -> None:
+    def __init__(self, place: FsspecFolder, path: str, *, is_new: bool) -> None:
         super().__init__(place, path, is_new=is_new)
         self.roll_bytes = ROLL
         self._may_have: tuple[int, ...] = ()  # sizes; any, if that is not known
@@ -223,7 +223,7 @@ class ComposedObject(AppendingObject):
     it is removed before anything else is done, so that composing it late fails.
     """
 
-    def __init__(self, place: FsspecPlace, path: str, *, is_new: bool) -> None:
+    def __init__(self, place: FsspecFolder, path: str, *, is_new: bool) -> None:
         super().__init__(place, path, is_new=is_new)
         self._part = ""
 
@@ -239,17 +239,17 @@ class ComposedObject(AppendingObject):
 
     def _append(self, data: bytes) -> None:
         if not self.committed:
-            self._place.write(self._path, data)
+            self._folder.write(self._path, data)
             return
         self._part = f"{posixpath.dirname(self._path)}/.sm_tblog-part-{os.urandom(8).hex()}"
-        self._place.write(self._part, data)
-        self._place.do(self._place.fs.merge, self._path, [self._path, self._part])
+        self._folder.write(self._part, data)
+        self._folder.do(self._folder.fs.merge, self._path, [self._path, self._part])
         self._remove_part()
 
     def _remove_part(self) -> None:
         if self._part:
             with contextlib.suppress(FileNotFoundError):
-                self._place.do(self._place.fs.rm_file, self._part)
+                self._folder.do(self._folder.fs.rm_file, self._part)
             self._part = ""
 
 
@@ -257,8 +257,8 @@ class AppendBlob(AppendingObject):
     """An append blob of Azure Blob Storage."""
 
     def _append(self, data: bytes) -> None:
-        self._place.do(self._write, data)
+        self._folder.do(self._write, data)
 
     def _write(self, data: bytes) -> None:
-        with self._place.fs.open(self._path, "ab") as blob:
+        with self._folder.fs.open(self._path, "ab") as blob:
             blob.write(data)

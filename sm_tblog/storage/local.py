@@ -45,7 +45,7 @@ class LocalStore:
         self._folder = local_path(folder)
         self._path = self._folder / name
         self._descriptor: int | None = None
-        self._resting: os.stat_result | None = None
+        self._released: os.stat_result | None = None
         self._size = 0
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class LocalStore:
             StoreLostError: the file was deleted since the last append.
         """
         with self._errors_named(self._path):
-            if self._resting is not None:
-                self._check_present(self._resting)
+            if self._released is not None:
+                self._check_present(self._released)
                 self._descriptor = os.open(self._path, _FLAGS)
-                self._resting = None
+                self._released = None
             elif self._descriptor is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
@@ -119,20 +119,20 @@ class LocalStore:
             with self._errors_named(self._path):
                 self._check_present(os.fstat(self._descriptor))
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Let go of the file until the next append: a process may have so many open, and no more.
 
         Raises:
             StoreError: closing it failed.
         """
         if self._descriptor is not None:
-            resting = os.fstat(self._descriptor)
+            released = os.fstat(self._descriptor)
             self.close()
-            self._resting = resting
+            self._released = released
 
     def close(self) -> None:
         """Close the file."""
-        self._resting = None
+        self._released = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with self._errors_named(self._path):

@@ -1,6 +1,6 @@
 """Object stores: a growing object in a bucket, and side files beside it.
 
-``append`` writes to a spool file on the local disk and returns; a ``Lane`` brings it to its place.
+``append`` writes to a spool file on the local disk and returns; an ``UploadQueue`` uploads it.
 So a store that is slow, down or refuses costs the training loop nothing, and what it has not
 acknowledged survives the process. Side files go the same way.
 """
@@ -19,25 +19,25 @@ from weakref import WeakValueDictionary
 from sm_tblog._errors import StoreError
 from sm_tblog.format.records import padding
 from sm_tblog.storage import s3_options, side_spool, spool
-from sm_tblog.storage.base import NotDeliveredError, scheme_of, side_file_path
-from sm_tblog.storage.upload_pool import Crew
-from sm_tblog.storage.upload_queue import Job, Lane
+from sm_tblog.storage.base import NotUploadedError, scheme_of, side_file_path
+from sm_tblog.storage.upload_pool import UploadPool
+from sm_tblog.storage.upload_queue import UploadJob, UploadQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.remote import Place
-    from sm_tblog.storage.side_spool import SideJob
+    from sm_tblog.storage.remote import RemoteFolder
+    from sm_tblog.storage.side_spool import SideFileJob
     from sm_tblog.storage.spool import SpoolFile
 
-__all__ = ["ObjectStore", "open_place", "upload_left_behind"]
+__all__ = ["ObjectStore", "open_folder", "upload_orphans"]
 
 S3_SCHEMES = ("s3", "s3a")
 
-_lanes: WeakValueDictionary[tuple[str, str, Path], Lane] = WeakValueDictionary()
-_crews: dict[tuple[str, str], Crew] = {}
+_queues: WeakValueDictionary[tuple[str, str, Path], UploadQueue] = WeakValueDictionary()
+_pools: dict[tuple[str, str], UploadPool] = {}
 _lock = threading.Lock()
 
 
@@ -75,10 +75,10 @@ class ObjectStore:
         self._stretch = stretch
         self._began = self._asked = time.monotonic()
         check_options(folder, storage_options)
-        self._job: Job | None = None
-        self._side: list[SideJob] = []
+        self._job: UploadJob | None = None
+        self._side: list[SideFileJob] = []
         self._closed = False
-        self._lane: Lane | None = None
+        self._queue: UploadQueue | None = None
 
     def __str__(self) -> str:
         """Return the URL of the growing object."""
@@ -94,8 +94,8 @@ class ObjectStore:
         self._check_room(len(data), in_memory=in_memory)
         if self._job is None:
             file = spool.create(_folder_of(self._spool), name=self._name, **self._notes())
-            self._job = Job(file)
-            self._find_lane().add(self._job)
+            self._job = UploadJob(file)
+            self._find_queue().add(self._job)
         self._job.file.append(data)
 
     def put(self, name: str, data: SideData) -> None:
@@ -112,7 +112,7 @@ class ObjectStore:
         job = side_spool.create(_folder_of(self._spool), name=path, data=data, **self._notes())
         self._side = [one for one in self._side if not one.done]
         self._side.append(job)
-        self._find_lane().put(job)
+        self._find_queue().put(job)
 
     def get(self, name: str) -> bytes | None:
         """Return what the side file ``name`` holds at its place, None where there is none.
@@ -121,23 +121,23 @@ class ObjectStore:
             InvalidValueError: ``name`` is absolute or leaves the folder.
             StoreError: the place cannot be read.
         """
-        return open_place(self._folder, self._options).get(str(side_file_path(name)))
+        return open_folder(self._folder, self._options).get(str(side_file_path(name)))
 
     def flush(self) -> None:
         """Have what was appended uploaded. ``wait`` waits for it.
 
         Raises:
-            NotDeliveredError: the last attempt to upload failed. What it was to bring is in the
+            NotUploadedError: the last attempt to upload failed. What it was to bring is in the
                 spool, and is tried again.
         """
-        if self._lane is None:
+        if self._queue is None:
             return
         now = time.monotonic()
         if now - self._asked >= self._stretch * (now - self._began):
             self._asked = now
-            self._lane.ask()
+            self._queue.request_upload()
         if error := self.error:
-            raise NotDeliveredError(str(error)) from error
+            raise NotUploadedError(str(error)) from error
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
         """Wait until everything is acknowledged; return whether it is.
@@ -146,17 +146,17 @@ class ObjectStore:
             timeout: seconds.
             force: also if an upload has just been made, and the next one is due within a second.
         """
-        if self._lane is None:
+        if self._queue is None:
             return True
-        return self._lane.wait(timeout, force=force)
+        return self._queue.wait(timeout, force=force)
 
     def close(self) -> None:
         """Have the object finished. ``wait`` waits for it."""
         self._closed = True
         if self._job is not None:
             self._job.closed = True
-        if self._lane is not None:
-            self._lane.ask(force=True)
+        if self._queue is not None:
+            self._queue.request_upload(force=True)
 
     @property
     def is_full(self) -> bool:
@@ -176,22 +176,22 @@ class ObjectStore:
         return self._closed and side and (self._job is None or self._job.done)
 
     @property
-    def left(self) -> list[str]:
+    def spool_files(self) -> list[str]:
         """The spool files of this folder that hold what is not acknowledged."""
-        return [] if self._lane is None else list(map(str, self._lane.files(waiting=True)))
+        return [] if self._queue is None else list(map(str, self._queue.files(waiting=True)))
 
     @property
     def error(self) -> StoreError | None:
         """Why the last attempt to upload failed; None if it did not."""
-        return None if self._lane is None else self._lane.error
+        return None if self._queue is None else self._queue.error
 
     def _notes(self) -> dict[str, Any]:
         return notes_of(self._folder, self._options)
 
-    def _find_lane(self) -> Lane:
-        if self._lane is None:
-            self._lane = _lane(self._folder, self._options, _folder_of(self._spool))
-        return self._lane
+    def _find_queue(self) -> UploadQueue:
+        if self._queue is None:
+            self._queue = _queue(self._folder, self._options, _folder_of(self._spool))
+        return self._queue
 
     def _check_room(self, more: int, *, in_memory: bool) -> None:
         """Raise if the spool has no room for so many bytes more. Alone, they may be as many.
@@ -204,29 +204,29 @@ class ObjectStore:
         def taken(file: SpoolFile) -> int:
             return file.in_memory if in_memory else file.size - file.in_memory
 
-        used = sum(taken(file) for lane in _all_lanes() for file in lane.files())
+        used = sum(taken(file) for queue in _all_queues() for file in queue.files())
         limit = spool.MEMORY_LIMIT if in_memory else spool.LIMIT
         if used + more <= limit or not (used and more):
             return
         if self._job is not None and not self._job.waiting:
-            self._job.gives_way = used - taken(self._job.file) + more <= limit
+            self._job.must_roll = used - taken(self._job.file) + more <= limit
         message = f"{self}: the spool is full: it has {used:,} bytes, and may have {limit:,}"
         raise StoreError(errno.ENOSPC, message)
 
 
-def open_place(url: str, options: dict[str, Any]) -> Place:
+def open_folder(url: str, options: dict[str, Any]) -> RemoteFolder:
     """Return the place of a folder's objects. Touches the network.
 
     Raises:
         StoreError: it cannot be reached, or its options do not fit.
     """
     if scheme_of(url) in S3_SCHEMES:
-        from sm_tblog.storage.s3 import S3Place
+        from sm_tblog.storage.s3 import S3Folder
 
-        return S3Place(url, options)
-    from sm_tblog.storage.fsspec_folder import FsspecPlace
+        return S3Folder(url, options)
+    from sm_tblog.storage.fsspec_folder import FsspecFolder
 
-    return FsspecPlace(url, options)
+    return FsspecFolder(url, options)
 
 
 def check_options(url: str, options: dict[str, Any]) -> None:
@@ -253,7 +253,7 @@ def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def upload_left_behind(
+def upload_orphans(
     folder: Path, options: dict[str, Any], timeout: float
 ) -> Iterator[tuple[SpoolFile, StoreError | None]]:
     """Upload the spool files that no process holds; iterate over them, with what went wrong.
@@ -263,42 +263,44 @@ def upload_left_behind(
         options: as for ``ObjectStore``, for all of them.
         timeout: seconds for each.
     """
-    for file in _whole(spool.left_behind(folder)):
-        place = partial(open_place, file.url, {**side_spool.place_options(file), **options})
-        lane = Lane(file.url, place, padding, Crew())
-        lane.take_over([file])
-        if lane.is_empty:  # a side file with which nothing can be done, which has been said
+    for file in _whole(spool.orphans(folder)):
+        place = partial(open_folder, file.url, {**side_spool.folder_options(file), **options})
+        queue = UploadQueue(file.url, place, padding, UploadPool())
+        queue.resume([file])
+        if queue.is_empty:  # a side file with which nothing can be done, which has been said
             if Path(str(file)).exists():
                 yield file, StoreError(f"{file} was written by another release of sm_tblog")
             continue
-        stored = lane.wait(timeout, force=True)
+        stored = queue.wait(timeout, force=True)
         late = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
-        yield file, None if stored else lane.error or late
+        yield file, None if stored else queue.error or late
 
 
-def _lane(url: str, options: dict[str, Any], spool_folder: Path) -> Lane:
-    """Return this process's lane of a folder."""
+def _queue(url: str, options: dict[str, Any], spool_folder: Path) -> UploadQueue:
+    """Return this process's queue of a folder."""
     given = repr(sorted(options.items()))
     destination = "/".join(url.split("/")[:3])
     with _lock:
-        lane = _lanes.get((url, given, spool_folder))
-        if lane is None:
-            crew = _crews.setdefault((destination, given), Crew())
-            adopt = partial(_adopt, spool_folder, notes_of(url, options))
-            lane = Lane(url, partial(open_place, url, options), padding, crew, adopt)
-            _lanes[url, given, spool_folder] = lane
-    return lane
+        queue = _queues.get((url, given, spool_folder))
+        if queue is None:
+            pool = _pools.setdefault((destination, given), UploadPool())
+            find_orphans = partial(_find_orphans, spool_folder, notes_of(url, options))
+            queue = UploadQueue(
+                url, partial(open_folder, url, options), padding, pool, find_orphans
+            )
+            _queues[url, given, spool_folder] = queue
+    return queue
 
 
-def _all_lanes() -> list[Lane]:
+def _all_queues() -> list[UploadQueue]:
     with _lock:
-        return list(_lanes.values())
+        return list(_queues.values())
 
 
-def _adopt(folder: Path, notes: dict[str, Any]) -> list[SpoolFile]:
+def _find_orphans(folder: Path, notes: dict[str, Any]) -> list[SpoolFile]:
     """Return the files that an earlier process has left behind, their torn ends dropped."""
     where = {key: notes.get(key) for key in ("url", "endpoint_url")}
-    return sorted(_whole(spool.left_behind(folder, **where)), key=side_spool.order)
+    return sorted(_whole(spool.orphans(folder, **where)), key=side_spool.order)
 
 
 def _whole(files: Iterable[SpoolFile]) -> Iterator[SpoolFile]:
@@ -313,15 +315,15 @@ def _folder_of(folder: str | os.PathLike[str] | None) -> Path:
     return spool.default_folder() if folder is None else Path(folder).expanduser()
 
 
-def _begin_in_child() -> None:
-    """Leave the parent's lanes to it: their threads are not in this process."""
+def _reset_after_fork() -> None:
+    """Leave the parent's queues to it: their threads are not in this process."""
     global _lock  # noqa: PLW0603 - a fork may have happened while it was held
     _lock = threading.Lock()
-    for lane in _all_lanes():
-        lane.leave()
-    _lanes.clear()
-    _crews.clear()
+    for queue in _all_queues():
+        queue.release()
+    _queues.clear()
+    _pools.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_after_fork)

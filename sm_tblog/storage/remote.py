@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
     from sm_tblog.storage.spool import SpoolFile
 
-__all__ = ["Growing", "Place"]
+__all__ = ["AppendableObject", "RemoteFolder"]
 
 
-class Growing(Protocol):
+class AppendableObject(Protocol):
     """One object of a place, while it grows.
 
     Attributes:
@@ -36,10 +36,10 @@ class Growing(Protocol):
         ...
 
 
-class Place(Protocol):
+class RemoteFolder(Protocol):
     """A folder somewhere else. Every failure is a ``StoreError``."""
 
-    def grow(self, name: str, *, is_new: bool) -> Growing:
+    def open_object(self, name: str, *, is_new: bool) -> AppendableObject:
         """Return the object of this name, which nobody else writes.
 
         Args:

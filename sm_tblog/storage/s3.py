@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sm_tblog.storage.spool import SpoolFile
 
-__all__ = ["S3Object", "S3Place"]
+__all__ = ["S3Folder", "S3Object"]
 
 LEAST_PART = 5 << 20
 """Bytes that a part must have if it is not the last one."""
@@ -57,10 +57,10 @@ _NO_COPY = (*UNKNOWN, *DENIED, "InvalidRequest", "InvalidArgument")
 _NOTHING = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 
 
-class S3Place(Bucket):
-    """A folder of a bucket, as a ``lane.Place``."""
+class S3Folder(Bucket):
+    """A folder of a bucket, as a ``queue.RemoteFolder``."""
 
-    def grow(self, name: str, *, is_new: bool) -> S3Object:
+    def open_object(self, name: str, *, is_new: bool) -> S3Object:
         """Return the object of this name, which nobody else writes."""
         return S3Object(self, self._prefix + name, is_new=is_new)
 
@@ -113,11 +113,11 @@ class S3Object:
 
     Attributes:
         committed: how many bytes of it the store has acknowledged.
-        roll_bytes: see ``lane.Growing``.
+        roll_bytes: see ``queue.AppendableObject``.
     """
 
-    def __init__(self, place: S3Place, key: str, *, is_new: bool = True) -> None:
-        self._place = place
+    def __init__(self, place: S3Folder, key: str, *, is_new: bool = True) -> None:
+        self._folder = place
         self._key = key
         self.committed = 0
         self.roll_bytes = ROLL
@@ -166,7 +166,7 @@ class S3Object:
         if not self._readable:
             return
         try:
-            reply, _ = self._place.read(self._key, Range="bytes=0-0")
+            reply, _ = self._folder.read(self._key, Range="bytes=0-0")
         except StoreError as error:
             code = code_of(error)
             if code in DENIED and self.committed:
@@ -195,7 +195,7 @@ class S3Object:
         body = file.body(0, size)
         condition = self._condition("PutObject")
         try:
-            reply = self._place.call(
+            reply = self._folder.call(
                 "PutObject", Key=self._key, Body=body, ContentMD5=content_md5(body), **condition
             )
         except StoreError as error:
@@ -205,7 +205,7 @@ class S3Object:
             before = self._tag
             self._look()
             if self._tag == before or code_of(error) in UNKNOWN:
-                self._place.weaken_conditions()
+                self._folder.weaken_conditions()
             if self.committed < size:
                 self._write(file, size)
             return
@@ -217,7 +217,7 @@ class S3Object:
         """Return the condition that the object be what it is known to be."""
         if not self._readable or (self.committed and self._tag is None):
             return {}
-        return self._place.condition(operation, self._tag, name)
+        return self._folder.condition(operation, self._tag, name)
 
     # Appending to it.
 
@@ -232,7 +232,7 @@ class S3Object:
             if code_of(error) in UNMET:
                 before = self._tag
                 self._look()
-                if self._tag == before and self._place.weaken_conditions():
+                if self._tag == before and self._folder.weaken_conditions():
                     self.commit(file, size)
                     return
             raise
@@ -250,14 +250,14 @@ class S3Object:
     def _copy_and_complete(self, file: SpoolFile, size: int) -> Any:
         """Make the object of itself and the rest of the file; None if a copy is no copy."""
         self._strays = True
-        begun = self._place.call("CreateMultipartUpload", Key=self._key)
+        begun = self._folder.call("CreateMultipartUpload", Key=self._key)
         self._upload, self._strays = begun["UploadId"], False
         upload = {"Key": self._key, "UploadId": self._upload}
-        copied = self._place.call(
+        copied = self._folder.call(
             "UploadPartCopy",
             **upload,
             PartNumber=1,
-            CopySource={"Bucket": self._place.bucket, "Key": self._key},
+            CopySource={"Bucket": self._folder.bucket, "Key": self._key},
             CopySourceRange=f"bytes=0-{self.committed - 1}",
             **self._condition("UploadPartCopy", "CopySourceIfMatch"),
         )
@@ -266,10 +266,10 @@ class S3Object:
             return None
         tail = file.body(self.committed, size)
         md5 = content_md5(tail)
-        second = self._place.call("UploadPart", **upload, PartNumber=2, Body=tail, ContentMD5=md5)
+        second = self._folder.call("UploadPart", **upload, PartNumber=2, Body=tail, ContentMD5=md5)
         parts = [{"ETag": first, "PartNumber": 1}, {"ETag": second["ETag"], "PartNumber": 2}]
-        knows_size = self._place.knows("CompleteMultipartUpload", "MpuObjectSize")
-        return self._place.call(
+        knows_size = self._folder.knows("CompleteMultipartUpload", "MpuObjectSize")
+        return self._folder.call(
             "CompleteMultipartUpload",
             **upload,
             MultipartUpload={"Parts": parts},
@@ -287,7 +287,7 @@ class S3Object:
 
     def _abort_strays(self) -> None:
         try:
-            listed = self._place.call("ListMultipartUploads", Prefix=self._key)
+            listed = self._folder.call("ListMultipartUploads", Prefix=self._key)
         except StoreError as error:
             if code_of(error) not in (*DENIED, *UNKNOWN, *MISSING):
                 raise
@@ -299,7 +299,7 @@ class S3Object:
 
     def _abort_one(self, upload: str) -> None:
         try:
-            self._place.call("AbortMultipartUpload", Key=self._key, UploadId=upload)
+            self._folder.call("AbortMultipartUpload", Key=self._key, UploadId=upload)
         except StoreError as error:
             if code_of(error) not in (*MISSING, *DENIED, "NoSuchUpload"):
                 raise

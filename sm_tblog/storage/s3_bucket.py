@@ -116,7 +116,7 @@ class Bucket:
             return _clients[self._identity]
 
 
-def _begin_in_child() -> None:
+def _reset_after_fork() -> None:
     """Make other clients in a forked child: two processes must not share a connection."""
     global _clients_lock  # noqa: PLW0603 - a fork may have happened while it was held
     _clients_lock = threading.Lock()
@@ -124,7 +124,7 @@ def _begin_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def content_md5(data: bytes | Section) -> str:

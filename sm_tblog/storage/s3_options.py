@@ -168,7 +168,7 @@ def make_client(options: Mapping[str, Any]) -> Any:
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": READ_TIMEOUT,
-        "retries": {"mode": "standard", "total_max_attempts": 2},  # the lane tries on, and says so
+        "retries": {"mode": "standard", "total_max_attempts": 2},  # the queue tries on, and says so
         "tcp_keepalive": True,
     }
     # Checksums as trailers are not understood by every server; Content-MD5 is.

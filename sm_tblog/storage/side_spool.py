@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sm_tblog.storage.base import SideData
-    from sm_tblog.storage.remote import Place
+    from sm_tblog.storage.remote import RemoteFolder
 
-__all__ = ["SideJob", "content_of", "create", "is_side", "order", "place_options", "restore"]
+__all__ = ["SideFileJob", "content_of", "create", "folder_options", "is_side", "order", "restore"]
 
 logger = logging.getLogger("sm_tblog")
 
@@ -31,7 +31,7 @@ _NOTE = "side"
 _PACKAGE = "sm_tblog."
 
 
-class SideJob:
+class SideFileJob:
     """A side file on its way.
 
     Args:
@@ -54,7 +54,7 @@ class SideJob:
         """How many bytes are not written, as far as that is known."""
         return 0 if self.done else self.file.size
 
-    def bring(self, place: Place) -> None:
+    def upload(self, place: RemoteFolder) -> None:
         """Write the side file.
 
         Raises:
@@ -74,7 +74,7 @@ def content_of(data: SideData) -> bytes | memoryview:
     return b"" if callable(data) else memoryview(data)
 
 
-def create(folder: Path, url: str, name: str, data: SideData, **notes: Any) -> SideJob:
+def create(folder: Path, url: str, name: str, data: SideData, **notes: Any) -> SideFileJob:
     """Return a new side file on its way, in the spool if it can be.
 
     Takes what ``spool.create`` does.
@@ -84,10 +84,10 @@ def create(folder: Path, url: str, name: str, data: SideData, **notes: Any) -> S
     if isinstance(data, Change):
         note["change"] = f"{data.function.__module__}:{data.function.__qualname__}"
     elif callable(data):
-        return SideJob(SpoolFile(url, name), data)
+        return SideFileJob(SpoolFile(url, name), data)
     file = spool.create(folder, url, name, **{_NOTE: note}, **notes)
     file.append(content)
-    return SideJob(file, data if isinstance(data, Change) else None)
+    return SideFileJob(file, data if isinstance(data, Change) else None)
 
 
 def is_side(file: SpoolFile) -> bool:
@@ -100,12 +100,12 @@ def order(file: SpoolFile) -> tuple[int, str]:
     return file.notes.get(_NOTE, {}).get("order", 0), file.name
 
 
-def place_options(file: SpoolFile) -> dict[str, Any]:
+def folder_options(file: SpoolFile) -> dict[str, Any]:
     """Return what the notes say of the place that a file is for."""
     return {name: value for name, value in file.notes.items() if name != _NOTE}
 
 
-def restore(file: SpoolFile) -> SideJob | None:
+def restore(file: SpoolFile) -> SideFileJob | None:
     """Return a side file that an earlier process has left behind.
 
     None if there is nothing to be done: the process has ended before the file was whole, or the
@@ -121,14 +121,14 @@ def restore(file: SpoolFile) -> SideJob | None:
         file.delete()
         return None
     if "change" not in note:
-        return SideJob(file)
+        return SideFileJob(file)
     try:
         function = _function(note["change"])
     except (ImportError, AttributeError, ValueError):
         logger.warning("%s is left alone: there is no function %s here", file, note["change"])
-        file.leave()
+        file.release()
         return None
-    return SideJob(file, Change(function, file.read(0, file.size)))
+    return SideFileJob(file, Change(function, file.read(0, file.size)))
 
 
 def _function(name: str) -> Any:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sm_tblog._types import Bytes
 
-__all__ = ["LIMIT", "MEMORY_LIMIT", "SpoolFile", "create", "default_folder", "left_behind"]
+__all__ = ["LIMIT", "MEMORY_LIMIT", "SpoolFile", "create", "default_folder", "orphans"]
 
 logger = logging.getLogger("sm_tblog")
 
@@ -177,13 +177,13 @@ class SpoolFile:
     def delete(self) -> None:
         """Remove the file: all of it is acknowledged."""
         if sys.platform == "win32":
-            self.leave()  # an open file cannot be removed there
+            self.release()  # an open file cannot be removed there
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
-        self.leave()
+        self.release()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let go of the file; it stays. A forked child's parent goes on holding its lock."""
         if self._file is not None:
             self._file.close()
@@ -256,7 +256,7 @@ def create(folder: Path, url: str, name: str, **notes: Any) -> SpoolFile:
     return SpoolFile(url, name, file, len(header), path, notes)
 
 
-def left_behind(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
+def orphans(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
     """Iterate over the files that no process holds, their locks taken.
 
     Args:
@@ -274,7 +274,7 @@ def left_behind(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
             found = _notes_of(file)
             # Locked last: even for a moment, a lock would keep it from whom it belongs to.
             wanted = found is not None and all(found.get(key) == notes[key] for key in notes)
-            if found is None or not wanted or not _is_left(file):
+            if found is None or not wanted or not _is_orphan(file):
                 continue
             stack.pop_all()
             yield SpoolFile(
@@ -295,7 +295,7 @@ def _notes_of(file: io.FileIO) -> dict[str, Any] | None:
     return {**notes, "start": len(line + newline)} if newline and known else None
 
 
-def _is_left(file: io.FileIO) -> bool:
+def _is_orphan(file: io.FileIO) -> bool:
     """Take a file's lock; return whether no process held it, and it is still there."""
     try:
         _lock(file)

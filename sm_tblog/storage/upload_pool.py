@@ -1,7 +1,7 @@
 """The threads that upload to one destination: one a folder with something left, eight at most.
 
-A thread takes the lane whose next attempt is due first, and makes it; no two take the same. They
-end when no lane has anything left. Daemons: the process may end without them, since what they were
+A thread takes the queue whose next attempt is due first, and makes it; no two take the same. They
+end when no queue has anything left. Daemons: the process may end without them, since what they were
 to bring is in the spool.
 """
 
@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Protocol
 
-__all__ = ["MOST", "Crew", "Task"]
+__all__ = ["MOST", "Task", "UploadPool"]
 
 MOST = 8
 """Threads for one destination."""
@@ -37,26 +37,26 @@ class Task(Protocol):
         ...
 
 
-class Crew:
-    """Threads that look after lanes.
+class UploadPool:
+    """Threads that look after queues.
 
     Attributes:
-        condition: guards what the lanes share with them; notified when anything has changed.
+        condition: guards what the queues share with them; notified when anything has changed.
         is_down: a barrier has waited in vain, and no attempt has succeeded since.
     """
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.is_down = False
-        self._lanes: set[Task] = set()
+        self._queues: set[Task] = set()
         self._busy: set[Task] = set()
         self._threads = 0
 
-    def call(self, lane: Task) -> bool:
-        """Have a lane looked after; return whether there is anybody to do it."""
+    def schedule(self, queue: Task) -> bool:
+        """Have a queue looked after; return whether there is anybody to do it."""
         with self.condition:
-            self._lanes.add(lane)
-            if self._threads < min(len(self._lanes), MOST):
+            self._queues.add(queue)
+            if self._threads < min(len(self._queues), MOST):
                 # No thread can be started when the interpreter ends.
                 with contextlib.suppress(RuntimeError):
                     thread = threading.Thread(target=self._run, name="sm_tblog upload", daemon=True)
@@ -66,24 +66,24 @@ class Crew:
             return self._threads > 0
 
     def _run(self) -> None:
-        while (lane := self._next()) is not None:
-            lane.step()
+        while (queue := self._next()) is not None:
+            queue.step()
             with self.condition:
-                self._busy.discard(lane)
-                if lane.is_empty:
-                    self._lanes.discard(lane)
+                self._busy.discard(queue)
+                if queue.is_empty:
+                    self._queues.discard(queue)
                 self.condition.notify_all()
 
     def _next(self) -> Task | None:
-        """Wait until an attempt is due, and return its lane; None when nothing is left."""
+        """Wait until an attempt is due, and return its queue; None when nothing is left."""
         with self.condition:
-            while self._lanes:
-                idle = self._lanes - self._busy
-                lane = min(idle, key=lambda lane: lane.due, default=None)
-                rest = math.inf if lane is None else lane.due - time.monotonic()
-                if lane is not None and rest <= 0:
-                    self._busy.add(lane)
-                    return lane
+            while self._queues:
+                idle = self._queues - self._busy
+                queue = min(idle, key=lambda queue: queue.due, default=None)
+                rest = math.inf if queue is None else queue.due - time.monotonic()
+                if queue is not None and rest <= 0:
+                    self._busy.add(queue)
+                    return queue
                 self.condition.wait(None if rest == math.inf else rest)
             self._threads -= 1
             return None

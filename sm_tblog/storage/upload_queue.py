@@ -1,13 +1,12 @@
-"""Brings what is spooled for one folder to its place, in order, on another thread.
+"""Upload what is spooled for one remote folder, in order, on another thread.
 
-The thread that logs only appends to a spool file and goes on: whatever the network does, it does
-to a thread of a ``Crew``. There is one lane a folder. An object that is closed is finished before a
-later one begins: a reader such as TensorBoard moves on to the later one as soon as it is there, and
-never looks back. An attempt that fails is repeated, ever less often, for as long as the process
-lives.
+The logging thread only appends to a spool file; all network traffic runs on a thread of an
+``UploadPool``. Each folder has one queue. A closed object is finished before a later one begins,
+because a reader such as TensorBoard moves on to the later one as soon as it exists and never goes
+back. A failed attempt is repeated with growing pauses for as long as the process lives.
 
-What a lane needs to know of a place is ``Place`` and ``Growing``; ``s3`` and ``fsspec_place`` have
-them.
+``RemoteFolder`` and ``AppendableObject`` say what a queue needs; ``s3`` and ``fsspec_folder``
+implement them.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from sm_tblog.storage.side_spool import is_side, restore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sm_tblog.storage.remote import Growing, Place
-    from sm_tblog.storage.side_spool import SideJob
+    from sm_tblog.storage.remote import AppendableObject, RemoteFolder
+    from sm_tblog.storage.side_spool import SideFileJob
     from sm_tblog.storage.spool import SpoolFile
-    from sm_tblog.storage.upload_pool import Crew
+    from sm_tblog.storage.upload_pool import UploadPool
 
-__all__ = ["Job", "Lane"]
+__all__ = ["UploadJob", "UploadQueue"]
 
 logger = logging.getLogger("sm_tblog")
 
 COALESCE = 1.0
-"""Seconds between two uploads of one lane, at least, unless one is forced."""
+"""Seconds between two uploads of one queue, at least, unless one is forced."""
 
 LONGEST = 64 << 20
 """Bytes after which another object follows one of which nothing has been uploaded yet."""
@@ -55,13 +54,13 @@ DOWN_PATIENCE = 1.0
 """Seconds that a barrier waits for a place that is down."""
 
 
-class Job:
+class UploadJob:
     """One object on its way.
 
     Attributes:
         file: what it is to hold.
         is_new: whether this process has begun it.
-        gives_way: whether another object had better follow, whatever the size of this one.
+        must_roll: whether another object had better follow, whatever the size of this one.
         closed: nothing will be appended any more.
         done: it is closed, the place has acknowledged all, and the spool file is gone.
     """
@@ -69,21 +68,23 @@ class Job:
     def __init__(self, file: SpoolFile, *, is_new: bool = True) -> None:
         self.file = file
         self.is_new = is_new
-        self.gives_way = False
+        self.must_roll = False
         self.closed = not is_new
         self.done = False
-        self.growing: Growing | None = None
+        self.remote_object: AppendableObject | None = None
 
     @property
     def committed(self) -> int:
         """How many bytes the place has acknowledged."""
-        return 0 if self.growing is None else min(self.growing.committed, self.file.size)
+        return (
+            0 if self.remote_object is None else min(self.remote_object.committed, self.file.size)
+        )
 
     @property
     def is_full(self) -> bool:
         """Whether another object had better follow."""
-        most = LONGEST if self.growing is None else self.growing.roll_bytes
-        return self.gives_way or self.file.size >= most
+        most = LONGEST if self.remote_object is None else self.remote_object.roll_bytes
+        return self.must_roll or self.file.size >= most
 
     @property
     def waiting(self) -> int:
@@ -91,15 +92,15 @@ class Job:
         return self.file.size - self.committed
 
 
-class Lane:
+class UploadQueue:
     """The objects of one folder, on their way to it.
 
     Args:
         url: the folder, for messages.
-        open_place: makes the place; called with the first attempt, and again after a failure.
+        open_folder: makes the place; called with the first attempt, and again after a failure.
         encode_padding: returns a record of so many bytes that readers pass over.
-        crew: has the threads.
-        adopt: returns files of the folder that earlier processes have left behind, in order.
+        pool: has the threads.
+        find_orphans: returns files of the folder that earlier processes have left behind, in order.
 
     Attributes:
         error: why the last attempt failed; None if it did not.
@@ -108,21 +109,21 @@ class Lane:
     def __init__(
         self,
         url: str,
-        open_place: Callable[[], Place],
+        open_folder: Callable[[], RemoteFolder],
         encode_padding: Callable[[int], bytes],
-        crew: Crew,
-        adopt: Callable[[], Sequence[SpoolFile]] = tuple,
+        pool: UploadPool,
+        find_orphans: Callable[[], Sequence[SpoolFile]] = tuple,
     ) -> None:
         self._url = url
-        self._open_place = open_place
+        self._open_folder = open_folder
         self._encode_padding = encode_padding
-        self._crew = crew
-        self._condition = crew.condition
-        self._adopt = adopt
-        self._place: Place | None = None
-        self._jobs: deque[Job] = deque()
-        self._side: deque[SideJob] = deque()
-        self._others: list[SideJob] = []  # which earlier processes have left
+        self._pool = pool
+        self._condition = pool.condition
+        self._find_orphans = find_orphans
+        self._folder: RemoteFolder | None = None
+        self._jobs: deque[UploadJob] = deque()
+        self._side: deque[SideFileJob] = deque()
+        self._others: list[SideFileJob] = []  # which earlier processes have left
         self._stepping = threading.Lock()
         self._asked = False
         self._forced_at = math.inf  # when somebody first asked for an attempt at once
@@ -138,27 +139,27 @@ class Lane:
 
     # The side of the thread that logs.
 
-    def add(self, job: Job) -> None:
+    def add(self, job: UploadJob) -> None:
         """Take a job, which comes after all that were added before."""
         with self._condition:
             self._jobs.append(job)
 
-    def put(self, job: SideJob) -> None:
+    def put(self, job: SideFileJob) -> None:
         """Take a side file, to be written after those before it."""
         with self._condition:
             self._side.append(job)
-        self.ask()
+        self.request_upload()
 
-    def take_over(self, files: Sequence[SpoolFile]) -> None:
+    def resume(self, files: Sequence[SpoolFile]) -> None:
         """Take what earlier processes have left, to be finished before what this one has."""
         restored = [restore(file) for file in files if is_side(file)]
-        jobs = [Job(file, is_new=False) for file in files if not is_side(file)]
+        jobs = [UploadJob(file, is_new=False) for file in files if not is_side(file)]
         with self._condition:
             self._others = [side for side in restored if side is not None]
             self._side.extendleft(reversed(self._others))
             self._jobs.extendleft(reversed(jobs))
 
-    def ask(self, *, force: bool = False) -> None:
+    def request_upload(self, *, force: bool = False) -> None:
         """Have what was appended uploaded, soon or, if forced, at once."""
         with self._condition:
             if self.is_empty:
@@ -166,7 +167,7 @@ class Lane:
             self._asked = True
             if force:
                 self._forced_at = min(self._forced_at, time.monotonic())
-            has_thread = self._crew.call(self)
+            has_thread = self._pool.schedule(self)
         if not has_thread:
             self.step()
 
@@ -186,7 +187,7 @@ class Lane:
             sides = list(self._side)
             patient = all(job.closed for job, _ in marks)
             refuses = isinstance(self.error, RefusedError)
-            is_known_to_be_down = refuses or self._failures >= ATTEMPTS or self._crew.is_down
+            is_known_to_be_down = refuses or self._failures >= ATTEMPTS or self._pool.is_down
             may_leave_it = not force and not patient
             enough = max(ATTEMPTS, self._failures + 1)  # failures: a place that was down is tried
 
@@ -201,22 +202,22 @@ class Lane:
         if stored():
             return True
         if may_leave_it and is_known_to_be_down:
-            self.ask()
+            self.request_upload()
             return False
         since = time.monotonic() - self._last_success
         if may_leave_it and not self._failures and since < COALESCE:
-            self.ask()
+            self.request_upload()
             return True
-        self.ask(force=True)
+        self.request_upload(force=True)
         with self._condition:
-            if (self._failures or self._crew.is_down) and not patient:
+            if (self._failures or self._pool.is_down) and not patient:
                 now = time.monotonic()
                 timeout = min(timeout, max(self._forced_at + DOWN_PATIENCE - now, 0.0))
             self._condition.wait_for(ended, timeout)
-            self._crew.is_down |= timeout >= SLOW and not stored()
+            self._pool.is_down |= timeout >= SLOW and not stored()
             return stored()
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[UploadJob]:
         """Return what is on its way."""
         with self._condition:
             return list(self._jobs)
@@ -224,16 +225,16 @@ class Lane:
     def files(self, *, waiting: bool = False) -> list[SpoolFile]:
         """Return the spool files of what is on its way, or only of what is not acknowledged."""
         with self._condition:
-            jobs: list[Job | SideJob] = [*self._jobs, *self._side]
+            jobs: list[UploadJob | SideFileJob] = [*self._jobs, *self._side]
         return [job.file for job in jobs if job.waiting or not waiting]
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let go of the spool files in a forked child, whatever was held when it was made."""
-        jobs: list[Job | SideJob] = [*self._jobs, *self._side]
+        jobs: list[UploadJob | SideFileJob] = [*self._jobs, *self._side]
         for job in jobs:
-            job.file.leave()
+            job.file.release()
 
-    # The side of the crew.
+    # The side of the pool.
 
     @property
     def is_empty(self) -> bool:
@@ -265,40 +266,40 @@ class Lane:
                     self.error = _as_store_error(error, self._url)
             else:
                 with self._condition:
-                    self._failures, self._crew.is_down = 0, False
+                    self._failures, self._pool.is_down = 0, False
                     self._last_success = time.monotonic()
                     self._rest_until = begun + COALESCE
                     self.error = None
             self._notify()
 
     def _upload(self) -> None:
-        if self._place is None:
-            self._place = self._open_place()
-            self._finish_others(self._adopt())
+        if self._folder is None:
+            self._folder = self._open_folder()
+            self._finish_others(self._find_orphans())
         with self._condition:
             jobs, sides = list(self._jobs), list(self._side)
         for job in jobs:
-            if job.growing is None:
-                job.growing = self._place.grow(job.file.name, is_new=job.is_new)
-            self._upload_job(job, job.growing)
+            if job.remote_object is None:
+                job.remote_object = self._folder.open_object(job.file.name, is_new=job.is_new)
+            self._upload_job(job, job.remote_object)
         for side in sides:
-            self._upload_side(self._place, side)
+            self._upload_side(self._folder, side)
 
     def _finish_others(self, files: Sequence[SpoolFile]) -> None:
         if files:
             logger.info("%s: files that earlier processes left to upload: %d", self, len(files))
-            self.take_over(files)
+            self.resume(files)
 
-    def _upload_job(self, job: Job, growing: Growing) -> None:
+    def _upload_job(self, job: UploadJob, remote_object: AppendableObject) -> None:
         closed, size = job.closed, job.file.size  # in this order: a closed one does not grow
-        if size > growing.committed:
-            missing = 0 if closed else growing.padding(size)
+        if size > remote_object.committed:
+            missing = 0 if closed else remote_object.padding(size)
             if missing and not job.file.holds_records:
-                job.gives_way = True  # what cannot be padded
+                job.must_roll = True  # what cannot be padded
             elif missing:
                 job.file.append(self._encode_padding(missing))
                 size = job.file.size
-            growing.commit(job.file, size)
+            remote_object.commit(job.file, size)
             self._notify()
         if closed:
             job.file.delete()
@@ -306,11 +307,11 @@ class Lane:
                 job.done = True
                 self._jobs.remove(job)
             self._notify()
-            growing.close()
+            remote_object.close()
 
-    def _upload_side(self, place: Place, job: SideJob) -> None:
+    def _upload_side(self, place: RemoteFolder, job: SideFileJob) -> None:
         try:
-            job.bring(place)
+            job.upload(place)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - anyone's function; it would fail for ever

@@ -26,7 +26,7 @@ from google.protobuf import text_format
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog._types import Change
-from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.convert import Deferred, resolve
 from sm_tblog.arrays.pixels import arranged, as_bytes
 from sm_tblog.format import schema
 from sm_tblog.summary.png import encode_png
@@ -136,7 +136,7 @@ def encode_embedding(
 
 
 def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
-    return arrived(values, tag)
+    return resolve(values, tag)
 
 
 def _as_float32(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.arrays.buckets import KEYS, Tally, bucket_of_key, default_edges
-from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.convert import Deferred, resolve
 from sm_tblog.arrays.device_histogram import DeviceTally
 from sm_tblog.format import schema
 
@@ -285,7 +285,7 @@ def histogram_value(
         zeros = 0 if size is None else size - values.size
         histogram = _from_tally(values.tally(), zeros, max_bins)
     else:
-        array = arrived(values, tag)
+        array = resolve(values, tag)
         zeros = 0 if size is None else size - array.size
         if isinstance(bins, str) and bins == "tensorflow":
             histogram = count(array, zeros, max_bins)
@@ -312,7 +312,7 @@ def raw_histogram_value(
     squares: float | Deferred,
 ) -> Any:
     """Return a ``Summary.Value`` of counts that the caller has made."""
-    limits, counts = arrived(limits, tag), arrived(counts, tag)
+    limits, counts = resolve(limits, tag), resolve(counts, tag)
     moments = float(least), float(most), float(num), float(total), float(squares)  # Deferred ones
     return _value(tag, Histogram(limits, counts, *moments))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError
-from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.convert import Deferred, resolve
 from sm_tblog.arrays.pixels import arranged, as_bytes, tiled
 from sm_tblog.format import schema
 from sm_tblog.summary.png import encode_png
@@ -131,7 +131,7 @@ def _as_images(
     max_outputs: int | None = None,
 ) -> tuple[UInt8Array, str]:
     """Return bytes of shape (N, H, W, C), and a remark on them."""
-    array = arrived(pixels, tag)
+    array = resolve(pixels, tag)
     images, remark = as_bytes(arranged(array, layout, "NHWC")[:max_outputs])
     return images, remark
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError
-from sm_tblog.arrays.convert import arrived
+from sm_tblog.arrays.convert import resolve
 from sm_tblog.format import schema
 from sm_tblog.summary.tensor import tensor_proto
 
@@ -89,7 +89,7 @@ def mesh_values(
 
 
 def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
-    return arrived(values, tag)
+    return resolve(values, tag)
 
 
 def _as_vertices(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.arrays.convert import Deferred, arrived
+from sm_tblog.arrays.convert import Deferred, resolve
 from sm_tblog.format import schema
 
 if TYPE_CHECKING:
@@ -202,8 +202,8 @@ def pr_curve_value(
         InvalidTypeError: an array that was on a device does not hold real numbers.
         InvalidValueError: its numbers are out of range.
     """
-    labels, predictions = _arrived(labels, tag), _arrived(predictions, tag)
-    weights = None if weights is None else _arrived(weights, tag)
+    labels, predictions = _resolve(labels, tag), _resolve(predictions, tag)
+    weights = None if weights is None else _resolve(weights, tag)
     check_samples(labels, predictions, weights, tag)
     remark = ""
     nan = np.isnan(predictions.astype(np.float32, copy=False))
@@ -223,14 +223,14 @@ def raw_pr_curve_value(tag: str, rows: list[Snapshot], weights: Snapshot | None 
         rows: the plugin's six, each of shape (thresholds,).
         weights: the four counts are multiplied by this.
     """
-    data = np.stack([_arrived(row, tag).astype(np.float64) for row in rows])
+    data = np.stack([_resolve(row, tag).astype(np.float64) for row in rows])
     if weights is not None:
-        data[:4] *= _arrived(weights, tag)
+        data[:4] *= _resolve(weights, tag)
     return _value(tag, data)
 
 
-def _arrived(array: Snapshot, tag: str) -> npt.NDArray[Any]:
-    return arrived(array, tag)
+def _resolve(array: Snapshot, tag: str) -> npt.NDArray[Any]:
+    return resolve(array, tag)
 
 
 def _value(tag: str, data: Float64Array) -> Any:

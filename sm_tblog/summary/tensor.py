@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog.arrays.convert import arrived
+from sm_tblog.arrays.convert import resolve
 from sm_tblog.format import schema
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tensor_value(
     Raises:
         InvalidTypeError: values that were on a device are not of these kinds.
     """
-    array = arrived(values, tag, kinds)
+    array = resolve(values, tag, kinds)
     value = schema.Value(tag=tag, tensor=tensor_proto(array))
     value.metadata.plugin_data.plugin_name = plugin or "tensor"
     value.metadata.plugin_data.content = content

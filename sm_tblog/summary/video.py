@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sm_tblog.arrays.convert import arrived
+from sm_tblog.arrays.convert import resolve
 from sm_tblog.arrays.pixels import arranged, as_bytes, tiled
 from sm_tblog.summary.image import picture_value
 
@@ -78,7 +78,7 @@ def video_value(
         fps: frames a second.
         codec: ``"gif"``, ``"apng"`` or ``"webp"``.
     """
-    array = arrived(pixels, tag)
+    array = resolve(pixels, tag)
     videos, remark = as_bytes(arranged(array, layout, "NTHWC"))
     frames = tiled(videos, *_grid_shape(len(videos)))
     chosen = _CODECS[codec]

@@ -270,11 +270,11 @@ _begun: weakref.WeakKeyDictionary[_Writer, float] = weakref.WeakKeyDictionary()
 """When the first sample of a writer was taken: a second start goes on counting."""
 
 
-def _begin_in_child() -> None:
+def _reset_after_fork() -> None:
     """Leave the parent's samples to it: its threads are not in this process."""
     for metrics in list(_all):
         metrics._begin()  # noqa: SLF001 - of this module
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -4,7 +4,7 @@
 ``system``, ``host``, ``cgroup``,         the machine and the process; it is passed a writer, and
 ``gpu``, ``rates``                        uses its public methods
 ``statistics``, ``torch_statistics``,     arrays to a few numbers, where they are
-``jax_statistics``, ``survey``
+``jax_statistics``, ``collector``
 ``observation``, ``recorder``             arrays with names to what is logged of them
 ``rule``, ``rules``, ``losses``,          what is wrong, and what happens then
 ``rulebook``

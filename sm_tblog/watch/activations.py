@@ -16,12 +16,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.rules.layers import DeadRelu, SaturatedActivation
-from sm_tblog.watch.collector import Entry
+from sm_tblog.watch.collector import PendingTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sm_tblog.watch.collector import Survey
+    from sm_tblog.watch.collector import StatisticsCollector
     from sm_tblog.watch.recorder import Recorder
 
 __all__ = ["ActivationHooks", "is_compiling"]
@@ -64,17 +64,17 @@ class ActivationHooks:
             "sigmoid": _activity(recorder, SaturatedActivation),
         }
         self._hooks: list[_Hook] = []
-        self._entries: list[Entry] = []
-        self._survey: Survey | None = None
+        self._entries: list[PendingTensor] = []
+        self._survey: StatisticsCollector | None = None
         self._in_backward = False
         self._marks = False
         self._channels_first = False
         self._has_failed = False
         self._idle = 0
 
-    def arm(self, model: Any, survey: Survey) -> None:
+    def enable(self, model: Any, collector: StatisticsCollector) -> None:
         """Put hooks where there are none, and begin a new step."""
-        self._survey = survey
+        self._survey = collector
         self._entries = []
         self._in_backward = self._marks = False
         there = {hook.module for hook in self._hooks}
@@ -84,7 +84,7 @@ class ActivationHooks:
             if module not in there and self._wanted(name):
                 self._hooks.append(_Hook(self, name, module))
 
-    def collected(self) -> list[Entry]:
+    def collected(self) -> list[PendingTensor]:
         """Return what was seen, and take hooks away.
 
         Those that were never called stay: they are in code that is compiled, which would have to
@@ -155,9 +155,9 @@ class ActivationHooks:
     def _add(self, hook: _Hook, module: Any, inputs: Any, tensor: Any) -> None:
         from sm_tblog.watch.torch_statistics import inactive_share
 
-        survey: Any = self._survey
-        reading = survey.look(tensor, hook.name)
-        if reading is None:
+        collector: Any = self._survey
+        pending = collector.collect(tensor, hook.name)
+        if pending is None:
             return
         inactive = None
         samples = 0
@@ -165,11 +165,11 @@ class ActivationHooks:
         if active is not None and active.ndim > 1:
             axis = 1 if self._channels_first or active.ndim > 3 else -1
             samples = active.numel() // max(active.shape[axis], 1)
-            inactive = survey.share(inactive_share(active, axis, self._activity[hook.role]))
-        survey.pack()
+            inactive = collector.share(inactive_share(active, axis, self._activity[hook.role]))
+        collector.pack()
         self._entries.append(
-            Entry(
-                "activations", hook.name, tensor.ndim, hook.role, reading, None, inactive, samples
+            PendingTensor(
+                "activations", hook.name, tensor.ndim, hook.role, pending, None, inactive, samples
             )
         )
         kind = type(module).__name__
@@ -233,7 +233,7 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _activity(recorder: Recorder, kind: type[DeadRelu | SaturatedActivation]) -> float:
     """Return what a rule takes for active, by default what the rule does by default."""
-    rules = [rule for rule in recorder.book.rules if isinstance(rule, kind)]
+    rules = [rule for rule in recorder.engine.rules if isinstance(rule, kind)]
     return rules[0].activity if rules else kind.activity
 
 

@@ -1,16 +1,18 @@
-"""Looks at the arrays of one log step, of any library, and has what is found travel at once.
+"""Compute statistics of the arrays of one log step, and copy all results to the host at once.
 
-Where an array is looked at:
+Where the statistics of an array are computed:
 
 =======================  =========================================================================
-PyTorch                  there, on the current stream; small ones travel as they are, and of those
-                         in host memory also what a histogram is wanted of
-JAX, on a device         there, by one compiled function for all of them
-anything else            by the worker: a copy, or the array itself if it cannot change
+PyTorch                  on its device, on the current stream. Small tensors are copied as they
+                         are; so are tensors in host memory of which a histogram is wanted
+JAX, on a device         on the device, by one compiled function for all arrays
+anything else            on the worker thread: from a copy, or from the array itself if it cannot
+                         change
 =======================  =========================================================================
 
-The caller makes a ``Survey``, adds arrays and gets a ``Reading`` for each, and seals it. From then
-on the worker may read the readings, which waits for what has not arrived.
+The calling thread makes a ``StatisticsCollector``, adds arrays, gets a ``PendingStatistics`` for
+each, and calls ``send``. From then on the worker thread may read them; reading waits for results
+that have not arrived.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError
-from sm_tblog.arrays.convert import arrived, snapshot, unreadable, unwrapped
+from sm_tblog.arrays.convert import resolve, snapshot, unreadable, unwrapped
 from sm_tblog.arrays.deferred import Deferred, protocol
 from sm_tblog.arrays.device_histogram import (
     DeviceTally,
@@ -33,8 +35,8 @@ from sm_tblog.arrays.device_histogram import (
 from sm_tblog.watch.statistics import (
     ROW,
     SAMPLE,
-    as_change,
     as_statistics,
+    as_update_statistics,
     change_row,
     evenly,
     rows_of,
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sm_tblog.rules.observation import Change, Statistics
+    from sm_tblog.rules.observation import Statistics, UpdateStatistics
 
-__all__ = ["Entry", "Reading", "Survey"]
+__all__ = ["PendingStatistics", "PendingTensor", "StatisticsCollector"]
 
 SMALL = 1 << 16
 """Bytes up to which a tensor travels as it is: that is one thing to do, not a dozen."""
@@ -56,7 +58,7 @@ SPREAD = 1 << 10
 """Elements of which percentiles are taken: evenly spaced ones."""
 
 
-class Reading:
+class PendingStatistics:
     """What will be known of an array.
 
     Args:
@@ -84,15 +86,15 @@ class Reading:
         return self._known
 
 
-class Entry(NamedTuple):
-    """A ``Tensor`` that the worker will know.
+class PendingTensor(NamedTuple):
+    """A ``ObservedTensor`` that the worker will know.
 
     Attributes:
-        kind: as in ``Tensor``.
+        kind: as in ``ObservedTensor``.
         name: the same.
         ndim: the same.
         role: the same.
-        reading: of its values.
+        pending: of its values.
         change: tells what an update does.
         inactive: tells the share of inactive units.
         samples: how many values of each unit there are.
@@ -102,18 +104,18 @@ class Entry(NamedTuple):
     name: str
     ndim: int
     role: str = ""
-    reading: Reading | None = None
-    change: Callable[[], Change] | None = None
+    pending: PendingStatistics | None = None
+    change: Callable[[], UpdateStatistics] | None = None
     inactive: Callable[[], float] | None = None
     samples: int = 0
 
 
-class Survey:
+class StatisticsCollector:
     """The arrays of one log step.
 
     Args:
-        histograms: whether readings shall have what makes a histogram.
-        spreads: whether readings shall have a sample.
+        histograms: whether pending statistics shall have what makes a histogram.
+        spreads: whether pending statistics shall have a sample.
     """
 
     def __init__(self, *, histograms: bool = False, spreads: bool = False) -> None:
@@ -121,15 +123,15 @@ class Survey:
         self._spreads = spreads
         self._wanted = {"histogram": histograms, "spread": spreads}
         self._host_bytes = 0
-        self._parcel: Any = None
+        self._buffer: Any = None
         self._batches: dict[frozenset[Any], Any] = {}
 
     @property
     def nbytes(self) -> int:
-        """The memory that readings keep."""
-        return self._host_bytes + (self._parcel.nbytes if self._parcel else 0)
+        """The memory that pending statistics keep."""
+        return self._host_bytes + (self._buffer.nbytes if self._buffer else 0)
 
-    def look(self, values: Any, name: str) -> Reading | None:
+    def collect(self, values: Any, name: str) -> PendingStatistics | None:
         """Return what will be known of an array; None if it has no numbers.
 
         Args:
@@ -142,15 +144,15 @@ class Survey:
         values = unwrapped(values)
         how = protocol(values)
         if how == "torch":
-            return self._look_at_tensor(values)
+            return self._collect_tensor(values)
         if how == "jax" and _is_on_device(values, name):
-            return self._look_at_jax(values, name)
+            return self._collect_jax(values, name)
         array = snapshot(values, name, kinds="biufc")
         self._host_bytes += array.nbytes
         return _host_reading(partial(_as_real, array, name), **self._wanted)
 
-    def compare(self, before: Any, update: Any, name: str) -> Callable[[], Change] | None:
-        """Return what tells, after ``seal``, how an update changes an array.
+    def compare(self, before: Any, update: Any, name: str) -> Callable[[], UpdateStatistics] | None:
+        """Return what tells, after ``send``, how an update changes an array.
 
         Args:
             before: the array without the update, or elements of it.
@@ -173,38 +175,38 @@ class Survey:
         old, step = (snapshot(one, name, kinds="biufc") for one in (before, update))
         self._host_bytes += old.nbytes + step.nbytes
 
-        def change() -> Change:
-            return as_change(change_row(_as_real(old, name), _as_real(step, name)))
+        def change() -> UpdateStatistics:
+            return as_update_statistics(change_row(_as_real(old, name), _as_real(step, name)))
 
         return change
 
     def share(self, share: Any) -> Callable[[], float]:
-        """Return what tells, after ``seal``, a number that is on a device of PyTorch."""
-        take = self._parcel_of_tensors().put(share)
+        """Return what tells, after ``send``, a number that is on a device of PyTorch."""
+        take = self._tensor_buffer().put(share)
         return lambda: float(take()[0])
 
     def pack(self) -> None:
         """Let what was added change from now on. Other libraries' arrays may at once."""
-        if self._parcel is not None:
-            self._parcel.pack()
+        if self._buffer is not None:
+            self._buffer.pack()
 
-    def seal(self) -> None:
+    def send(self) -> None:
         """Have everything travel. Nothing can be added any more."""
-        if self._parcel is not None:
-            self._parcel.send()
+        if self._buffer is not None:
+            self._buffer.send()
         for batch in self._batches.values():
             self._host_bytes += batch.send()
 
     # PyTorch.
 
-    def _parcel_of_tensors(self) -> Any:
-        if self._parcel is None:
-            from sm_tblog.watch.torch_statistics import Parcel
+    def _tensor_buffer(self) -> Any:
+        if self._buffer is None:
+            from sm_tblog.watch.torch_statistics import TransferBuffer
 
-            self._parcel = Parcel()
-        return self._parcel
+            self._buffer = TransferBuffer()
+        return self._buffer
 
-    def _look_at_tensor(self, given: Any) -> Reading | None:
+    def _collect_tensor(self, given: Any) -> PendingStatistics | None:
         from sm_tblog.watch.torch_statistics import readable, tensor_rows
 
         tensor = readable(given)
@@ -212,38 +214,40 @@ class Survey:
             return None
         zeros = given.numel() - tensor.numel() if given.is_sparse else 0
         if not tensor.numel():
-            return Reading(partial(as_statistics, np.empty((0, ROW)), zeros))
-        parcel = self._parcel_of_tensors()
+            return PendingStatistics(partial(as_statistics, np.empty((0, ROW)), zeros))
+        buffer = self._tensor_buffer()
         if tensor.nbytes <= SMALL or (tensor.is_cpu and self._histograms):
-            take = parcel.put(_of_numpys_kind(tensor))
+            take = buffer.put(_of_numpys_kind(tensor))
             return _host_reading(take, zeros, **self._wanted)
-        rows = parcel.put(tensor_rows(tensor))
+        rows = buffer.put(tensor_rows(tensor))
         counted = self._count(tensor) if self._histograms else None
         sample = None
         if self._spreads:
-            sample = parcel.put(_of_numpys_kind(evenly(tensor.reshape(-1), SPREAD)))
-        return Reading(lambda: as_statistics(rows().reshape(-1, ROW), zeros), counted, sample)
+            sample = buffer.put(_of_numpys_kind(evenly(tensor.reshape(-1), SPREAD)))
+        return PendingStatistics(
+            lambda: as_statistics(rows().reshape(-1, ROW), zeros), counted, sample
+        )
 
     def _count(self, tensor: Any) -> Callable[[], Any] | None:
         with contextlib.suppress(RuntimeError, TypeError):  # as in device_histogram
-            take = self._parcel.put(count_tensor(tensor))
+            take = self._buffer.put(count_tensor(tensor))
             size = tensor.numel()
             return lambda: DeviceTally([Deferred(take)], size)
         return None
 
-    def _compare_tensors(self, before: Any, update: Any) -> Callable[[], Change] | None:
+    def _compare_tensors(self, before: Any, update: Any) -> Callable[[], UpdateStatistics] | None:
         from sm_tblog.watch.torch_statistics import readable, tensor_change
 
         old, step = readable(before), readable(update)
         if old is None or step is None or not old.numel() or old.shape != step.shape:
             return None
         old, step = (evenly(one.reshape(-1), SAMPLE) for one in (old, step))
-        parcel = self._parcel_of_tensors()
+        buffer = self._tensor_buffer()
         if old.nbytes <= SMALL:
-            was, given = (parcel.put(_of_numpys_kind(one)) for one in (old, step))
-            return lambda: as_change(change_row(was(), given()))
-        take = parcel.put(tensor_change(old, step))
-        return lambda: as_change(take())
+            was, given = (buffer.put(_of_numpys_kind(one)) for one in (old, step))
+            return lambda: as_update_statistics(change_row(was(), given()))
+        take = buffer.put(tensor_change(old, step))
+        return lambda: as_update_statistics(take())
 
     # JAX.
 
@@ -252,10 +256,10 @@ class Survey:
 
         return self._batches.setdefault(frozenset(array.devices()), JaxBatch())
 
-    def _look_at_jax(self, array: Any, name: str) -> Reading:
+    def _collect_jax(self, array: Any, name: str) -> PendingStatistics:
         if not array.size:
-            return Reading(partial(as_statistics, np.empty((0, ROW))))
-        rows = self._batch(array).look(array)
+            return PendingStatistics(partial(as_statistics, np.empty((0, ROW))))
+        rows = self._batch(array).add(array)
         counted = sample = None
         if self._histograms:
             tally = maybe_tally(array)
@@ -265,14 +269,14 @@ class Survey:
         if self._spreads:
             some = snapshot(evenly(array.ravel(), SPREAD), name, kinds="biufc")
             sample = partial(_as_real, some, name)
-        return Reading(lambda: as_statistics(rows().reshape(1, ROW)), counted, sample)
+        return PendingStatistics(lambda: as_statistics(rows().reshape(1, ROW)), counted, sample)
 
 
 def _host_reading(
     take: Callable[[], npt.NDArray[Any]], zeros: int = 0, *, histogram: bool, spread: bool
-) -> Reading:
+) -> PendingStatistics:
     """Return what the worker will find out of an array in host memory."""
-    return Reading(
+    return PendingStatistics(
         lambda: as_statistics(rows_of(take()), zeros),
         take if histogram else None,
         (lambda: evenly(take().ravel(), SPREAD)) if spread else None,
@@ -281,7 +285,7 @@ def _host_reading(
 
 def _as_real(values: npt.NDArray[Any] | Deferred, name: str) -> npt.NDArray[Any]:
     """Return an array of real numbers, complex ones as pairs of such."""
-    array = arrived(values, name, "biufc")
+    array = resolve(values, name, "biufc")
     if array.dtype.kind != "c":
         return array
     return np.ascontiguousarray(array).view(array.real.dtype)

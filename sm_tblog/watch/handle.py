@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sm_tblog.rules.engine import RuleBook
+from sm_tblog.rules.engine import RuleEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ class Watch:
     One of a disabled writer, or in a process of another rank than 0, does nothing.
 
     Args:
-        book: the rules.
+        engine: the rules.
         removed: called when the watch ends.
     """
 
     def __init__(
-        self, book: RuleBook | None = None, removed: Callable[[], object] | None = None
+        self, engine: RuleEngine | None = None, removed: Callable[[], object] | None = None
     ) -> None:
-        self._book = RuleBook([]) if book is None else book
+        self._book = RuleEngine([]) if engine is None else engine
         self._removed = removed
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog.arrays.deferred import defer_jax
-from sm_tblog.watch.statistics import ABSOLUTE, RELATIVE, ROW, as_change
+from sm_tblog.watch.statistics import ABSOLUTE, RELATIVE, ROW, as_update_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sm_tblog.arrays.deferred import Deferred
-    from sm_tblog.rules.observation import Change
+    from sm_tblog.rules.observation import UpdateStatistics
 
 __all__ = ["JaxBatch", "array_rows"]
 
@@ -34,21 +34,21 @@ class JaxBatch:
         self._changes: list[tuple[Any, Any]] = []
         self._vector: Deferred | None = None
 
-    def look(self, array: Any) -> Callable[[], npt.NDArray[Any]]:
+    def add(self, array: Any) -> Callable[[], npt.NDArray[Any]]:
         """Add an array that is not empty; return what gives its row after ``send``."""
         self._arrays.append(array)
         start = (len(self._arrays) - 1) * ROW
         return lambda: self._numbers()[start : start + ROW]
 
-    def compare(self, before: Any, update: Any) -> Callable[[], Change]:
+    def compare(self, before: Any, update: Any) -> Callable[[], UpdateStatistics]:
         """Add an update of an array that is not empty; return what tells it after ``send``."""
         self._changes.append((before, update))
         back = len(self._changes) - 1
 
-        def change() -> Change:
+        def change() -> UpdateStatistics:
             row = self._numbers().reshape(-1)
             start = self._looked * ROW + back * 4
-            return as_change(row[start : start + 4])
+            return as_update_statistics(row[start : start + 4])
 
         return change
 

@@ -88,7 +88,7 @@ class KerasWatch(Watch):
         removed: Callable[[], object] | None = None,
     ) -> None:
         sys.modules["keras"].callbacks.Callback.__init__(self)
-        Watch.__init__(self, recorder.book, removed)
+        Watch.__init__(self, recorder.engine, removed)
         self._watched = model
         self._recorder = recorder
         self._every = every

@@ -1,13 +1,13 @@
-"""From arrays with names to what is logged of them: the core that knows no framework.
+"""Turn named arrays into scalars and histograms; independent of any framework.
 
-The caller's side makes an ``Entry`` for each array and hands them over; the worker reads them,
-makes an ``Observation``, logs its numbers and histograms, and has the rules judge it.
+The calling thread makes a ``PendingTensor`` for each array. The worker thread reads them, makes an
+``Observation``, logs its numbers and histograms, and evaluates the rules on it.
 
 ======================================  ======================================================
 ``<kind>/<name>/<statistic>``           curves
 ``<kind>/<name>``                       histograms
 ``<kind>/all/norm``                     of all arrays of a kind together
-``rules/<rule>``, ``alerts/<rule>``     see ``rulebook``
+``rules/<rule>``, ``alerts/<rule>``     see ``rules.engine``
 ======================================  ======================================================
 """
 
@@ -20,15 +20,15 @@ import numpy as np
 
 from sm_tblog._errors import InvalidValueError
 from sm_tblog._types import Scalar
-from sm_tblog.rules.observation import Change, Observation, Statistics, Tensor
+from sm_tblog.rules.observation import Observation, ObservedTensor, Statistics, UpdateStatistics
 from sm_tblog.summary import builder
-from sm_tblog.watch.collector import Entry, Survey
+from sm_tblog.watch.collector import PendingTensor, StatisticsCollector
 from sm_tblog.watch.statistics import ABSOLUTE, as_statistics, spread_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sm_tblog.rules.engine import RuleBook
+    from sm_tblog.rules.engine import RuleEngine
 
 __all__ = ["STATISTICS", "Layer", "Recorder", "check_statistics"]
 
@@ -67,7 +67,7 @@ class Recorder:
     Args:
         put: has the worker build something, as ``put(tag, build, args, step, nbytes)``.
         log: kinds of arrays that are logged; others are only looked at for the rules.
-        book: the rules.
+        engine: the rules.
         statistics: names of ``STATISTICS`` to log; by default a few that suit the kind.
         histograms: at every so many records histograms are logged too; 0 for none.
         clean: applied to every name, None to take them as they are.
@@ -77,7 +77,7 @@ class Recorder:
         self,
         put: Callable[[str, Any, tuple[Any, ...], Any, int], None],
         log: Sequence[str],
-        book: RuleBook,
+        engine: RuleEngine,
         statistics: Sequence[str] | None = None,
         histograms: int = 0,
         clean: Callable[[str], str] | None = None,
@@ -89,30 +89,36 @@ class Recorder:
         self._clean = clean or str
         self._records = 0
         self._norms: dict[str, tuple[int, float]] = {}  # of parameters, and at which step
-        self.book = book
+        self.engine = engine
 
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of arrays that are wanted."""
-        return self._log | self.book.needs
+        return self._log | self.engine.needs
 
-    def begin(self) -> Survey:
-        """Return a survey for the next record."""
+    def begin(self) -> StatisticsCollector:
+        """Return a collector for the next record."""
         histograms = self._histograms > 0 and self._records % self._histograms == 0
-        return Survey(histograms=histograms, spreads=self.book.wants_spreads)
+        return StatisticsCollector(histograms=histograms, spreads=self.engine.wants_spreads)
 
-    def end(self, survey: Survey, entries: Sequence[Entry], step: Any, skip: Any = None) -> None:
-        """Have the worker log what a survey has found.
+    def end(
+        self,
+        collector: StatisticsCollector,
+        entries: Sequence[PendingTensor],
+        step: Any,
+        skip: Any = None,
+    ) -> None:
+        """Have the worker log what a collector has found.
 
         Args:
-            survey: sealed here.
-            entries: with the survey's readings.
+            collector: sealed here.
+            entries: with the collector's pending statistics.
             step: the step.
             skip: tells, on the worker, whether the optimizer left out the step; None if not.
         """
-        survey.seal()
+        collector.send()
         self._records += 1
-        self._put("watch", self._build, (step, entries, skip), step, survey.nbytes)
+        self._put("watch", self._build, (step, entries, skip), step, collector.nbytes)
 
     def record(self, layers: Iterable[Layer], step: Any) -> None:
         """Log what is at hand of parameters.
@@ -120,27 +126,27 @@ class Recorder:
         Raises:
             InvalidTypeError: something is not an array of numbers.
         """
-        survey = self.begin()
-        entries: list[Entry] = []
+        collector = self.begin()
+        entries: list[PendingTensor] = []
         for name, weight, gradient, update in layers:
             role = "embedding" if "embed" in name.lower() else ""
             given = {"gradients": gradient, "parameters": weight, "updates": update}
             if weight is not None and update is not None and "updates" in self.kinds:
-                change = survey.compare(weight, update, name)
-                entries.append(Entry("updates", name, _ndim(weight), role, change=change))
+                change = collector.compare(weight, update, name)
+                entries.append(PendingTensor("updates", name, _ndim(weight), role, change=change))
                 del given["updates"]
             for kind, values in given.items():
                 if values is not None and kind in self.kinds:
-                    add(entries, survey, kind, name, values, role)
-        self.end(survey, entries, step)
+                    add(entries, collector, kind, name, values, role)
+        self.end(collector, entries, step)
 
     # The worker's side.
 
-    def _build(self, tag: str, step: int, entries: Sequence[Entry], skip: Any) -> list[Any]:  # noqa: ARG002 - as all builders are called
+    def _build(self, tag: str, step: int, entries: Sequence[PendingTensor], skip: Any) -> list[Any]:  # noqa: ARG002 - as all builders are called
         if skip is not None and skip() > 0:  # a scaler of gradients found some too large
             entries = [e for e in entries if e.kind not in ("gradients", "updates")]
         made: list[Any] = []
-        tensors: list[Tensor] = []
+        tensors: list[ObservedTensor] = []
         for calls in _by_name(entries):
             tensor = self._related(_tensor(calls), step)
             tensors.append(tensor)
@@ -148,9 +154,9 @@ class Recorder:
                 made += self._scalars(tensor)
                 made += self._histogram(calls[0])
         made += self._totals(tensors)
-        return made + self.book.judge(Observation(step, tensors))
+        return made + self.engine.evaluate(Observation(step, tensors))
 
-    def _related(self, tensor: Tensor, step: int) -> Tensor:
+    def _related(self, tensor: ObservedTensor, step: int) -> ObservedTensor:
         """Return a tensor; an update that came without its weight with what is known of that."""
         if tensor.kind == "parameters" and tensor.statistics:
             self._norms[tensor.name] = step, tensor.statistics.norm
@@ -162,9 +168,9 @@ class Recorder:
         found = tensor.statistics
         is_nothing = max(abs(found.min), abs(found.max)) <= ABSOLUTE
         changed = 0.0 if is_nothing else 1 - found.zeros
-        return tensor._replace(change=Change(found.norm, norm, changed))
+        return tensor._replace(change=UpdateStatistics(found.norm, norm, changed))
 
-    def _scalars(self, tensor: Tensor) -> list[Scalar]:
+    def _scalars(self, tensor: ObservedTensor) -> list[Scalar]:
         prefix = f"{tensor.kind}/{self._clean(tensor.name)}/"
         known: dict[str, float | None] = {"inactive": tensor.inactive}
         if tensor.statistics is not None:
@@ -183,13 +189,13 @@ class Recorder:
             if (value := known.get(name)) is not None
         ]
 
-    def _histogram(self, entry: Entry) -> list[Any]:
-        if entry.reading is None or entry.reading.counted is None:
+    def _histogram(self, entry: PendingTensor) -> list[Any]:
+        if entry.pending is None or entry.pending.counted is None:
             return []
-        counted = entry.reading.counted()
+        counted = entry.pending.counted()
         return [_histogram_value(f"{entry.kind}/{self._clean(entry.name)}", counted)[0]]
 
-    def _totals(self, tensors: Sequence[Tensor]) -> list[Scalar]:
+    def _totals(self, tensors: Sequence[ObservedTensor]) -> list[Scalar]:
         made = []
         for kind in ("gradients", "parameters"):
             norms = [t.statistics.norm for t in tensors if t.kind == kind and t.statistics]
@@ -204,32 +210,37 @@ class Recorder:
 
 
 def add(
-    entries: list[Entry], survey: Survey, kind: str, name: str, values: Any, role: str = ""
+    entries: list[PendingTensor],
+    collector: StatisticsCollector,
+    kind: str,
+    name: str,
+    values: Any,
+    role: str = "",
 ) -> None:
     """Look at an array, and add an entry if it has numbers."""
-    reading = survey.look(values, name)
-    if reading is not None:
-        entries.append(Entry(kind, name, _ndim(values), role, reading))
+    pending = collector.collect(values, name)
+    if pending is not None:
+        entries.append(PendingTensor(kind, name, _ndim(values), role, pending))
 
 
 def _ndim(values: Any) -> int:
     return len(getattr(values, "shape", ()))
 
 
-def _by_name(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _by_name(entries: Sequence[PendingTensor]) -> list[list[PendingTensor]]:
     """Return entries, those of one array that was computed several times together."""
-    found: dict[tuple[str, str], list[Entry]] = {}
+    found: dict[tuple[str, str], list[PendingTensor]] = {}
     for entry in entries:
         found.setdefault((entry.kind, entry.name), []).append(entry)
     return list(found.values())
 
 
-def _tensor(calls: Sequence[Entry]) -> Tensor:
+def _tensor(calls: Sequence[PendingTensor]) -> ObservedTensor:
     first = calls[0]
-    each = [entry.reading.statistics for entry in calls if entry.reading is not None]
+    each = [entry.pending.statistics for entry in calls if entry.pending is not None]
     inactive = [entry.inactive() for entry in calls if entry.inactive is not None]
-    sample = first.reading.sample if first.reading and first.kind == "gradients" else None
-    return Tensor(
+    sample = first.pending.sample if first.pending and first.kind == "gradients" else None
+    return ObservedTensor(
         first.kind,
         first.name,
         first.ndim,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog.rules.observation import Change, Statistics
+from sm_tblog.rules.observation import Statistics, UpdateStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,8 +29,8 @@ __all__ = [
     "RELATIVE",
     "ROW",
     "SAMPLE",
-    "as_change",
     "as_statistics",
+    "as_update_statistics",
     "change_row",
     "evenly",
     "rows_of",
@@ -139,10 +139,10 @@ def change_row(before: npt.NDArray[Any], update: npt.NDArray[Any]) -> Float64Arr
         return np.array([_norm(step), _norm(old), changed, len(old)], np.float64)
 
 
-def as_change(row: npt.NDArray[Any]) -> Change:
+def as_update_statistics(row: npt.NDArray[Any]) -> UpdateStatistics:
     """Return what a row of four numbers says; see ``change_row``."""
     norm, of, changed, count = map(float, row)
-    return Change(norm, of, changed / count if count else 0.0)
+    return UpdateStatistics(norm, of, changed / count if count else 0.0)
 
 
 def evenly(flat: Any, most: int) -> Any:

@@ -20,7 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sm_tblog.watch.activations import ActivationHooks, is_compiling
-from sm_tblog.watch.collector import Entry
+from sm_tblog.watch.collector import PendingTensor
 from sm_tblog.watch.handle import Watch
 from sm_tblog.watch.recorder import add
 from sm_tblog.watch.statistics import SAMPLE, evenly
@@ -28,7 +28,7 @@ from sm_tblog.watch.statistics import SAMPLE, evenly
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sm_tblog.watch.collector import Survey
+    from sm_tblog.watch.collector import StatisticsCollector
     from sm_tblog.watch.recorder import Recorder
 
 __all__ = ["TorchWatch", "is_torch_model"]
@@ -75,7 +75,7 @@ class _Step:
     """What is kept from before an update until after it."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[PendingTensor] = []
         self.before: list[_Before] = []
         self.skip: Callable[[], float] | None = None
         self.by_closure = False
@@ -102,7 +102,7 @@ class TorchWatch(Watch):
         step_of: Callable[[int], int],
         removed: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(recorder.book, removed)
+        super().__init__(recorder.engine, removed)
         from torch.optim import optimizer
 
         root = _unwrapped(model)
@@ -115,7 +115,7 @@ class TorchWatch(Watch):
         self._by_hand = _Counted()
         self._is_by_hand = False
         self._kept: _Step | None = None
-        self._survey: Survey | None = None
+        self._survey: StatisticsCollector | None = None
         self._hooks = ActivationHooks(recorder, wanted) if "activations" in recorder.kinds else None
         self._handles = [
             optimizer.register_optimizer_step_pre_hook(self._before),
@@ -215,37 +215,37 @@ class TorchWatch(Watch):
                     yield clean, parameter, "embedding" if id(parameter) in rows else ""
 
     def _look_before(self, optimizer: Any, kept: _Step) -> None:
-        survey = self._surveyed()
+        collector = self._surveyed()
         parameters = list(self._parameters(_ids(optimizer)))
         if not kept.by_closure:
-            self._look_at_gradients(survey, kept, parameters, optimizer)
+            self._look_at_gradients(collector, kept, parameters, optimizer)
         if "parameters" in self._recorder.kinds:
             for name, parameter, role in parameters:
-                add(kept.entries, survey, "parameters", name, parameter, role)
+                add(kept.entries, collector, "parameters", name, parameter, role)
         if "updates" in self._recorder.kinds:
             kept.before = _copies(parameters)
-        survey.pack()
+        collector.pack()
 
     def _look_after(self, optimizer: Any, kept: _Step, steps: int) -> None:
-        survey = self._surveyed()
+        collector = self._surveyed()
         if kept.by_closure:  # which has made the gradients in the meantime
             self._look_at_gradients(
-                survey, kept, list(self._parameters(_ids(optimizer))), optimizer
+                collector, kept, list(self._parameters(_ids(optimizer))), optimizer
             )
-        self._compare(survey, kept)
-        self._send(survey, kept, self._step_of(steps))
+        self._compare(collector, kept)
+        self._send(collector, kept, self._step_of(steps))
 
     def _record_by_hand(self, before: list[_Before], steps: int, step: int | None) -> None:
         kept = _Step()
         kept.before = before
-        survey = self._surveyed()
+        collector = self._surveyed()
         parameters = list(self._parameters(None))
-        self._look_at_gradients(survey, kept, parameters, None)
+        self._look_at_gradients(collector, kept, parameters, None)
         if "parameters" in self._recorder.kinds:
             for name, parameter, role in parameters:
-                add(kept.entries, survey, "parameters", name, parameter, role)
-        self._compare(survey, kept)
-        self._send(survey, kept, self._step_of(steps) if step is None else step)
+                add(kept.entries, collector, "parameters", name, parameter, role)
+        self._compare(collector, kept)
+        self._send(collector, kept, self._step_of(steps) if step is None else step)
 
     def _keep_by_hand(self) -> None:
         if "updates" in self._recorder.kinds:
@@ -254,7 +254,7 @@ class TorchWatch(Watch):
 
     def _look_at_gradients(
         self,
-        survey: Survey,
+        collector: StatisticsCollector,
         kept: _Step,
         parameters: Iterable[tuple[str, Any, str]],
         optimizer: Any,
@@ -265,15 +265,15 @@ class TorchWatch(Watch):
         scale = getattr(optimizer, "grad_scale", None)
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
-            kept.skip = survey.share(found.detach().reshape(1).float())
+            kept.skip = collector.share(found.detach().reshape(1).float())
         for name, parameter, role in parameters:
             gradient = parameter.grad
             if gradient is not None:
                 if scale is not None:
                     gradient = gradient / scale.to(gradient.device, non_blocking=True)
-                add(kept.entries, survey, "gradients", name, gradient, role)
+                add(kept.entries, collector, "gradients", name, gradient, role)
 
-    def _compare(self, survey: Survey, kept: _Step) -> None:
+    def _compare(self, collector: StatisticsCollector, kept: _Step) -> None:
         torch = sys.modules["torch"]
         for name, parameter, role, before in kept.before:
             flat = _flat(parameter)
@@ -281,18 +281,20 @@ class TorchWatch(Watch):
             if now is not None and now.shape == before.shape and now.device == before.device:
                 # Differences of small numbers are exact in a float32.
                 wide = before.dtype if before.element_size() > 2 else torch.float32
-                change = survey.compare(before, now.to(wide) - before.to(wide), name)
-                kept.entries.append(Entry("updates", name, parameter.ndim, role, change=change))
+                change = collector.compare(before, now.to(wide) - before.to(wide), name)
+                kept.entries.append(
+                    PendingTensor("updates", name, parameter.ndim, role, change=change)
+                )
 
-    def _send(self, survey: Survey, kept: _Step, step: int) -> None:
+    def _send(self, collector: StatisticsCollector, kept: _Step, step: int) -> None:
         entries = kept.entries
         if self._hooks is not None:
             entries = [*self._hooks.collected(), *entries]
         self._survey = None
-        self._recorder.end(survey, entries, step, kept.skip)
+        self._recorder.end(collector, entries, step, kept.skip)
 
-    def _surveyed(self) -> Survey:
-        """Return the survey of this log step, which has what layers have shown so far."""
+    def _surveyed(self) -> StatisticsCollector:
+        """Return the collector of this log step, which has what layers have shown so far."""
         if self._survey is None:
             self._survey = self._recorder.begin()
         return self._survey
@@ -302,7 +304,7 @@ class TorchWatch(Watch):
         model = self._model()
         self._survey = None
         if self._hooks is not None and model is not None and self._handles:
-            self._hooks.arm(model, self._surveyed())
+            self._hooks.enable(model, self._surveyed())
 
     def _safely(self, function: Callable[..., None], *args: Any) -> None:
         """Call a function; if it fails, say so once and give this step up: training goes on."""

@@ -1,7 +1,7 @@
 """Statistics of PyTorch's tensors, made where they are, and one copy that takes them to the host.
 
 None of the operations waits for the device: no result decides about a shape or a branch. Whatever
-the host shall learn of a log step is put into a ``Parcel``, as bytes, and travels at once.
+the host shall learn of a log step is put into a ``TransferBuffer``, as bytes, and travels at once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from sm_tblog.arrays.deferred import Deferred
 
-__all__ = ["Parcel", "inactive_share", "readable", "tensor_change", "tensor_rows"]
+__all__ = ["TransferBuffer", "inactive_share", "readable", "tensor_change", "tensor_rows"]
 
 
-class Parcel:
+class TransferBuffer:
     """Tensors that travel to the host together: one copy for each device that they are on.
 
     The copy is queued on the current stream, and waited for when the first tensor is taken out.

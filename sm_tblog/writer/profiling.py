@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from sm_tblog.profile.profiler import Profiler
-    from sm_tblog.profile.recording.spans import Lane, LaneSpan, Span
+    from sm_tblog.profile.recording.spans import Span, ThreadRecorder, ThreadSpan
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.session import Session
 
@@ -42,7 +42,7 @@ class ProfilingMethods(ScalarMethods):
         state = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("_span_recorder", "_sessions")}
 
-    def span(self, name: str, kind: str | None = None) -> Span | LaneSpan:
+    def span(self, name: str, kind: str | None = None) -> Span | ThreadSpan:
         """Mark what a piece of code is: ``with writer.span("forward"):``, or ``@writer.span(…)``.
 
         Any thread may be in any number of spans, one within the other. In a session each becomes an
@@ -70,10 +70,10 @@ class ProfilingMethods(ScalarMethods):
         recording = recorder.recording
         if kind is None and recording is None:
             return recorder.spans[name, kind]
-        lane: Lane = recorder.lanes.lane
-        if lane.recording is not recording:
-            lane = recorder.lane()
-        return lane[name, kind]
+        thread: ThreadRecorder = recorder.local.thread
+        if thread.recording is not recording:
+            thread = recorder.thread()
+        return thread[name, kind]
 
     def step_span(
         self, step: Any = None, *, examples: int | None = None, log_every: int = 1

@@ -64,7 +64,7 @@ class ScalarMethods(LayoutMethods):
         ):
             pipeline.extend((tag, scalar_value, global_step, self._clock()))
             if len(pipeline.rows) > pipeline.limit:
-                pipeline.relieve()
+                pipeline.on_limit()
             return
         style = (new_style, double_precision, display_name, summary_description)
         series = _as_series(tag, *style) if any(style) else tag
@@ -97,7 +97,7 @@ class ScalarMethods(LayoutMethods):
                 pipeline = self._pipeline
                 pipeline.extend(rows)
                 if len(pipeline.rows) > pipeline.limit:
-                    pipeline.relieve()
+                    pipeline.on_limit()
                 return
         self._add_rows(((tag, tag, value) for tag, value in _flat(values)), step, walltime)
 
@@ -152,7 +152,7 @@ class ScalarMethods(LayoutMethods):
             flat += (series, as_number(value, name), self._as_step(step, name), now)
         self._pipeline.extend(flat)
         if len(self._pipeline.rows) > self._pipeline.limit:
-            self._pipeline.relieve()
+            self._pipeline.on_limit()
 
 
 def _as_folder(name: str) -> str:

@@ -125,7 +125,7 @@ class WatchMethods(BaseWriter):
                 watch.remove()
         if not self._enabled or (rank_zero_only and ranks.rank() != 0):
             return Watch()
-        end = self._begin_rules(recorder.book)
+        end = self._begin_rules(recorder.engine)
         watch = open_watch(model, recorder, int(every), wanted, self._step_of(step), end)
         watching.watches.append((weakref.ref(model), watch))
         return watch  # type: ignore[no-any-return]
@@ -237,9 +237,9 @@ class WatchMethods(BaseWriter):
         if recorder is None:
             recorder = self._recorder(check_kinds(log), rules, histograms, statistics)
             recorders[key] = recorder
-            self._begin_rules(recorder.book)
+            self._begin_rules(recorder.engine)
         recorder.record(given, self._as_step(step, "watch_layers"))
-        return Watch(recorder.book)
+        return Watch(recorder.engine)
 
     def watch_rules(self, rules: str | Callable[[Any], object] | Sequence[Rule] = "warn") -> Watch:
         """Have rules judge the losses that are logged, and notice when nothing is.
@@ -260,17 +260,17 @@ class WatchMethods(BaseWriter):
             InvalidTypeError: something is no rule.
             InvalidValueError: a rule judges layers.
         """
-        from sm_tblog.rules.engine import RuleBook, as_rules
+        from sm_tblog.rules.engine import RuleEngine, as_rules
         from sm_tblog.rules.losses import loss_rules
         from sm_tblog.watch.handle import Watch
 
-        book = RuleBook(as_rules(rules, loss_rules))
-        if book.needs:
-            message = f"watch_rules judges losses; give {sorted(book.layer_rule_names)} to watch"
+        engine = RuleEngine(as_rules(rules, loss_rules))
+        if engine.needs:
+            message = f"watch_rules judges losses; give {sorted(engine.layer_rule_names)} to watch"
             raise InvalidValueError(message)
         if not self._enabled:
             return Watch()
-        watch = Watch(book, self._begin_rules(book))
+        watch = Watch(engine, self._begin_rules(engine))
         self._begin_watching().watches.append((lambda: None, watch))
         return watch
 
@@ -301,15 +301,15 @@ class WatchMethods(BaseWriter):
     def _recorder(
         self, kinds: Sequence[str], rules: Any, histograms: int, statistics: Any
     ) -> Recorder:
-        from sm_tblog.rules.engine import RuleBook, as_rules
+        from sm_tblog.rules.engine import RuleEngine, as_rules
         from sm_tblog.rules.layers import layer_rules
         from sm_tblog.watch.recorder import Recorder, check_statistics
 
         check_at_least("histograms", histograms, 0)
-        book = RuleBook(as_rules(rules, layer_rules))
+        engine = RuleEngine(as_rules(rules, layer_rules))
         cleaner = as_tag_cleaner(self._config["clean_tags"])
         names = check_statistics(statistics)
-        return Recorder(self._put_weakly(), kinds, book, names, int(histograms), cleaner)
+        return Recorder(self._put_weakly(), kinds, engine, names, int(histograms), cleaner)
 
     def _put_weakly(self) -> Callable[..., None]:
         """Return what puts something on the writer, as long as there is one."""
@@ -334,7 +334,7 @@ class WatchMethods(BaseWriter):
 
         return step_of
 
-    def _begin_rules(self, book: Any) -> Callable[[], None]:
+    def _begin_rules(self, engine: Any) -> Callable[[], None]:
         """Have the worker show scalars to rules that judge them; return what ends that."""
         from sm_tblog.rules.engine import stall_timer
         from sm_tblog.rules.losses import StalledTraining
@@ -342,11 +342,13 @@ class WatchMethods(BaseWriter):
         processors = getattr(self._pipeline, "processors", [])
         put = self._put_weakly()
         timers = [
-            stall_timer(book, rule, put) for rule in book.rules if isinstance(rule, StalledTraining)
+            stall_timer(engine, rule, put)
+            for rule in engine.rules
+            if isinstance(rule, StalledTraining)
         ]
         for timer in timers:
             weakref.finalize(self, timer.stop).atexit = False
-        added = [book, *timers] if book.judges_losses else timers
+        added = [engine, *timers] if engine.judges_losses else timers
         processors += added
 
         def end() -> None:

@@ -54,7 +54,7 @@ class OldArray:
         return self.values
 
 
-def arrived(values):
+def resolve(values):
     """Return an array, waiting for it if it is on its way; its shape and dtype were true."""
     if not isinstance(values, Deferred):
         return values
@@ -336,7 +336,7 @@ class TestJAX:
     )
     def test_every_dtype_is_read(self, dtype):
         values = self.np.ones(3, dtype)
-        assert arrived(snapshot(values, "tag")).tolist() == [1, 1, 1]
+        assert resolve(snapshot(values, "tag")).tolist() == [1, 1, 1]
         assert float(as_number(values[0], "tag")) == 1
 
     def test_an_array_in_host_memory_is_not_copied(self):
@@ -357,11 +357,11 @@ class TestJAX:
         deferred = snapshot(values, "tag")
         consume(values).block_until_ready()
         assert values.is_deleted()
-        assert arrived(deferred)[:3].tolist() == [0, 1, 2]
+        assert resolve(deferred)[:3].tolist() == [0, 1, 2]
 
     def test_lists_of_arrays_are_stacked(self):
         values = [self.np.ones(2), self.np.zeros(2)]
-        assert arrived(snapshot(values, "tag")).tolist() == [[1, 1], [0, 0]]
+        assert resolve(snapshot(values, "tag")).tolist() == [[1, 1], [0, 0]]
 
     def test_traced_values_are_refused_and_told_where_to_go(self):
         refused = []
@@ -437,7 +437,7 @@ class Spread:
 
 
 def test_an_array_spread_over_processes_is_refused_but_for_one_that_each_holds():
-    assert arrived(snapshot(Spread(replicated=True), "tag")).tolist() == [0, 1, 2, 3]
+    assert resolve(snapshot(Spread(replicated=True), "tag")).tolist() == [0, 1, 2, 3]
     with pytest.raises(InvalidTypeError, match=r"'my/tag'.*addressable_shards"):
         snapshot(Spread(replicated=False), "my/tag")
 
@@ -554,7 +554,7 @@ def test_a_tensor_that_cannot_change_is_read_by_the_worker():
     tensor = EagerTensor([[1, 2]])
     deferred = snapshot(tensor, "tag")
     assert (tensor.reads, deferred.shape, deferred.dtype, deferred.nbytes) == (0, (1, 2), "f4", 8)
-    assert arrived(deferred).tolist() == [[1, 2]]
+    assert resolve(deferred).tolist() == [[1, 2]]
     assert float(as_number(EagerTensor(2.5), "tag")) == 2.5
     with pytest.raises(InvalidValueError, match="one element"):
         as_number(tensor, "tag")
@@ -568,13 +568,13 @@ def test_a_variable_is_what_it_held():
     for variable in (Variable([1, 2]), FlaxParam(Variable([1, 2]))):
         deferred = snapshot(variable, "tag")
         getattr(variable, "values", variable).assign([3, 4])
-        assert arrived(deferred).tolist() == [1, 2]
+        assert resolve(deferred).tolist() == [1, 2]
     assert float(as_number(Variable(2.5), "tag")) == 2.5
 
 
 def test_ragged_and_sparse_tensors_of_tensorflow_are_what_they_store():
     elements, size = stored_elements(RaggedTensor(), "tag")
-    assert (arrived(snapshot(elements, "tag")).tolist(), size) == ([1, 2, 3], None)
+    assert (resolve(snapshot(elements, "tag")).tolist(), size) == ([1, 2, 3], None)
     slices = IndexedSlices([[1, 1], [2, 2], [3, 3]], [0, 2, 0], [4, 2])
     elements, size = stored_elements(slices, "tag")
     assert (elements.array().tolist(), size) == ([[4, 4], [2, 2]], 8)
@@ -607,7 +607,7 @@ def test_sparse_arrays_of_scipy(layout, kind):
     values = getattr(sparse, f"{layout}_{kind}")(np.eye(4) * 3)
     assert snapshot(values, "tag").tolist() == (np.eye(4) * 3).tolist()
     elements, size = stored_elements(values, "tag")
-    stored = arrived(snapshot(elements, "tag")).ravel()
+    stored = resolve(snapshot(elements, "tag")).ravel()
     assert (sorted(stored[stored != 0].tolist()), size) == ([3, 3, 3, 3], 16)
 
 

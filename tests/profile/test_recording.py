@@ -92,7 +92,7 @@ def test_what_is_the_same_in_neighbouring_looks_is_one_call(by_hand):
         ("outer", 1, 5),
         ("inner", 1, 5),
     ]
-    assert events[1][0] == "inner (test_profile_python.py)"
+    assert events[1][0] == "inner (test_recording.py)"
     assert events[1][3] == {"source": f"{__file__}:{inner.__code__.co_firstlineno + 1}"}
     (test,) = [
         e

@@ -285,7 +285,7 @@ def test_names_without_end_do_not_fill_the_memory(writer, monkeypatch):
             with writer.span(f"batch {number}", "input"):
                 pass
     assert len(writer._span_recorder.spans) <= 10
-    assert len(writer._span_recorder.lane()) <= 10
+    assert len(writer._span_recorder.thread()) <= 10
 
 
 def test_a_disabled_writer_times_nothing_and_hands_back_the_loader(tmp_path):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from sm_tblog.cli import make_app
 from sm_tblog.format.records import frame, padding
 from sm_tblog.storage.estimate import CHEAP, DEAR, estimate
-from sm_tblog.storage.s3 import ROLL, ROLL_WHOLE, S3Place
+from sm_tblog.storage.s3 import ROLL, ROLL_WHOLE, S3Folder
 from sm_tblog.storage.spool import SpoolFile
 
 DAY = 86_400.0
@@ -64,7 +64,7 @@ def test_a_server_sees_what_was_said(moto_server, flushes):
     record = frame(bytes(30_000))
     file = SpoolFile("s3://bucket", "tfevents")
     with FaultProxy(moto_server) as proxy:
-        growing = S3Place("s3://bucket", proxy.options).grow(f"cost-{flushes}", is_new=True)
+        growing = S3Folder("s3://bucket", proxy.options).open_object(f"cost-{flushes}", is_new=True)
         for _ in range(flushes):
             file.append(record)
             if missing := growing.padding(file.size):

@@ -15,7 +15,7 @@ from sm_tblog import StoreError, Writer
 from sm_tblog._types import Series
 from sm_tblog.format.scalars import encode_scalars
 from sm_tblog.storage import fsspec_folder, spool, upload_queue
-from sm_tblog.storage.fsspec_folder import ROLL, ROLL_WHOLE, FsspecPlace
+from sm_tblog.storage.fsspec_folder import ROLL, ROLL_WHOLE, FsspecFolder
 from sm_tblog.storage.object_store import ObjectStore
 from sm_tblog.storage.spool import SpoolFile
 from sm_tblog.testing import StoreTests
@@ -181,9 +181,9 @@ def grow(growing, file):
 
 
 def test_what_was_logged_is_uploaded_once(scheme):
-    place = FsspecPlace(f"{scheme}://box/run", {})
+    place = FsspecFolder(f"{scheme}://box/run", {})
     name, file = next(names), SpoolFile(f"{scheme}://box/run", "tfevents")
-    growing = place.grow(name, is_new=True)
+    growing = place.open_object(name, is_new=True)
     uploaded, sizes = [], []
     write = place.write
     place.write = lambda path, data: (uploaded.append(len(data)), write(path, data))
@@ -201,10 +201,10 @@ def test_what_was_logged_is_uploaded_once(scheme):
 
 def test_a_long_tail_is_appended_in_pieces(scheme, monkeypatch):
     monkeypatch.setattr(fsspec_folder, "PIECE", 1000)
-    place = FsspecPlace(f"{scheme}://box/run", {})
+    place = FsspecFolder(f"{scheme}://box/run", {})
     name, file = next(names), SpoolFile(f"{scheme}://box/run", "tfevents")
     file.append(records(0, 200))
-    assert grow(place.grow(name, is_new=True), file)
+    assert grow(place.open_object(name, is_new=True), file)
     assert content(scheme, name) == file.read(0, file.size)
     pieces = -(-file.size // 1000)
     expected = {"gs": pieces - 1, "az": pieces, "other": 0}[scheme]
@@ -218,9 +218,9 @@ def test_a_long_tail_is_appended_in_pieces(scheme, monkeypatch):
     let_go=st.booleans(),
 )
 def test_whatever_fails_the_object_is_what_was_appended(scheme, plan, appends, let_go):
-    place = FsspecPlace(f"{scheme}://box/run", {})
+    place = FsspecFolder(f"{scheme}://box/run", {})
     name, file = next(names), SpoolFile(f"{scheme}://box/run", "tfevents")
-    growing = place.grow(name, is_new=True)
+    growing = place.open_object(name, is_new=True)
     sizes = [0]
     state.begin(*plan)
     state.after_change = lambda: sizes.append(len(content(scheme, name)))
@@ -230,7 +230,7 @@ def test_whatever_fails_the_object_is_what_was_appended(scheme, plan, appends, l
         first += count
         grow(growing, file)
     if let_go and "twice" not in plan:
-        growing = place.grow(name, is_new=False)
+        growing = place.open_object(name, is_new=False)
     attempts = 0
     while not grow(growing, file):
         attempts += 1
@@ -243,9 +243,9 @@ def test_whatever_fails_the_object_is_what_was_appended(scheme, plan, appends, l
 
 
 def test_a_part_that_could_not_be_removed_is_removed_before_the_next_append():
-    place = FsspecPlace("gs://box/run", {})
+    place = FsspecFolder("gs://box/run", {})
     name, file = next(names), SpoolFile("gs://box/run", "tfevents")
-    growing = place.grow(name, is_new=True)
+    growing = place.open_object(name, is_new=True)
     for i in range(2):
         file.append(records(i * 10, 10))
         state.begin(*([None] * 2 + ["before"] if i else []))
@@ -261,9 +261,9 @@ def test_a_part_that_could_not_be_removed_is_removed_before_the_next_append():
 
 
 def test_an_append_that_was_made_twice_is_undone_and_not_tried_again():
-    place = FsspecPlace("az://box/run", {})
+    place = FsspecFolder("az://box/run", {})
     name, file = next(names), SpoolFile("az://box/run", "tfevents")
-    growing = place.grow(name, is_new=True)
+    growing = place.open_object(name, is_new=True)
     file.append(records(0, 10))
     state.begin("twice")
     assert grow(growing, file)
@@ -275,7 +275,7 @@ def test_an_append_that_was_made_twice_is_undone_and_not_tried_again():
 
 
 def test_side_files_are_put_changed_and_read(scheme):
-    place = FsspecPlace(f"{scheme}://box/run", {})
+    place = FsspecFolder(f"{scheme}://box/run", {})
     name = next(names)
     assert place.get(name) is None
     place.put(f"{name}/config", b"one")
@@ -286,14 +286,14 @@ def test_side_files_are_put_changed_and_read(scheme):
 
 
 def test_the_file_system_is_the_places_own_and_gets_the_options():
-    FsspecPlace("gs://box/run", {"project": "mine"})
+    FsspecFolder("gs://box/run", {"project": "mine"})
     expected = {"project": "mine", "skip_instance_cache": True, "use_listings_cache": False}
     assert {k: v for k, v in expected.items() if k in state.options} == state.options
 
 
 @pytest.mark.parametrize("call", ["get", "put", "size"])
 def test_a_failure_is_a_store_error_without_the_password(call):
-    place = FsspecPlace("other://box/run", {})
+    place = FsspecFolder("other://box/run", {})
     place._url = "other://me:hush@box/run"
     state.begin("before")
     with pytest.raises(StoreError, match="other://me@box/run: ConnectionError") as caught:
@@ -353,9 +353,9 @@ def test_what_a_process_left_behind_is_finished(scheme, tmp_path):
         file = spool.create(tmp_path / "spool", folder, names_[begun])
         file.append(b"line\n" * 10)
         if begun:
-            grow(FsspecPlace(folder, {}).grow(names_[begun], is_new=True), file)
+            grow(FsspecFolder(folder, {}).open_object(names_[begun], is_new=True), file)
             file.append(b"line\n" * 10 + b"torn")
-        file.leave()
+        file.release()
     store = WaitingStore(folder, next(names))
     store.append(b"x")
     store.close()

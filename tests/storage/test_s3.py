@@ -14,7 +14,7 @@ from sm_tblog._types import Series
 from sm_tblog.format.records import padding
 from sm_tblog.format.scalars import encode_scalars
 from sm_tblog.storage import s3
-from sm_tblog.storage.s3 import LEAST_PART, S3Place
+from sm_tblog.storage.s3 import LEAST_PART, S3Folder
 from sm_tblog.storage.spool import SpoolFile, create
 
 names = (f"folder/object-{i}" for i in itertools.count())
@@ -43,7 +43,7 @@ def proxy(request, fault_proxies):
 def place_of(proxy, bucket="bucket", **config):
     options = proxy.options
     options["config_kwargs"].update(config)
-    return S3Place(f"s3://{bucket}", options)
+    return S3Folder(f"s3://{bucket}", options)
 
 
 def records(first, count):
@@ -53,7 +53,7 @@ def records(first, count):
 
 
 def grow(growing, file):
-    """Do what a lane does: pad if that is wanted, then commit; return whether it succeeded."""
+    """Do what a queue does: pad if that is wanted, then commit; return whether it succeeded."""
     if missing := growing.padding(file.size):
         file.append(padding(missing))
     try:
@@ -73,7 +73,7 @@ class Watched:
         self.key = next(names)
         self.file = SpoolFile("s3://bucket", self.key)
         self.place = place or place_of(proxy, bucket)
-        self.growing = self.place.grow(self.key, is_new=True)
+        self.remote_object = self.place.open_object(self.key, is_new=True)
         self.rows = 0
         self.sizes = [0]
         proxy.after_change = self._note_size
@@ -86,20 +86,20 @@ class Watched:
     def append(self, count):
         self.file.append(records(self.rows, count))
         self.rows += count
-        return grow(self.growing, self.file)
+        return grow(self.remote_object, self.file)
 
     def finish(self, attempts):
         """Repeat what failed, so often at most; see that all is as it should be."""
-        while not grow(self.growing, self.file):
+        while not grow(self.remote_object, self.file):
             attempts -= 1
             assert attempts > 0
-        self.growing.close()
+        self.remote_object.close()
         self.proxy.do_late()
         self.check()
 
     def check(self):
         assert self.content() == self.file.read(0, self.file.size)
-        assert self.growing.committed == self.file.size
+        assert self.remote_object.committed == self.file.size
         assert self.sizes == sorted(self.sizes)
 
     def content(self):
@@ -149,7 +149,7 @@ def test_a_long_tail_is_not_read_into_memory(moto, copying, tmp_path):
     watched.file.append(bytes(24 << 20))
     tracemalloc.start()
     try:
-        assert grow(watched.growing, watched.file)
+        assert grow(watched.remote_object, watched.file)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -218,7 +218,7 @@ def test_whatever_fails_the_object_is_what_was_appended_and_never_shrinks(
 
 def let_go(watched):
     """Return the same object as the next process finds it."""
-    watched.growing = watched.place.grow(watched.key, is_new=False)
+    watched.remote_object = watched.place.open_object(watched.key, is_new=False)
     return watched
 
 
@@ -236,7 +236,7 @@ def test_an_object_that_was_begun_is_finished(moto, copying, begun, more):
 def test_an_object_that_was_finished_is_left_as_it_is(moto):
     watched = Watched(moto)
     assert watched.append(10)
-    assert grow(let_go(watched).growing, watched.file)
+    assert grow(let_go(watched).remote_object, watched.file)
     watched.check()
     assert moto.count("PutObject") == 1
 
@@ -256,7 +256,7 @@ def test_an_object_that_is_longer_than_what_was_left_of_its_file_is_left_alone(m
     whole = watched.content()
     watched.file = SpoolFile("s3://bucket", watched.key)
     watched.file.append(whole[:100])
-    assert grow(let_go(watched).growing, watched.file)
+    assert grow(let_go(watched).remote_object, watched.file)
     assert watched.content() == whole
 
 
@@ -278,7 +278,7 @@ def test_a_role_that_may_write_but_not_read_writes_whole_objects(moto, copying):
         moto.fail(operation, ["403"])
     watched = Watched(moto)
     assert all(watched.append(10) for _ in range(6))
-    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
     moto.fail("PutObject", "503", None, "lost")
     assert [watched.append(10) for _ in range(4)] == [False, True, False, True]
     watched.check()
@@ -293,7 +293,7 @@ def test_a_role_that_may_not_list_the_bucket_appends_all_the_same(moto, copying)
     assert [watched.append(10) for _ in range(5)] == [False, True, True, False, True]
     watched.check()
     assert moto.count("UploadPartCopy") > 0
-    assert watched.growing.roll_bytes == s3.ROLL
+    assert watched.remote_object.roll_bytes == s3.ROLL
 
 
 @pytest.mark.parametrize("fault", [None, "lost"])
@@ -304,7 +304,7 @@ def test_a_bucket_that_keeps_versions_is_not_appended_to(moto, copying, fault):
     moto.fail("PutObject", fault)
     for _ in range(5):
         watched.append(10)
-    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
     assert moto.count("CreateMultipartUpload") == 0
     watched.finish(2)
 
@@ -314,7 +314,7 @@ def test_a_server_that_takes_a_copy_for_nothing_is_found_out(rclone_server, faul
     watched = Watched(proxy)
     watched.file.append(padding(LEAST_PART))
     assert all(watched.append(10) for _ in range(3))
-    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
     assert proxy.count("UploadPartCopy") == 1
     watched.check()
 
@@ -325,5 +325,5 @@ def test_a_server_that_drops_what_it_should_copy_is_found_out(moto, copying):
     assert all(watched.append(10) for _ in range(2))
     moto.rewrite = lambda request: {copied_range: "bytes=0-9"} if copied_range in request else {}
     assert watched.append(10)
-    assert watched.growing.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
     assert watched.content() == watched.file.read(0, watched.file.size)

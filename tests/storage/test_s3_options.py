@@ -62,7 +62,7 @@ def grow(moto, folder, options, **given):
     for _ in range(4):
         store.append(bytes(100))
         store.flush()
-        assert store.wait(LONG, force=True), store._lane.error
+        assert store.wait(LONG, force=True), store._queue.error
     store.close()
     assert store.wait(LONG)
     assert moto.count("UploadPartCopy") > 0
@@ -149,8 +149,8 @@ def test_an_attribute_that_there_is_not_is_named(moto, folder):
     with pytest.raises(StoreError, match="PutObject takes no Encryption"):
         store.flush()
     assert moto.requests == []
-    store._lane.jobs()[0].file.delete()
-    store._lane._jobs.clear()
+    store._queue.jobs()[0].file.delete()
+    store._queue._jobs.clear()
 
 
 # Where it goes, and who sends it.
@@ -290,8 +290,8 @@ def test_a_profile_that_there_is_not_is_named(moto, folder, caplog):
     assert not writer.flush()
     assert "there is no such profile in the shared configuration" in caplog.text
     assert "nobody" in caplog.text
-    [job] = writer._pipeline._sinks[0]._deliveries._stores[0]._lane.jobs()
-    writer._pipeline._sinks[0]._deliveries._stores[0]._lane._jobs.clear()
+    [job] = writer._pipeline._sinks[0]._uploads._stores[0]._queue.jobs()
+    writer._pipeline._sinks[0]._uploads._stores[0]._queue._jobs.clear()
     job.file.delete()
     writer.close()
 

@@ -279,7 +279,7 @@ def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
 
 
 def test_the_same_folder_on_another_server_is_another_folder(moto, folder, spool_folder):
-    spool.create(spool_folder, folder, "tfevents", endpoint_url="http://elsewhere").leave()
+    spool.create(spool_folder, folder, "tfevents", endpoint_url="http://elsewhere").release()
     finish_by_writer(moto, folder)
     assert len(list(spool_folder.iterdir())) == 1
 
@@ -342,7 +342,7 @@ def leave_side_file(spool_folder, moto, folder, data, **note):
     """Leave a side file behind, as a process does that dies."""
     notes = {"endpoint_url": moto.url}
     job = side_spool.create(spool_folder, folder, "side", data, **notes)
-    job.file.leave()
+    job.file.release()
     [path] = spool_folder.iterdir()
     first, _, rest = path.read_bytes().partition(b"\n")
     changed = json.loads(first)
@@ -353,7 +353,7 @@ def leave_side_file(spool_folder, moto, folder, data, **note):
 
 def test_side_files_are_finished_in_the_order_in_which_they_came(moto, folder, spool_folder):
     for data in (b"first", b"second"):
-        side_spool.create(spool_folder, folder, "side", data, endpoint_url=moto.url).file.leave()
+        side_spool.create(spool_folder, folder, "side", data, endpoint_url=moto.url).file.release()
     assert len(list(spool_folder.iterdir())) == 2
     finish_by_writer(moto, folder)
     assert objects(moto, folder)["side"] == b"second"

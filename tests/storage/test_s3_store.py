@@ -391,7 +391,9 @@ def test_uploads_may_become_rarer_as_the_run_goes_on(moto, folder, monkeypatch):
     store.append(b"x")
     asked = []
     monkeypatch.setattr(
-        upload_queue.Lane, "ask", lambda self, force=False: asked.append(store._now)
+        upload_queue.UploadQueue,
+        "request_upload",
+        lambda self, force=False: asked.append(store._now),
     )
     clock = itertools.count(1)
     monkeypatch.setattr(object_store.time, "monotonic", lambda: store._began + store._now)

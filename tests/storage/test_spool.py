@@ -16,7 +16,7 @@ import pytest
 from sm_tblog import StoreError
 from sm_tblog.format.records import frame, padding
 from sm_tblog.storage import spool
-from sm_tblog.storage.spool import SpoolFile, create, default_folder, left_behind
+from sm_tblog.storage.spool import SpoolFile, create, default_folder, orphans
 
 URL = "s3://bucket/run"
 
@@ -45,9 +45,9 @@ def warnings(caplog):
 def left(folder, **notes):
     """Return what is found, let go of again."""
     found = []
-    for file in left_behind(folder, **notes):
+    for file in orphans(folder, **notes):
         found.append((file.url, file.name, file.read(0, file.size), file.notes))
-        file.leave()
+        file.release()
     return found
 
 
@@ -55,7 +55,7 @@ def abandon(folder, name="tfevents", content=b"", url=URL, **notes):
     """Leave a file behind, as a process does that dies."""
     file = create(folder, url, name, **notes)
     file.append(content)
-    file.leave()
+    file.release()
     [path] = [path for path in folder.iterdir() if str(path) == str(file)]
     return path
 
@@ -153,8 +153,8 @@ def test_one_file_may_be_named(tmp_path):
 def test_a_file_that_is_written_is_not_taken_nor_one_that_is_being_finished(tmp_path):
     file = create(tmp_path, URL, "name")
     assert left(tmp_path) == []
-    file.leave()
-    [taken] = left_behind(tmp_path)
+    file.release()
+    [taken] = orphans(tmp_path)
     assert left(tmp_path) == []
     taken.delete()
     assert left(tmp_path) == []
@@ -162,8 +162,8 @@ def test_a_file_that_is_written_is_not_taken_nor_one_that_is_being_finished(tmp_
 
 def test_a_look_at_others_files_does_not_keep_them_from_anybody(tmp_path, monkeypatch):
     abandon(tmp_path, "name", url="s3://theirs")
-    look = spool._is_left
-    monkeypatch.setattr(spool, "_is_left", lambda file: locked.append(file) or look(file))
+    look = spool._is_orphan
+    monkeypatch.setattr(spool, "_is_orphan", lambda file: locked.append(file) or look(file))
     locked = []
     assert left(tmp_path, url="s3://mine") == []
     assert locked == []
@@ -180,7 +180,7 @@ def test_a_file_is_not_taken_before_it_says_where_it_belongs(tmp_path, monkeypat
         seen.append(left(tmp_path))
 
     monkeypatch.setattr(spool, "_write", look_first)
-    create(tmp_path, URL, "name").leave()
+    create(tmp_path, URL, "name").release()
     assert seen == [[], []]
 
 
@@ -250,7 +250,7 @@ def test_a_living_processs_file_is_not_taken_and_a_killed_ones_is(tmp_path, scri
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_that_lets_go_does_not_let_go_for_its_parent(tmp_path):
     file = create(tmp_path, URL, "name")
-    child = multiprocessing.get_context("fork").Process(target=file.leave)
+    child = multiprocessing.get_context("fork").Process(target=file.release)
     child.start()
     child.join()
     assert left(tmp_path) == []
@@ -264,7 +264,7 @@ def test_a_forked_child_that_lets_go_does_not_let_go_for_its_parent(tmp_path):
 def test_a_torn_record_is_dropped(tmp_path, cut):
     whole = frame(b"first") + padding(3 << 20) + frame(b"second")
     path = abandon(tmp_path, "tfevents", whole + frame(b"a torn record of 31 bytes..")[:cut])
-    [file] = left_behind(path)
+    [file] = orphans(path)
     file.drop_torn_end()
     assert file.read(0, file.size) == whole
     file.delete()
@@ -272,7 +272,7 @@ def test_a_torn_record_is_dropped(tmp_path, cut):
 
 def test_what_stands_behind_a_damaged_record_is_dropped(tmp_path):
     path = abandon(tmp_path, "tfevents", frame(b"first") + frame(b"second")[:-1] + b"!" * 50)
-    [file] = left_behind(path)
+    [file] = orphans(path)
     file.drop_torn_end()
     assert file.read(0, file.size) == frame(b"first")
     file.delete()
@@ -289,7 +289,7 @@ def test_what_stands_behind_a_damaged_record_is_dropped(tmp_path):
 )
 def test_a_torn_line_is_dropped(tmp_path, content, whole):
     path = abandon(tmp_path, "metrics.jsonl", content)
-    [file] = left_behind(path)
+    [file] = orphans(path)
     file.drop_torn_end()
     assert file.read(0, file.size) == whole
     file.delete()

@@ -190,12 +190,12 @@ def test_an_appender_that_was_given_nothing_makes_nothing(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="counts /proc/self/fd")
 def test_a_resting_file_is_written_on_and_held_by_nobody(tmp_path):
     store = LocalStore(str(tmp_path), "file")
-    store.rest()  # before the first append it does nothing
+    store.release()  # before the first append it does nothing
     before = open_files()
     for piece in (b"one", b"two"):
         store.append(piece)
         assert open_files() == before + 1
-        store.rest()
+        store.release()
         assert open_files() == before
     store.flush()
     store.close()
@@ -206,7 +206,7 @@ def test_a_resting_file_is_written_on_and_held_by_nobody(tmp_path):
 def test_a_resting_file_that_was_deleted_or_replaced_is_noticed(tmp_path, replaced):
     store = LocalStore(str(tmp_path), "file")
     store.append(b"one")
-    store.rest()
+    store.release()
     (tmp_path / "file").rename(tmp_path / "elsewhere")
     if replaced:
         (tmp_path / "file").write_bytes(b"another")

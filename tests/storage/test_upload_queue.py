@@ -1,4 +1,4 @@
-"""Lanes and their crew, at a place in memory that works, fails or hangs as it is told."""
+"""Lanes and their pool, at a place in memory that works, fails or hangs as it is told."""
 
 import logging
 import math
@@ -14,8 +14,8 @@ from sm_tblog.storage import side_spool, spool
 from sm_tblog.storage import upload_queue as lane_module
 from sm_tblog.storage.base import RefusedError
 from sm_tblog.storage.spool import SpoolFile
-from sm_tblog.storage.upload_pool import MOST, Crew
-from sm_tblog.storage.upload_queue import COALESCE, Job, Lane
+from sm_tblog.storage.upload_pool import MOST, UploadPool
+from sm_tblog.storage.upload_queue import COALESCE, UploadJob, UploadQueue
 
 LONG = 600.0
 """Seconds that no barrier here may really wait: pytest ends a test long before."""
@@ -48,7 +48,7 @@ class FakePlace:
         if self.fault:
             raise self.fault
 
-    def grow(self, name, *, is_new):
+    def open_object(self, name, *, is_new):
         return FakeObject(self, name, is_new)
 
     def put(self, name, data):
@@ -81,13 +81,13 @@ class FakeObject:
         self.place.events.append(("close", self.name))
 
 
-class IdleCrew:
+class IdlePool:
     """Does nothing by itself: the test makes the steps."""
 
     def __init__(self):
         self.condition = threading.Condition()
 
-    def call(self, lane):
+    def schedule(self, queue):
         return True
 
 
@@ -111,119 +111,121 @@ def place():
     made.gate.set()
 
 
-def put(lane, name, data):
-    """Give a lane a side file, whose spool file is in memory."""
+def put(queue, name, data):
+    """Give a queue a side file, whose spool file is in memory."""
     job = side_spool.create(Path(os.devnull), "fake://folder", name, data)
-    lane.put(job)
+    queue.put(job)
     return job
 
 
-def make_lane(place, crew, adopt=tuple):
-    return Lane("fake://folder", lambda: place, lambda count: b"." * count, crew, adopt)
+def make_queue(place, pool, find_orphans=tuple):
+    return UploadQueue(
+        "fake://folder", lambda: place, lambda count: b"." * count, pool, find_orphans
+    )
 
 
 @pytest.fixture
-def lane(place):
-    """A lane whose steps the test makes."""
-    return make_lane(place, IdleCrew())
+def queue(place):
+    """A queue whose steps the test makes."""
+    return make_queue(place, IdlePool())
 
 
 @pytest.fixture
 def running(place):
-    """A lane with threads."""
-    return make_lane(place, Crew())
+    """A queue with threads."""
+    return make_queue(place, UploadPool())
 
 
-def begin(lane, name="tfevents", data=b""):
-    job = Job(SpoolFile("fake://folder", name))
+def begin(queue, name="tfevents", data=b""):
+    job = UploadJob(SpoolFile("fake://folder", name))
     job.file.append(data)
-    lane.add(job)
+    queue.add(job)
     return job
 
 
-def finish(lane, job):
+def finish(queue, job):
     job.closed = True
-    lane.ask(force=True)
+    queue.request_upload(force=True)
 
 
 # When.
 
 
-def test_a_lane_that_nobody_asked_is_not_due(lane):
-    begin(lane, data=b"x")
-    assert lane.due == math.inf
-    lane.ask()
-    assert lane.due < math.inf
+def test_a_lane_that_nobody_asked_is_not_due(queue):
+    begin(queue, data=b"x")
+    assert queue.due == math.inf
+    queue.request_upload()
+    assert queue.due < math.inf
 
 
-def test_uploads_are_a_second_apart_unless_one_is_forced(lane, clock):
-    begin(lane, data=b"x")
-    lane.step()
-    assert lane.due == math.inf
+def test_uploads_are_a_second_apart_unless_one_is_forced(queue, clock):
+    begin(queue, data=b"x")
+    queue.step()
+    assert queue.due == math.inf
     clock.now += 0.25
-    lane.ask()
-    assert lane.due == 1000.0 + COALESCE
-    lane.ask(force=True)
-    assert lane.due <= clock.now
+    queue.request_upload()
+    assert queue.due == 1000.0 + COALESCE
+    queue.request_upload(force=True)
+    assert queue.due <= clock.now
 
 
-def test_failures_are_repeated_ever_less_often_unasked(lane, clock, place):
-    begin(lane, data=b"x")
+def test_failures_are_repeated_ever_less_often_unasked(queue, clock, place):
+    begin(queue, data=b"x")
     place.fault = StoreError("no")
     pauses = []
     for _ in range(8):
-        lane.step()
+        queue.step()
         clock.now += 3
-        pauses.append(lane.due - clock.now + 3)
+        pauses.append(queue.due - clock.now + 3)
     for pause, longest in zip(pauses, (0.5, 1, 2, 5, 10, 30, 30, 30), strict=True):
         assert longest / 2 <= pause <= longest
     place.fault = None
-    lane.step()
-    assert lane.due == math.inf
+    queue.step()
+    assert queue.due == math.inf
 
 
-def test_a_barrier_does_not_make_attempts_at_a_failing_place_follow_at_once(lane, clock, place):
-    begin(lane, data=b"x")
+def test_a_barrier_does_not_make_attempts_at_a_failing_place_follow_at_once(queue, clock, place):
+    begin(queue, data=b"x")
     place.fault = StoreError("no")
     for _ in range(6):
-        lane.step()
-    lane.ask(force=True)
-    assert lane.due == clock.now + 0.5
+        queue.step()
+    queue.request_upload(force=True)
+    assert queue.due == clock.now + 0.5
 
 
-def test_why_the_last_attempt_failed_is_known_until_one_succeeds(lane, place):
-    begin(lane, data=b"x")
+def test_why_the_last_attempt_failed_is_known_until_one_succeeds(queue, place):
+    begin(queue, data=b"x")
     place.fault = StoreError("no")
-    lane.step()
-    assert lane.error is place.fault
+    queue.step()
+    assert queue.error is place.fault
     place.fault = ValueError("a bug")
-    lane.step()
-    assert isinstance(lane.error, StoreError)
-    assert str(lane.error) == "fake://folder: ValueError: a bug"
+    queue.step()
+    assert isinstance(queue.error, StoreError)
+    assert str(queue.error) == "fake://folder: ValueError: a bug"
     place.fault = None
-    lane.step()
-    assert lane.error is None
+    queue.step()
+    assert queue.error is None
 
 
 # In which order.
 
 
-def test_an_object_is_finished_before_a_later_one_begins(lane, place):
-    first, second = begin(lane, "first", b"1"), begin(lane, "second", b"2")
+def test_an_object_is_finished_before_a_later_one_begins(queue, place):
+    first, second = begin(queue, "first", b"1"), begin(queue, "second", b"2")
     first.closed = True
     place.fault = StoreError("no")
-    lane.step()
+    queue.step()
     assert place.events == [("commit", "first", 1)]
     place.fault = None
-    lane.step()
+    queue.step()
     assert place.events[1:] == [("commit", "first", 1), ("close", "first"), ("commit", "second", 1)]
     assert (first.done, second.done) == (True, False)
 
 
-def test_an_object_that_stays_open_does_not_hold_up_another_writers(lane, place):
-    begin(lane, "first", b"1")
-    begin(lane, "second", b"2")
-    lane.step()
+def test_an_object_that_stays_open_does_not_hold_up_another_writers(queue, place):
+    begin(queue, "first", b"1")
+    begin(queue, "second", b"2")
+    queue.step()
     assert place.objects == {"first": b"1", "second": b"2"}
 
 
@@ -231,53 +233,53 @@ def test_what_was_left_behind_comes_first_and_is_not_padded(place):
     files = [SpoolFile("fake://folder", f"tfevents.{i}") for i in range(2)]
     for file in files:
         file.append(b"left")
-    lane = make_lane(place, IdleCrew(), lambda: files)
+    queue = make_queue(place, IdlePool(), lambda: files)
     place.padding = 10
-    begin(lane, "tfevents.2", b"new")
-    lane.step()
+    begin(queue, "tfevents.2", b"new")
+    queue.step()
     commits = [event for event in place.events if event[0] != "close"]
     expected = [("finish", "tfevents.0", 4), ("finish", "tfevents.1", 4)]
     assert commits == [*expected, ("commit", "tfevents.2", 13)]
 
 
-def test_event_files_are_padded_and_others_give_way(lane, place):
+def test_event_files_are_padded_and_others_give_way(queue, place):
     place.padding = 10
-    events, text = begin(lane, "tfevents", b"x"), begin(lane, "metrics.jsonl", b"x")
-    lane.step()
+    events, text = begin(queue, "tfevents", b"x"), begin(queue, "metrics.jsonl", b"x")
+    queue.step()
     assert place.objects == {"tfevents": b"x..........", "metrics.jsonl": b"x"}
     assert (events.is_full, text.is_full) == (False, True)
 
 
-def test_an_object_is_full_when_its_place_says_so_or_64_mib_wait(lane):
-    job = begin(lane)
+def test_an_object_is_full_when_its_place_says_so_or_64_mib_wait(queue):
+    job = begin(queue)
     job.file.append(bytes(1000))
     assert not job.is_full
-    lane.step()
+    queue.step()
     assert job.is_full
-    waiting = begin(lane)
+    waiting = begin(queue)
     waiting.file.append(bytes(64 << 20))
     assert waiting.is_full
 
 
-def test_side_files_are_written_in_order_and_again_after_a_fault(lane, place):
-    put(lane, "a", b"1")
-    put(lane, "b", lambda before: (before or b"") + b"2")
-    put(lane, "b", lambda before: before + b"3")
+def test_side_files_are_written_in_order_and_again_after_a_fault(queue, place):
+    put(queue, "a", b"1")
+    put(queue, "b", lambda before: (before or b"") + b"2")
+    put(queue, "b", lambda before: before + b"3")
     place.fault = StoreError("no")
-    lane.step()
+    queue.step()
     place.fault = None
-    lane.step()
+    queue.step()
     assert place.objects == {"a": b"1", "b": b"23"}
     assert [event[0] for event in place.events] == ["put", "put", "update", "update"]
 
 
-def test_a_side_file_whose_function_fails_is_given_up_and_said(lane, place, caplog):
+def test_a_side_file_whose_function_fails_is_given_up_and_said(queue, place, caplog):
     def fail(before):
         raise LookupError("nothing there")
 
-    failing = put(lane, "a", fail)
-    put(lane, "b", b"1")
-    lane.step()
+    failing = put(queue, "a", fail)
+    put(queue, "b", b"1")
+    queue.step()
     assert place.objects == {"b": b"1"}
     assert failing.done
     [record] = caplog.records
@@ -299,7 +301,7 @@ def test_a_barrier_waits_for_what_was_appended_before_it(running, place):
 def test_a_barrier_for_a_closed_object_waits_until_its_spool_file_is_gone(running, tmp_path):
     file = spool.create(tmp_path, "fake://folder", "tfevents")
     file.append(b"x")
-    job = Job(file)
+    job = UploadJob(file)
     running.add(job)
     job.closed = True
     assert running.wait(LONG)
@@ -417,52 +419,52 @@ def uploading():
 
 def test_many_folders_share_eight_threads_that_end_with_their_work(place):
     before = set(uploading())
-    crew = Crew()
-    lanes = [make_lane(place, crew) for _ in range(50)]
-    jobs = [begin(lane, f"{i}", b"x") for i, lane in enumerate(lanes)]
+    pool = UploadPool()
+    queues = [make_queue(place, pool) for _ in range(50)]
+    jobs = [begin(queue, f"{i}", b"x") for i, queue in enumerate(queues)]
     place.gate.clear()
-    for lane in lanes:
-        lane.ask(force=True)
+    for queue in queues:
+        queue.request_upload(force=True)
     threads = set(uploading()) - before
     assert len(threads) == MOST
     assert all(thread.daemon for thread in threads)
     place.gate.set()
-    assert all(lane.wait(LONG, force=True) for lane in lanes)
+    assert all(queue.wait(LONG, force=True) for queue in queues)
     assert place.objects == {f"{i}": b"x" for i in range(50)}
-    for lane, job in zip(lanes, jobs, strict=True):
-        finish(lane, job)
+    for queue, job in zip(queues, jobs, strict=True):
+        finish(queue, job)
     for thread in threads:
         thread.join()
 
 
 def test_a_lane_is_looked_after_by_one_thread_at_a_time(place):
-    crew = Crew()
-    lanes = [make_lane(place, crew) for _ in range(3)]
+    pool = UploadPool()
+    queues = [make_queue(place, pool) for _ in range(3)]
     place.gate.clear()
-    jobs = [begin(lane, f"{i}", b"x") for i, lane in enumerate(lanes)]
+    jobs = [begin(queue, f"{i}", b"x") for i, queue in enumerate(queues)]
     for _ in range(10):
-        for lane in lanes:
-            lane.ask(force=True)
+        for queue in queues:
+            queue.request_upload(force=True)
     place.gate.set()
-    assert all(lane.wait(LONG, force=True) for lane in lanes)
+    assert all(queue.wait(LONG, force=True) for queue in queues)
     assert sorted(place.events) == [("commit", f"{i}", 1) for i in range(3)]
-    for lane, job in zip(lanes, jobs, strict=True):
-        finish(lane, job)
-        assert lane.wait(LONG)
+    for queue, job in zip(queues, jobs, strict=True):
+        finish(queue, job)
+        assert queue.wait(LONG)
 
 
 def test_one_destination_that_hangs_does_not_hold_up_another(place):
     place.gate.clear()
-    stuck = [make_lane(place, crew) for crew in [Crew()] for _ in range(MOST + 1)]
-    for i, lane in enumerate(stuck):
-        begin(lane, f"{i}", b"x")
-        lane.ask(force=True)
+    stuck = [make_queue(place, pool) for pool in [UploadPool()] for _ in range(MOST + 1)]
+    for i, queue in enumerate(stuck):
+        begin(queue, f"{i}", b"x")
+        queue.request_upload(force=True)
     other = FakePlace()
-    lane = make_lane(other, Crew())
-    job = begin(lane, data=b"x")
-    assert lane.wait(LONG, force=True)
+    queue = make_queue(other, UploadPool())
+    job = begin(queue, data=b"x")
+    assert queue.wait(LONG, force=True)
     place.gate.set()
-    finish(lane, job)
+    finish(queue, job)
     for one in stuck:
         finish(one, *one.jobs())
         assert one.wait(LONG)
@@ -474,7 +476,7 @@ def test_where_no_thread_can_be_started_the_work_is_done_at_once(running, place,
 
     monkeypatch.setattr(threading.Thread, "start", fail)
     job = begin(running, data=b"x")
-    running.ask()
+    running.request_upload()
     assert place.objects == {"tfevents": b"x"}
     finish(running, job)
     assert running.wait(0.0)
@@ -482,8 +484,8 @@ def test_where_no_thread_can_be_started_the_work_is_done_at_once(running, place,
 
 def test_what_is_finished_for_others_is_said(place, caplog):
     caplog.set_level(logging.INFO, "sm_tblog")
-    lane = make_lane(place, IdleCrew(), lambda: [SpoolFile("fake://folder", "tfevents")])
-    begin(lane, data=b"x")
-    lane.step()
+    queue = make_queue(place, IdlePool(), lambda: [SpoolFile("fake://folder", "tfevents")])
+    begin(queue, data=b"x")
+    queue.step()
     [record] = caplog.records
     assert record.getMessage() == "fake://folder: files that earlier processes left to upload: 1"

@@ -110,17 +110,17 @@ def test_what_is_found_is_what_the_host_finds(tmp_path, read_scalars):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("size", [1000, 100_000, 9_000_000])
 def test_statistics_are_those_of_numpy(dtype, size):
-    from sm_tblog.watch.collector import Survey
+    from sm_tblog.watch.collector import StatisticsCollector
 
     values = torch.randn(size, device="cuda").to(dtype)
     values[: size // 4] = 0
-    survey = Survey(histograms=True)
-    reading = survey.look(values, "values")
-    survey.seal()
+    collector = StatisticsCollector(histograms=True)
+    pending = collector.collect(values, "values")
+    collector.send()
     expected = as_statistics(rows_of(values.double().cpu().numpy()))
     values.fill_(7)
-    assert reading.statistics == pytest.approx(expected, rel=1e-9)
-    assert reading.counted() is not None
+    assert pending.statistics == pytest.approx(expected, rel=1e-9)
+    assert pending.counted() is not None
 
 
 def test_gradients_are_unscaled_where_the_optimizer_does_it(tmp_path, read_scalars):

@@ -99,7 +99,7 @@ def test_a_fault_of_the_watch_does_not_reach_the_training(watched, monkeypatch, 
         from sm_tblog.watch import torch_model
 
         with monkeypatch.context() as patch:
-            patch.setattr(collector.Survey, "look", fails)
+            patch.setattr(collector.StatisticsCollector, "collect", fails)
             for _ in range(3):
                 update(model, optimizer)
         with monkeypatch.context() as patch:

@@ -14,8 +14,14 @@ from sm_tblog import InvalidTypeError
 from sm_tblog.arrays import device_histogram
 from sm_tblog.arrays.deferred import Deferred
 from sm_tblog.watch import collector, statistics
-from sm_tblog.watch.collector import Survey
-from sm_tblog.watch.statistics import Statistics, as_change, as_statistics, change_row, rows_of
+from sm_tblog.watch.collector import StatisticsCollector
+from sm_tblog.watch.statistics import (
+    Statistics,
+    as_statistics,
+    as_update_statistics,
+    change_row,
+    rows_of,
+)
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-30]
 FLOATS = st.floats(width=32) | st.sampled_from(np.float32(SPECIAL).tolist())
@@ -53,11 +59,11 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(device_histogram, "_PIECE", 7)
 
 
-def look(values, **options):
-    one = Survey(**options)
-    reading = one.look(values, "values")
-    one.seal()
-    return reading
+def collect(values, **options):
+    one = StatisticsCollector(**options)
+    pending = one.collect(values, "values")
+    one.send()
+    return pending
 
 
 @given(ARRAYS)
@@ -88,7 +94,7 @@ def test_zeros_that_are_not_stored_count():
 def test_a_change_is_what_allclose_takes_for_one(array, factor):
     array = np.nan_to_num(array, posinf=0, neginf=0)
     update = (array * factor).astype(np.float64)
-    found = as_change(change_row(array, update))
+    found = as_update_statistics(change_row(array, update))
     wide = array.astype(np.float64)
     with np.errstate(over="ignore"):
         changed = ~(np.abs(update) <= 1e-8 + 1e-5 * np.abs(wide))
@@ -117,24 +123,24 @@ def test_a_sample_is_evenly_spaced_and_not_in_step_with_rows():
     ],
 )
 def test_arrays_of_the_host_are_looked_at_by_the_worker(values):
-    reading = look(np.asarray(values), histograms=True)
-    check(reading.statistics, values)
-    assert np.asarray(reading.counted()).ravel().tolist() == np.asarray(values).ravel().tolist()
+    pending = collect(np.asarray(values), histograms=True)
+    check(pending.statistics, values)
+    assert np.asarray(pending.counted()).ravel().tolist() == np.asarray(values).ravel().tolist()
 
 
 def test_an_array_may_change_when_the_call_returns():
     values = np.ones(5)
-    one = Survey()
-    reading = one.look(values, "values")
+    one = StatisticsCollector()
+    pending = one.collect(values, "values")
     values[:] = 7
-    one.seal()
-    assert reading.statistics.max == 1
+    one.send()
+    assert pending.statistics.max == 1
 
 
 def test_complex_numbers_count_as_pairs_and_texts_not_at_all():
-    check(look(np.array([1 + 2j, 0 - 1j])).statistics, [1, 2, 0, -1])
+    check(collect(np.array([1 + 2j, 0 - 1j])).statistics, [1, 2, 0, -1])
     with pytest.raises(InvalidTypeError, match="'values'"):
-        look(np.array(["a"]))
+        collect(np.array(["a"]))
 
 
 class TestTorch:
@@ -157,49 +163,49 @@ class TestTorch:
     )
     def test_every_dtype(self, way, dtype):
         values = (self.torch.randn(3, 50, 7) * 3).to(getattr(self.torch, dtype))
-        check(look(values).statistics, values.double().numpy(), way)
+        check(collect(values).statistics, values.double().numpy(), way)
 
     def test_numbers_of_every_size_and_of_none(self, way):
         values = self.torch.tensor([1e30, -1e30, 2e-30, 0, 0])
-        check(look(values).statistics, values.numpy(), max(way, 1e-6))
+        check(collect(values).statistics, values.numpy(), max(way, 1e-6))
         values[1] = math.nan
-        found = look(values).statistics
+        found = collect(values).statistics
         assert (found.nan, found.inf) == (1, 0)
         assert math.isnan(found.norm)
         values[1] = -math.inf
-        assert look(values).statistics.inf == 1
+        assert collect(values).statistics.inf == 1
 
     @pytest.mark.usefixtures("small_pieces")
     def test_pieces_say_together_what_the_whole_does(self, way):
         values = self.torch.randn(100) + 5
-        check(look(values).statistics, values.numpy(), way)
+        check(collect(values).statistics, values.numpy(), way)
 
     @pytest.mark.parametrize("coalesced", [True, False])
     @pytest.mark.filterwarnings("ignore:Sparse")
     def test_a_sparse_gradient_has_its_zeros(self, way, coalesced):
         places = self.torch.tensor([[0, 3, 3 if not coalesced else 4]])
         sparse = self.torch.sparse_coo_tensor(places, self.torch.tensor([1.0, 2, 4]), (10,))
-        check(look(sparse).statistics, sparse.to_dense().numpy(), way)
+        check(collect(sparse).statistics, sparse.to_dense().numpy(), way)
 
     def test_what_has_no_numbers_is_left_out(self, way):
-        assert look(self.torch.ones(3, device="meta")) is None
-        assert look(self.torch.ones(0)).statistics.size == 0
-        check(look(self.torch.tensor([1 + 2j])).statistics, [1, 2], way)
+        assert collect(self.torch.ones(3, device="meta")) is None
+        assert collect(self.torch.ones(0)).statistics.size == 0
+        check(collect(self.torch.tensor([1 + 2j])).statistics, [1, 2], way)
 
     def test_a_sample_is_there_if_it_is_wanted(self, way):
         values = self.torch.arange(5000.0)
-        assert look(values).sample is None
-        assert 900 <= len(look(values, spreads=True).sample()) <= 1024
+        assert collect(values).sample is None
+        assert 900 <= len(collect(values, spreads=True).sample()) <= 1024
 
     def test_a_change_is_that_of_numpy(self, way):
         before, update = self.torch.randn(40, 3), self.torch.randn(40, 3) * 1e-5
-        one = Survey()
+        one = StatisticsCollector()
         change = one.compare(before, update, "weight")
-        one.seal()
-        expected = as_change(change_row(before.numpy(), update.numpy()))
+        one.send()
+        expected = as_update_statistics(change_row(before.numpy(), update.numpy()))
         assert change() == pytest.approx(expected, rel=1e-5)
         with pytest.raises(InvalidTypeError, match="'weight': an update has the shape"):
-            Survey().compare(before, update[0], "weight")
+            StatisticsCollector().compare(before, update[0], "weight")
 
     def test_the_share_of_inactive_units(self):
         from sm_tblog.watch.torch_statistics import inactive_share
@@ -222,20 +228,20 @@ class TestTorch:
             return Deferred(box.numpy)
 
         monkeypatch.setattr(torch_statistics, "defer_tensor", defer)
-        parcel = torch_statistics.Parcel()
+        buffer = torch_statistics.TransferBuffer()
         tensors = [
             self.torch.randn(n).to(d)
             for n, d in ((3, self.torch.float64), (5, self.torch.float16), (2, self.torch.int32))
         ]
-        takes = [parcel.put(tensor) for tensor in tensors[:2]]
-        parcel.pack()
+        takes = [buffer.put(tensor) for tensor in tensors[:2]]
+        buffer.pack()
         kept = [tensor.clone() for tensor in tensors]
         for tensor in tensors[:2]:
             tensor.zero_()
-        takes.append(parcel.put(tensors[2]))
-        assert parcel.nbytes == 3 * 8 + 5 * 2 + 2 * 4
+        takes.append(buffer.put(tensors[2]))
+        assert buffer.nbytes == 3 * 8 + 5 * 2 + 2 * 4
         monkeypatch.setattr(torch_statistics, "_is_host", lambda device: False)
-        parcel.send()
+        buffer.send()
         assert len(sent) == 1
         assert all((take() == one.numpy()).all() for take, one in zip(takes, kept, strict=True))
 
@@ -263,7 +269,7 @@ class TestJAX:
     def test_every_dtype_by_one_compiled_function(self, dtype):
         values = np.random.default_rng(0).normal(size=(30, 7)) * 3 + 1
         array = self.jax.numpy.asarray(values).astype(dtype)
-        check(look(array).statistics, np.asarray(array.astype(np.float32)), 2e-6)
+        check(collect(array).statistics, np.asarray(array.astype(np.float32)), 2e-6)
 
     def test_all_arrays_and_changes_are_one_vector(self, monkeypatch):
         from sm_tblog.watch import jax_statistics
@@ -272,23 +278,23 @@ class TestJAX:
         defer = jax_statistics.defer_jax
         monkeypatch.setattr(jax_statistics, "defer_jax", lambda x: sent.append(x) or defer(x))
         arrays = [self.jax.numpy.arange(n, dtype=np.float32) for n in (3, 4, 5)]
-        one = Survey()
-        readings = [one.look(array, "array") for array in arrays]
+        one = StatisticsCollector()
+        readings = [one.collect(array, "array") for array in arrays]
         changes = [one.compare(array, array * 2, "array") for array in arrays]
-        one.seal()
+        one.send()
         assert [x.shape for x in sent] == [(3 * statistics.ROW + 3 * 4,)]
-        for reading, change, array in zip(readings, changes, arrays, strict=True):
-            check(reading.statistics, np.asarray(array), 1e-6)
+        for pending, change, array in zip(readings, changes, arrays, strict=True):
+            check(pending.statistics, np.asarray(array), 1e-6)
             assert change().ratio == pytest.approx(2)
             assert change().changed == pytest.approx(1 - 1 / array.size)
 
     def test_large_numbers_do_not_overflow(self):
         values = np.float32([1e30, -1e30, 0, 3e-20])
-        check(look(self.jax.numpy.asarray(values)).statistics, values, 1e-6)
+        check(collect(self.jax.numpy.asarray(values)).statistics, values, 1e-6)
         values[0] = np.nan
-        found = look(self.jax.numpy.asarray(values)).statistics
+        found = collect(self.jax.numpy.asarray(values)).statistics
         assert (found.nan, found.inf) == (1, 0)
 
     def test_a_traced_array_is_refused(self):
         with pytest.raises(InvalidTypeError, match=r"'values'.*traced"):
-            self.jax.jit(look)(self.jax.numpy.ones(3))
+            self.jax.jit(collect)(self.jax.numpy.ones(3))

@@ -64,7 +64,7 @@ class Memory:
         if self._traces:
             tracemalloc.stop()
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Count nothing in a forked child."""
         if self._traces:
             tracemalloc.stop()

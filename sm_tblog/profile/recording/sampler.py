@@ -113,7 +113,7 @@ class Sampler:
         self._ticks.append(time.time_ns())  # until now everything was as last seen
         self._close()
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Close what a forked child inherits; the thread is the parent's alone."""
         self._close()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
 
-__all__ = ["Lane", "Recorder", "Span"]
+__all__ = ["Recorder", "Span", "ThreadRecorder"]
 
 MOST_NAMES = 10_000
 """Names of spans that a table keeps: names with a number in them would never end."""
@@ -63,7 +63,7 @@ class Sum:
         self.total = self.logged = 0
 
 
-class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
+class ThreadRecorder(dict[tuple[str, "str | None"], "ThreadSpan"]):
     """One thread's spans by name and kind, and where they record.
 
     Attributes:
@@ -96,16 +96,16 @@ class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
         self.steps = self.step_ns = 0
         self.examples: int | None = 0
 
-    def __missing__(self, key: tuple[str, str | None]) -> LaneSpan:
+    def __missing__(self, key: tuple[str, str | None]) -> ThreadSpan:
         """Make a span."""
         if len(self) >= MOST_NAMES:
             self.clear()
         mark = as_mark(*key)
         of_kind = None if mark.kind is None else self.sums.setdefault(mark.kind, Sum())
-        span = self[key] = LaneSpan(self, mark, of_kind)
+        span = self[key] = ThreadSpan(self, mark, of_kind)
         return span
 
-    def join(self, recording: Recording | None) -> None:
+    def attach(self, recording: Recording | None) -> None:
         """Record for this session from now on, for none if there is none."""
         self.recording = recording
         self.rows = []
@@ -131,48 +131,48 @@ class Lane(dict[tuple[str, "str | None"], "LaneSpan"]):
             self.recording.count_dropped()
 
 
-class _Lanes(threading.local):
-    """Each thread's lane."""
+class _ThreadLocal(threading.local):
+    """Holds each thread's recorder."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.lane = Lane(recorder)
+        self.thread = ThreadRecorder(recorder)
 
 
-class LaneSpan:
+class ThreadSpan:
     """A span of one thread, while something is recorded.
 
     ``_open`` is None or, while it is open, what ``inner`` was, when it began, and ``_open`` before:
     a span may be within itself.
     """
 
-    __slots__ = ("_lane", "_mark", "_open", "_sum")
+    __slots__ = ("_mark", "_open", "_sum", "_thread")
 
-    def __init__(self, lane: Lane, mark: SpanMark, of_kind: Sum | None) -> None:
-        self._lane = lane
+    def __init__(self, thread: ThreadRecorder, mark: SpanMark, of_kind: Sum | None) -> None:
+        self._thread = thread
         self._mark = mark
         self._sum = of_kind
         self._open: Any = None
 
     def __enter__(self) -> Self:
-        self._open = self._lane.inner, clock(), self._open
+        self._open = self._thread.inner, clock(), self._open
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         now = clock()
-        lane = self._lane
+        thread = self._thread
         before, begun, self._open = self._open
-        rows = lane.rows  # and from here on Lane.add, without a call
+        rows = thread.rows  # and from here on ThreadRecorder.add, without a call
         rows += (self._mark, begun, now)
-        if len(rows) > lane.limit:
-            lane.cut()
+        if len(rows) > thread.limit:
+            thread.cut()
         of_kind = self._sum
         if of_kind is not None:
             took = now - begun
-            of_kind.total += took - lane.inner + before
-            lane.inner = before + took
+            of_kind.total += took - thread.inner + before
+            thread.inner = before + took
 
     def __call__(self, function: F) -> F:
-        return self._lane.recorder.spans[self._mark](function)
+        return self._thread.recorder.spans[self._mark](function)
 
 
 class Span:
@@ -247,7 +247,7 @@ class Recorder:
     Attributes:
         idle: ``spans`` while nothing is recorded: no session is open, and no step; else None.
         recording: that of the open session.
-        lanes: has this thread's ``lane``, which may have to join the session yet.
+        local: has this thread's ``thread``, which may have to join the session yet.
         spans: what threads share.
         next_step: the number of the step that ``track`` marks next.
     """
@@ -257,34 +257,34 @@ class Recorder:
         self._enabled = enabled
         self.next_step = next_step
         self._begin()
-        lifecycle.follow_forks(self)
+        lifecycle.register_for_forks(self)
 
     def _begin(self) -> None:
         self.idle: _Spans | None = self.spans
         self.recording: Recording | None = None
-        self.lanes = _Lanes(self)
-        self._joined: list[Lane] = []
+        self.local = _ThreadLocal(self)
+        self._joined: list[ThreadRecorder] = []
         self._open_steps = 0
         # Reentrant: a loop that is left may be ended by the garbage collector, at any time.
         self._lock = threading.RLock()
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Record nothing in a forked child: the session, and an open step, are the parent's."""
-        lane = self.lanes.lane
-        lane.join(None)
-        lane.step = None
+        thread = self.local.thread
+        thread.attach(None)
+        thread.step = None
         self._begin()
 
-    def lane(self) -> Lane:
-        """Return this thread's lane."""
-        lane: Lane = self.lanes.lane
-        if lane.recording is not self.recording:
+    def thread(self) -> ThreadRecorder:
+        """Return the recorder of the current thread."""
+        thread: ThreadRecorder = self.local.thread
+        if thread.recording is not self.recording:
             with self._lock:
-                lane.join(self.recording)
-                self._joined.append(lane)
-        return lane
+                thread.attach(self.recording)
+                self._joined.append(thread)
+        return thread
 
-    def span(self, name: str, kind: str | None) -> Span | LaneSpan:
+    def span(self, name: str, kind: str | None) -> Span | ThreadSpan:
         """Return a span for this thread, now."""
         idle = self.idle
         if idle is not None:
@@ -292,14 +292,14 @@ class Recorder:
         recording = self.recording
         if kind is None and recording is None:
             return self.spans[name, kind]
-        lane: Lane = self.lanes.lane
-        if lane.recording is not recording:
-            lane = self.lane()
-        return lane[name, kind]
+        thread: ThreadRecorder = self.local.thread
+        if thread.recording is not recording:
+            thread = self.thread()
+        return thread[name, kind]
 
     def count(self, mark: CounterMark, value: float) -> None:
         """Record a counter's value."""
-        self.lane().add(mark, clock(), value)
+        self.thread().add(mark, clock(), value)
 
     def count_step(self, change: int) -> None:
         """Say that a step begins or ends."""
@@ -322,10 +322,10 @@ class Recorder:
             if recording is not None:
                 recording.end_ns = now + recording.offset_ns
                 begun = recording.begin_ns - recording.offset_ns
-                for lane in self._joined:
-                    if lane.step is not None:
-                        lane.add(lane.step.number, max(lane.step.begun, begun), now)
-                    lane.join(None)
+                for thread in self._joined:
+                    if thread.step is not None:
+                        thread.add(thread.step.number, max(thread.step.begun, begun), now)
+                    thread.attach(None)
             self._joined.clear()
 
     def _look(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sm_tblog.profile.recording.spans import Lane, Recorder
+    from sm_tblog.profile.recording.spans import Recorder, ThreadRecorder
 
     Log = Callable[[dict[str, float], int], None]
 
@@ -51,7 +51,7 @@ class StepSpan:
         log_every: how many steps a point of the scalars is the mean of.
     """
 
-    __slots__ = ("_examples", "_lane", "_log", "_log_every", "_recorder", "begun", "number")
+    __slots__ = ("_examples", "_log", "_log_every", "_recorder", "_thread", "begun", "number")
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class StepSpan:
         self._log = log
         self._examples = examples
         self._log_every = log_every
-        self._lane: Lane | None = None
+        self._thread: ThreadRecorder | None = None
 
     def __enter__(self) -> Self:
         """Begin."""
         recorder = self._recorder
         recorder.count_step(1)
-        self._lane = lane = recorder.lane()
-        if lane.step is None:
-            lane.step = self
+        self._thread = thread = recorder.thread()
+        if thread.step is None:
+            thread.step = self
             recorder.next_step = self.number + 1
-            for of_kind in lane.sums.values():
+            for of_kind in thread.sums.values():
                 of_kind.total = 0
         self.begun = clock()
         return self
@@ -85,53 +85,55 @@ class StepSpan:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """End, and log the scalars."""
         now = clock()
-        lane = self._leave()
-        if lane is None:
+        thread = self._leave()
+        if thread is None:
             return
-        if lane.step is not self:
-            lane.add(_NESTED, self.begun, now)
+        if thread.step is not self:
+            thread.add(_NESTED, self.begun, now)
             return
-        lane.step = None
-        lane.add(self.number, self.begun, now)
-        scalars = _scalars(lane, now - self.begun, self._examples, self._log_every)
+        thread.step = None
+        thread.add(self.number, self.begun, now)
+        scalars = _scalars(thread, now - self.begun, self._examples, self._log_every)
         if scalars:
             self._log(scalars, self.number)
 
     def cancel(self) -> None:
         """End as if there had been no step."""
-        lane = self._leave()
-        if lane is not None and lane.step is self:
-            lane.step = None
+        thread = self._leave()
+        if thread is not None and thread.step is self:
+            thread.step = None
             self._recorder.next_step = self.number
 
-    def _leave(self) -> Lane | None:
-        lane, self._lane = self._lane, None
-        if lane is not None:
+    def _leave(self) -> ThreadRecorder | None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._recorder.count_step(-1)
-        return lane
+        return thread
 
 
-def _scalars(lane: Lane, took: int, examples: int | None, log_every: int) -> dict[str, float]:
+def _scalars(
+    thread: ThreadRecorder, took: int, examples: int | None, log_every: int
+) -> dict[str, float]:
     """Count a step; return the means over the last ones, if there are so many, and begin anew."""
-    lane.steps += 1
-    lane.step_ns += took
-    known = examples is not None and lane.examples is not None
-    lane.examples = lane.examples + examples if known else None  # type: ignore[operator] # known
-    for of_kind in lane.sums.values():
+    thread.steps += 1
+    thread.step_ns += took
+    known = examples is not None and thread.examples is not None
+    thread.examples = thread.examples + examples if known else None  # type: ignore[operator] # known
+    for of_kind in thread.sums.values():
         of_kind.logged += of_kind.total
-    if lane.steps < log_every:
+    if thread.steps < log_every:
         return {}
-    steps, total = lane.steps, max(lane.step_ns, 1)
+    steps, total = thread.steps, max(thread.step_ns, 1)
     scalars = {"profile/step_time_ms": total / steps / 1e6}
-    for kind, of_kind in lane.sums.items():
+    for kind, of_kind in thread.sums.items():
         scalars[f"profile/{kind}_ms"] = of_kind.logged / steps / 1e6
         of_kind.logged = 0
-    if lane.examples is None:
+    if thread.examples is None:
         scalars["profile/steps_per_s"] = steps / total * 1e9
     else:
-        scalars["profile/examples_per_s"] = lane.examples / total * 1e9
-    lane.steps = lane.step_ns = 0
-    lane.examples = 0
+        scalars["profile/examples_per_s"] = thread.examples / total * 1e9
+    thread.steps = thread.step_ns = 0
+    thread.examples = 0
     return scalars
 
 

@@ -93,7 +93,7 @@ class Tracer:
         self._hooks.remove()
         self._end = _clock()
 
-    def begin_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """Take the hooks off in a forked child."""
         self.stop()
 
