@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from functools import cache
@@ -108,6 +109,20 @@ def test_the_tests_mirror_the_packages():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert mirrored - packages == {"browser"}
     assert packages - mirrored == {"testing"}  # its suites run in tests of sinks and stores
+
+
+def test_the_paths_that_the_documentation_lists_go_downwards():
+    page = (ROOT.parent / "docs" / "life-of-a-scalar.md").read_text(encoding="utf-8")
+    _, _, paths = page.partition("## Four paths through the code")
+    lists = re.findall(r"(?:^\d+\. .*\n)+", paths, re.MULTILINE)
+    assert len(lists) == 9
+    for steps in lists:
+        files = re.findall(r"^\d+\. `(.+?)\.py`: ", steps, re.MULTILINE)
+        assert len(files) == steps.count("\n")
+        modules = ["sm_tblog." + name.replace("/", ".") for name in files]
+        assert set(modules) <= set(MODULES)
+        floors = [floor(module) for module in modules]
+        assert floors == sorted(floors, reverse=True), files
 
 
 @pytest.mark.parametrize("module", MODULES)

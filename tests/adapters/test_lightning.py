@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import s3_servers
-import yaml
 
 from sm_tblog import InvalidValueError, MissingDependencyError, Writer
 
@@ -16,6 +15,7 @@ pl = pytest.importorskip("lightning.pytorch")
 pytest.importorskip("tensorboard")
 
 import lightning.fabric as lightning_fabric  # noqa: E402 - below what skips
+import yaml  # noqa: E402 - of Lightning
 from lightning.fabric.utilities.rank_zero import rank_zero_only  # noqa: E402
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint  # noqa: E402
 from lightning.pytorch.demos.boring_classes import BoringModel  # noqa: E402
