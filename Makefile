@@ -1,4 +1,4 @@
-# Everything is set up from here: no other command is needed on a machine that has Python and make.
+# Sets up everything on a machine that has Python and make; no other command is needed.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := .venv-demo/bin
@@ -9,18 +9,18 @@ DEMO := .venv-demo/bin
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: .venv-demo/complete  ## Train a small model, log every data type to ./runs, say how to look
+demo: .venv-demo/complete  ## Train small networks, log every data type to ./runs, print how to view it
 	@$(DEMO)/python -m sm_tblog demo
 
-setup: .venv/complete  ## Install everything for tests and benchmarks, peers included, into .venv
+setup: .venv/complete  ## Install everything for development into .venv, with PyTorch and tensorboardX
 
-test: setup browser ceph  ## Run every test
+test: setup browser ceph  ## Run all tests
 	$(BIN)/python -m pytest
 
-test-all: setup browser ceph  ## Run every test on every Python, with the lowest dependencies, and all checks
+test-all: setup browser ceph  ## Run all nox sessions: every Python, lowest dependencies, all checks
 	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(BIN)/nox
 
-bench: setup  ## Measure, side by side with the peers
+bench: setup  ## Run the benchmarks against torch's and tensorboardX's writers
 	$(BIN)/python -m benchmarks
 
 lint: setup  ## Check style and types
@@ -28,21 +28,21 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: setup  ## Rewrite the sources in the common style
+format: setup  ## Reformat the sources
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 docs: setup  ## Build the documentation into ./site
 	$(BIN)/mkdocs build --strict
 
-pictures: setup browser  ## Take the documentation's pictures of TensorBoard anew
+pictures: setup browser  ## Recreate the documentation's screenshots of TensorBoard
 	$(BIN)/python docs/pictures.py
 
-proto: setup  ## Compile the schemas
+proto: setup  ## Compile the protobuf schemas
 	for name in tensorboard xspace; do $(BIN)/python -m grpc_tools.protoc -I sm_tblog/format \
 	    --descriptor_set_out=sm_tblog/format/$$name.binpb $$name.proto || exit; done
 
-clean:  ## Remove what the other targets made, but for ./runs
+clean:  ## Remove everything that the other targets created, except ./runs
 	rm -rf .venv .venv-demo .nox site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/complete: pyproject.toml
@@ -55,20 +55,20 @@ clean:  ## Remove what the other targets made, but for ./runs
 	$(DEMO)/python -m pip install --quiet --editable '.[demo]'
 	@touch $@
 
-# Where Chromium cannot be installed from here, the tests that need it are skipped, and say so.
+# If Chromium cannot be installed, the tests that need it are skipped with a message.
 browser:
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
 	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq chromium chromium-driver; } >/dev/null 2>&1 || true
 
-# The same for a real S3 server, Ceph's gateway. Nothing is started by installing it.
+# The same applies to Ceph's gateway, a real S3 server. Installing it starts nothing.
 ceph:
 	@command -v radosgw >/dev/null || \
 	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
 	    radosgw ceph-mon ceph-osd ceph-common; } >/dev/null 2>&1 || true
 
-# Dependency groups need pip 25.1. Debian's Python comes without the venv module's pip.
+# Dependency groups require pip 25.1. Debian's Python lacks ensurepip, which venv needs.
 define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed: make PYTHON=python3.x") if sys.version_info < (3, 10) else None'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq python3-venv; }

@@ -1,4 +1,4 @@
-"""Checks that need an environment of their own; ``nox -l`` lists them."""
+"""Checks that each run in a separate environment; ``nox -l`` lists them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.10")
 def minimums(session: nox.Session) -> None:
-    """Run the tests with the lowest supported dependencies, numpy 1 and protobuf 3 among them."""
+    """Run the tests with the lowest supported dependencies, including numpy 1 and protobuf 3."""
     session.install(
         "--editable",
         ".",
@@ -39,7 +39,7 @@ def minimums(session: nox.Session) -> None:
         "fsspec==2023.1.0",
         "pandas==1.5.3",
         "psutil==5.9.0",
-        "pyparsing==3.0.9",  # which an early Matplotlib does not warn of
+        "pyparsing==3.0.9",  # newer ones cause warnings in early Matplotlib
         "rich==12.6.0",
         "scikit-learn==1.1.3",
         "scipy==1.8.1",
@@ -52,16 +52,16 @@ def minimums(session: nox.Session) -> None:
 @nox.session(python="3.12")
 @nox.parametrize("protobuf", ["4.25", "5.29", "6.33"])
 def protobufs(session: nox.Session, protobuf: str) -> None:
-    """Run the tests with each protobuf between the lowest and the newest."""
+    """Run the tests with each protobuf release line between the lowest and the newest."""
     session.install("--editable", ".", *group("test"), f"protobuf=={protobuf}.*")
     session.run("pytest", *session.posargs)
 
 
 @nox.session(python="3.11")
 def downstream(session: nox.Session) -> None:
-    """Run the tests beside the peers, whose files we read and whose messages we take."""
+    """Run the tests with torch and tensorboardX, whose files are read and messages accepted."""
     session.install(
-        "--editable", ".", *group("test"), *group("s3"), *group("frameworks"), *group("peers")
+        "--editable", ".", *group("test"), *group("s3"), *group("frameworks"), *group("comparison")
     )
     session.run("pytest", *session.posargs)
 
@@ -69,15 +69,15 @@ def downstream(session: nox.Session) -> None:
 @nox.session(python="3.11")
 @nox.parametrize("sdk", ["sagemaker==2.*", "sagemaker-train==1.*"], ids=["v2", "v3"])
 def sagemaker(session: nox.Session, sdk: str) -> None:
-    """Run what concerns SageMaker beside each of its SDKs, which exclude each other."""
+    """Run the SageMaker tests with each of its SDKs, which cannot be installed together."""
     session.install("--editable", ".", *group("test"), *group("s3"), sdk)
     session.run("pytest", *(session.posargs or SAGEMAKER_TESTS))
 
 
 @nox.session(python="3.11")
 def heavy(session: nox.Session) -> None:
-    """Run the tests of frameworks that are large, TensorFlow beside Keras' own callback too."""
-    names = ("test", "s3", "frameworks", "peers", "heavy")
+    """Run the tests of large frameworks, including TensorFlow with Keras' own callback."""
+    names = ("test", "s3", "frameworks", "comparison", "heavy")
     session.install("--editable", ".", *(one for name in names for one in group(name)))
     files = [f"tests/adapters/test_{name}.py" for name in ("keras", "clu", "fastai", "ray")]
     files.append("tests/summary/test_graphs_keras.py")
@@ -87,7 +87,7 @@ def heavy(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style."""
+    """Check style and formatting."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -102,13 +102,13 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a broken link is an error."""
+    """Build the documentation; broken links are errors."""
     session.install("--editable", ".", *group("docs"))
     session.run("mkdocs", "build", "--strict")
 
 
 @nox.session(python="3.11", default=False)
 def bench(session: nox.Session) -> None:
-    """Measure, side by side with the peers."""
-    session.install("--editable", ".[cli,system]", *group("peers"))
+    """Run the benchmarks against torch's and tensorboardX's writers."""
+    session.install("--editable", ".[cli,system]", *group("comparison"))
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks._measure import Target, figure
 from benchmarks._writers import OURS, open_writer, temporary_folder
-from sm_tblog.system.metrics import EVERY, SystemMetrics
+from sm_tblog.system.metrics import DEFAULT_INTERVAL, SystemMetrics
 
 if TYPE_CHECKING:
     from benchmarks._measure import Figure
@@ -37,10 +37,10 @@ def system_cost(rounds: int = 25, samples: int = 40) -> list[Figure]:
         writer.close()
     return [
         figure(
-            f"a sample of system metrics every {EVERY:.0f} s",
+            f"a sample of system metrics every {DEFAULT_INTERVAL:.0f} s",
             {OURS: [cost * 1e3 for cost in costs]},
             "ms",
-            [100 * cost / EVERY for cost in costs],
+            [100 * cost / DEFAULT_INTERVAL for cost in costs],
             "% of a core",
             _TARGET,
         )

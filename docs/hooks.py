@@ -1,5 +1,5 @@
 # noqa: INP001 - mkdocs loads it by its path
-"""What MkDocs calls while it builds the site."""
+"""Hooks that MkDocs calls while it builds the site."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ __all__ = ["on_page_content"]
 
 
 def on_page_content(html: str, **_context: object) -> str:
-    """Drop the ``::`` that stands before code in docstrings; in Markdown it would be shown."""
+    """Remove the ``::`` before code in docstrings, which Markdown would show as text."""
     return html.replace("<p>::</p>\n", "")

@@ -1,4 +1,4 @@
-"""Logs to TensorBoard from any training script, at almost no cost to the training loop.
+"""Fast, fault-tolerant TensorBoard logging for any training script.
 
 ::
 
@@ -66,7 +66,7 @@ _LAZY = {
     "read": "sm_tblog.readers",
     "torch_trace_handler": "sm_tblog.profile.traces",
 }
-"""Where what is imported when it is first used stands."""
+"""Modules of the public names that are imported on first use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""``python -m sm_tblog`` is ``sm-tblog``."""
+"""Runs the command line: ``python -m sm_tblog`` is the same as ``sm-tblog``."""
 
 from sm_tblog.cli import main
 

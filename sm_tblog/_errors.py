@@ -3,18 +3,18 @@
 ::
 
     TBLogError
-    ├── InvalidTypeError (TypeError)      a bad call: the argument is of the wrong kind
-    ├── InvalidValueError (ValueError)    a bad call: the right kind, but not usable
-    ├── MissingDependencyError (ImportError)  an extra is not installed; says what to install
-    ├── StoreError (OSError)              bytes did not reach their place; kept and offered again
+    ├── InvalidTypeError (TypeError)      invalid call: an argument has an unsupported type
+    ├── InvalidValueError (ValueError)    invalid call: an argument has an unusable value
+    ├── MissingDependencyError (ImportError)  an optional package is missing; tells what to install
+    ├── StoreError (OSError)              a store did not accept data, which is kept and retried
     ├── SinkError (RuntimeError)          a sink failed, or an item could not be built
     ├── FlushTimeoutError (TimeoutError)  not everything was stored within the deadline
-    ├── CorruptRecordError (ValueError)   an event file's bytes are not what was written
-    └── RuleViolationError (RuntimeError)  a rule that is to stop the training has fired
+    ├── CorruptRecordError (ValueError)   an event file's bytes differ from what was written
+    └── RuleViolationError (RuntimeError)  a rule whose action is to stop training has fired
 
-A bad call raises at the call. Everything that goes wrong later, on the worker, is counted, said
-once through the logger ``sm_tblog``, and raised by ``flush()`` and ``close()`` if the writer was
-made with ``on_error="raise"``; it never stops training by itself.
+An invalid call raises immediately. Everything that fails later, on the worker thread, is counted
+and logged once to the logger ``sm_tblog``. ``flush()`` and ``close()`` also raise it if the writer
+was created with ``on_error="raise"``. Such a fault never stops training on its own.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ __all__ = [
 
 
 class TBLogError(Exception):
-    """The base of every exception that this library raises on purpose."""
+    """Base class of all exceptions that this library raises on purpose."""
 
 
 class InvalidTypeError(TBLogError, TypeError):
-    """An argument is of a kind that cannot be logged."""
+    """An argument has a type that cannot be logged."""
 
 
 class InvalidValueError(TBLogError, ValueError):
-    """An argument is of the right kind but its value cannot be used."""
+    """An argument has a supported type but an unusable value."""
 
 
 class MissingDependencyError(TBLogError, ImportError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed."""
 
 
 class StoreError(TBLogError, OSError):
-    """A store did not take some bytes. They are kept and offered again."""
+    """A store did not accept some bytes, which are kept and retried."""
 
 
 class SinkError(TBLogError, RuntimeError):
-    """A sink failed, or a value could not be built on the worker."""
+    """A sink failed, or a value could not be built on the worker thread."""
 
 
 class FlushTimeoutError(TBLogError, TimeoutError):
@@ -66,7 +66,7 @@ class CorruptRecordError(TBLogError, ValueError):
     """A record's checksum does not match its bytes.
 
     Attributes:
-        offset: where the record begins, in bytes from the start of the stream.
+        offset: the start of the record, in bytes from the start of the stream.
     """
 
     def __init__(self, message: str, offset: int) -> None:
@@ -75,10 +75,10 @@ class CorruptRecordError(TBLogError, ValueError):
 
 
 class RuleViolationError(TBLogError, RuntimeError):
-    """A rule with the action ``"stop"`` has fired. The only fault that is to end a training.
+    """A rule with the action ``"stop"`` has fired. This is the only fault that may end training.
 
     Attributes:
-        alert: what the rule says, a ``sm_tblog.rules.Alert``.
+        alert: the rule's alert, a ``sm_tblog.rules.Alert``.
     """
 
     def __init__(self, message: str, alert: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""The types that several layers share."""
+"""Types shared by several layers."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = ["Bytes", "Change", "PathLike", "Scalar", "Series", "Stats", "Value"]
 
 
 class Series(NamedTuple):
-    """What the points of one scalar curve have in common.
+    """The properties shared by all points of one scalar curve.
 
     Attributes:
-        tag: the name, taken as it is.
-        run: the folder below the log folder, "" for the log folder itself. TensorBoard draws runs
-            with equal tags in one chart.
-        tensor: write the value as a tensor with the plugin named (the TF2 style) instead of the
-            shorter ``simple_value``. TensorBoard shows both alike.
-        double: as a tensor of float64 instead of float32.
-        display_name: what TensorBoard shows instead of the tag.
-        description: Markdown, shown under the chart's information mark.
+        tag: the curve's name, used unchanged.
+        run: the folder below the log directory, "" for the log directory itself. TensorBoard draws
+            equal tags of different runs in one chart.
+        tensor: write the value as a tensor that names its plugin (the TF2 style) instead of the
+            shorter ``simple_value``. TensorBoard shows both in the same way.
+        double: write a tensor of float64 instead of float32.
+        display_name: the name that TensorBoard shows instead of the tag.
+        description: Markdown, shown under the chart's information icon.
     """
 
     tag: str
@@ -50,7 +50,7 @@ class Series(NamedTuple):
 
 
 class Scalar(NamedTuple):
-    """One number that the worker has computed, a row like those that callers log.
+    """One number that the worker thread computed, logged like any other scalar.
 
     Attributes:
         tag: the curve's name.
@@ -62,15 +62,15 @@ class Scalar(NamedTuple):
 
 
 class Value(NamedTuple):
-    """One built value that is more than a number.
+    """One built value that is richer than a number.
 
     Attributes:
         run: as in ``Series``.
         step: the global step.
         wall_time: seconds since the epoch.
-        data: a serialized ``Summary.Value``.
-        tag: the tag in it.
-        plugin: the TensorBoard plugin that shows it, "" where only the kind of value says so.
+        data: a serialized ``Summary.Value`` message.
+        tag: the tag in ``data``.
+        plugin: the TensorBoard plugin that shows it, "" if ``data`` does not name one.
     """
 
     run: str
@@ -83,35 +83,38 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a side file that can be written down, and made by another process.
+    """A change to a side file that can be saved and applied by another process.
 
     Attributes:
-        function: one of a module's, which takes ``argument`` and what the file holds, None where
-            there is no such file, and returns what it is to hold.
-        argument: its first argument.
+        function: a module-level function that takes ``argument`` and the file's current content
+            (None if there is no such file), and returns the new content.
+        argument: the first argument of ``function``.
     """
 
     function: Callable[[bytes, bytes | None], bytes]
     argument: bytes
 
-    def __call__(self, held: bytes | None) -> bytes:
-        """Return what the file is to hold."""
-        return self.function(self.argument, held)
+    def __call__(self, current: bytes | None) -> bytes:
+        """Return the new content of the file."""
+        return self.function(self.argument, current)
 
 
 class Stats(NamedTuple):
-    """What a writer has done so far.
+    """Counters of a writer.
 
     Attributes:
-        rows_written: scalars given to the sinks.
-        values_written: histograms, texts and other values given to the sinks.
-        rows_dropped: scalars and values lost: memory was used up, or they could not be read.
-        bytes_stored: bytes that the sinks' stores have taken.
-        bytes_pending: bytes that the sinks keep for a store that refused them.
-        errors: failures, each attempt counted.
-        queue_depth: scalars and values waiting for the worker.
-        last_flush: when everything was last stored, in seconds since the epoch; None before.
-        last_error: what the last failure said, "" before any.
+        rows_written: the number of scalars passed to the sinks.
+        values_written: the number of histograms, texts and other values passed to the sinks.
+        rows_dropped: the number of scalars and values lost, because memory was used up or they
+            could not be read.
+        bytes_stored: bytes that the sinks' stores have accepted.
+        bytes_pending: bytes that are not stored yet: data that the sinks keep because a store has
+            not accepted it, and data that a remote store has not acknowledged.
+        errors: the number of faults, counting every attempt.
+        queue_depth: the number of scalars and values waiting for the worker thread.
+        last_flush: the time when everything was last stored, in seconds since the epoch; None
+            before the first time.
+        last_error: the message of the last fault, "" before the first.
     """
 
     rows_written: int

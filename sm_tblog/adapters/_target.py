@@ -1,8 +1,8 @@
-"""Where an adapter logs: a folder, or a writer that the user has.
+"""The destination of an adapter: a log directory, or a writer that the user has created.
 
-Adapters are made early, copied, pickled and sent to other processes, often to write nothing there.
-So the writer of a folder is made when there is something to log, and belongs to the process that
-logs; a copy makes one of its own.
+Adapters are created early, copied, pickled and sent to other processes, where they often write
+nothing. So the writer of a log directory is created when there is something to log, in the process
+that logs. A copy of an adapter creates its own writer.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ __all__ = ["Target", "missing"]
 
 
 class Target:
-    """A log folder, whose writer is made at its first use; or a writer, which is left open.
+    """A log directory, whose writer is created at first use, or a writer, which is left open.
 
     Args:
-        target: a path or URL; or a ``Writer``; or None for the folder that ``Writer`` chooses.
-        options: arguments of ``Writer``, for a folder. By default only the process of rank 0
-            writes; a writer that is given decides that itself.
+        target: a path or URL, or a ``Writer``. None means the directory that ``Writer`` chooses.
+        options: arguments of ``Writer``, for a log directory. By default, only the process of
+            rank 0 writes. For a given writer, its own settings apply.
 
     Attributes:
-        is_owned: whether the writer is made here, and so closed here.
+        is_owned: whether the target creates its writer, and therefore closes it.
 
     Raises:
-        InvalidTypeError: ``target`` is neither, or there are options for a writer that exists.
+        InvalidTypeError: ``target`` is neither a directory nor a writer, or options are given with
+            a writer.
     """
 
     def __init__(self, target: Any = None, **options: Any) -> None:
         if not isinstance(target, (str, os.PathLike, Writer, type(None))):
-            message = f"a log folder or a Writer is needed, got {target!r:.60}"
+            message = f"expected a log directory or a Writer, got {target!r:.60}"
             raise InvalidTypeError(message)
         given = target if isinstance(target, Writer) else None
         self.is_owned = given is None
         if options and not self.is_owned:
-            message = f"the writer exists; it cannot be given {', '.join(options)}"
+            message = f"a Writer that already exists cannot be given {', '.join(options)}"
             raise InvalidTypeError(message)
         self._target: Any = target
         self._options = {"rank_zero_only": True, **options}
@@ -46,23 +47,23 @@ class Target:
 
     @property
     def writer(self) -> Writer:
-        """The writer; of a folder, made now if it is not there yet."""
+        """The writer. The writer of a log directory is created when this is first read."""
         if self._writer is None:
             self._writer = Writer(self._target, **self._options)
         return self._writer
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a writer, so that something may have been logged."""
+        """Whether a writer exists, so that something may have been logged."""
         return self._writer is not None
 
     def resumed(self, step: int) -> Target:
-        """Return a target that supersedes what the folder has from a step on, and close this one.
+        """Close this target and return one that supersedes earlier data from a step on.
 
-        A writer that was given is kept as it is: when it was made, its user knew what to supersede.
+        A given writer is returned unchanged: its user chose what it supersedes.
 
         Args:
-            step: the first one that is superseded.
+            step: the first step in the log directory that is superseded.
         """
         self.close()
         if not self.is_owned:
@@ -71,14 +72,14 @@ class Target:
         return Target(folder, **{**self._options, "purge_step": step})
 
     def flush(self) -> None:
-        """Have what was logged stored, if anything was."""
+        """Flush the writer, if there is one."""
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Have what was logged stored, and close the writer if it was made here.
+        """Close the writer if the target created it; flush it otherwise.
 
-        Logging again goes on in the same folder, in a new file.
+        Logging again writes a new file in the same directory.
         """
         if self._writer is not None:
             if self.is_owned:
@@ -87,27 +88,30 @@ class Target:
                 self._writer.flush()
 
     def __repr__(self) -> str:
-        """Return where it is."""
+        """Return a text with the log directory or writer."""
         return f"{type(self).__name__}({self._target!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Target:
-        """Return a target with the same writer, if that was given: its user goes on to close it."""
+        """Return a target that shares a given writer, which its user still closes."""
         return copy.copy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return where to log. A writer that was made here is made again, in the same folder."""
+        """Return the state without an owned writer.
+
+        A copy creates its own writer, in the same directory.
+        """
         if not self.is_owned or self._writer is None:
             return dict(self.__dict__)
         return {**self.__dict__, "_writer": None, "_target": self._writer.log_dir}
 
 
 def missing(package: str, error: ImportError, extra: str = "") -> MissingDependencyError:
-    """Return what an adapter raises whose framework cannot be imported.
+    """Return the exception for an adapter whose framework cannot be imported.
 
     Args:
-        package: what to install.
-        error: why it could not be imported.
-        extra: the extra of this library that brings it, if one does.
+        package: the package to install.
+        error: the error of the failed import.
+        extra: the extra of this library that installs the package, if there is one.
     """
     install = f"pip install 'sm-tblog[{extra}]'" if extra else f"pip install {package}"
     return MissingDependencyError(f"this adapter needs {package}: {install} ({error})")

@@ -1,4 +1,4 @@
-"""What a framework gives by name, logged by what it is; training goes on if it cannot be."""
+"""Logging of values from a framework by their type. An error does not interrupt training."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger("sm_tblog")
 
 
 def log_value(writer: Writer, tag: str, value: Any, step: Any = None, **options: Any) -> None:
-    """Log a number, a text, or a mapping of numbers; leave out anything else, and say so.
+    """Log a number, a text, or a mapping of numbers. Warn about and skip anything else.
 
     Args:
-        writer: logs it.
-        tag: its name.
-        value: a number, an array with one element, or a str; or a mapping of numbers, a chart with
-            a run for each curve, as ``add_scalars`` makes it.
+        writer: the writer to log with.
+        tag: the tag of the value.
+        value: a number, an array with one element, or a str; or a mapping of numbers, which becomes
+            a chart with a run for each curve, as with ``add_scalars``.
         step: any integer; by default ``writer.step``.
-        options: passed to ``add_scalar``, ``add_text`` or ``add_scalars``.
+        options: keyword arguments for ``add_scalar``, ``add_text`` or ``add_scalars``.
     """
     add: Any = writer.add_scalar
     if isinstance(value, str):

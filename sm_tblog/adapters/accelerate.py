@@ -9,10 +9,10 @@
     accelerator.log({"loss": loss}, step=step)
     accelerator.end_training()
 
-Its name is ``tensorboard``, so that ``accelerator.get_tracker("tensorboard")`` finds it. Tags and
-steps are those of the library's own tracker of that name. The configuration is kept as the
-hyperparameters of the run itself, where that one makes a run of its own for it; numbers on a device
-are not waited for; and the folder may be a URL.
+Its name is ``tensorboard``, so ``accelerator.get_tracker("tensorboard")`` finds it. Tags and steps
+are the same as those of Accelerate's own tracker of that name. Differences: the configuration
+becomes the hyperparameters of the run itself, not of a separate run; logging does not wait for
+numbers on a device; and the log directory can be a URL.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ __all__ = ["TensorBoardTracker"]
 
 
 class TensorBoardTracker(GeneralTracker):
-    """Logs what an ``Accelerator`` logs to TensorBoard, in its main process.
+    """Tracker that logs the values of an ``Accelerator`` to TensorBoard, in its main process.
 
-    It can be registered too, with ``accelerate.tracking.register_tracker_class``, and is then made
-    by ``init_trackers``, with the project's name and ``logging_dir``.
+    You can also register the class with ``accelerate.tracking.register_tracker_class``. Then
+    ``init_trackers`` creates the tracker, with the project's name and ``logging_dir``.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        logging_dir: the folder that the log folder is below.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        logging_dir: the parent directory of the log directory.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer, or a writer and there
-            is a ``logging_dir``.
+        InvalidTypeError: the first argument is neither a log directory nor a writer, or
+            ``logging_dir`` is given without the name of a directory.
     """
 
     name = "tensorboard"
@@ -71,7 +71,7 @@ class TensorBoardTracker(GeneralTracker):
         target: Any = logdir_or_writer
         if logging_dir is not None:
             if not isinstance(target, (str, os.PathLike)):
-                message = f"logging_dir: a folder's name belongs to it, got {target!r:.60}"
+                message = f"logging_dir: the first argument must be a directory, got {target!r:.60}"
                 raise InvalidTypeError(message)
             target = f"{os.fspath(logging_dir).rstrip('/')}/{os.fspath(target)}"
         self._target = Target(target, **writer_options)
@@ -83,18 +83,18 @@ class TensorBoardTracker(GeneralTracker):
 
     @on_main_process
     def start(self) -> None:
-        """Make the log folder."""
-        self._target.writer  # noqa: B018 - made when it is asked for
+        """Create the log directory."""
+        self._target.writer  # noqa: B018 - reading it creates it
 
     @on_main_process
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
-        """Log the configuration as hyperparameters of the run, and into ``hparams.yml`` beside it.
+        """Log the configuration as hyperparameters of the run, and to ``hparams.yml`` beside it.
 
         Args:
-            values: as ``Writer.hparams`` takes them, nested ones too.
+            values: a mapping, possibly nested, as for ``Writer.hparams``.
         """
         self._target.writer.hparams(values)
-        with contextlib.suppress(yaml.YAMLError):  # objects, which are hyperparameters as texts
+        with contextlib.suppress(yaml.YAMLError):  # objects, which are logged as text above
             self._target.writer.add_file("hparams.yml", yaml.safe_dump(values))
 
     @on_main_process
@@ -102,11 +102,11 @@ class TensorBoardTracker(GeneralTracker):
         """Log values by tag.
 
         Args:
-            values: numbers, and arrays with one element; texts; or mappings of numbers, each of
-                which is a chart with a run for each curve, as ``add_scalars`` makes it. Anything
-                else is left out and said.
+            values: by tag, a number, an array with one element, a text, or a mapping of numbers,
+                which becomes a chart with a run for each curve, as with ``add_scalars``. Anything
+                else is left out with a warning.
             step: any integer; by default ``writer.step``.
-            kwargs: passed to ``add_scalar``, ``add_text`` or ``add_scalars``.
+            kwargs: keyword arguments for ``add_scalar``, ``add_text`` or ``add_scalars``.
         """
         for tag, value in values.items():
             log_value(self._target.writer, tag, value, step, **kwargs)
@@ -116,14 +116,14 @@ class TensorBoardTracker(GeneralTracker):
         """Log batches of images by tag.
 
         Args:
-            values: as ``Writer.add_images`` takes them.
+            values: batches of images by tag, as for ``Writer.add_images``.
             step: any integer; by default ``writer.step``.
-            kwargs: passed to ``add_images``, ``dataformats`` for example.
+            kwargs: keyword arguments for ``add_images``, such as ``dataformats``.
         """
         for tag, images in values.items():
             self._target.writer.add_images(tag, images, step, **kwargs)
 
     @on_main_process
     def finish(self) -> None:
-        """Have everything stored, and close the file."""
+        """Store everything and close the file."""
         self._target.close()

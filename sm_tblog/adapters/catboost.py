@@ -9,34 +9,34 @@
         model.fit(data, eval_set=valid, callbacks=[callback])
         callback.log_model(model)
 
-Folders, tags and steps are those of the event files that CatBoost writes by itself: a run for each
-data set, so that a chart has a curve for each.
+Directories, tags and steps are the same as in the event files that CatBoost itself writes: one run
+for each data set, so that a chart has a curve for each.
 
 ====================  ===================================  =====================================
-folder                tag                                  what
+directory             tag                                  content
 ====================  ===================================  =====================================
 ``learn``             ``<metric>``                         a metric of the training data
-``test``, ``test1``…  ``<metric>``                         of the data sets to evaluate
-the log folder        ``importance/feature``, and          by ``log_model``: bars of the
-                      ``importance/feature/<name>``        features' importances, and each
+``test``, ``test1``…  ``<metric>``                         a metric of an evaluation data set
+the log directory     ``importance/feature``, and          from ``log_model``: a bar chart of the
+                      ``importance/feature/<name>``        feature importances, and each number
 ====================  ===================================  =====================================
 
-In one thing CatBoost's own differ: of several data sets, it adds their numbers to the tags of all
-but the last, ``<metric>:0``, so that each has charts of its own.
+There is one difference: with several data sets, CatBoost adds a number to the tags of all but the
+last, such as ``<metric>:0``, so that each has its own charts.
 
-A step is a round, from 0, also where training continues a model. A training that resumes from a
-snapshot supersedes what the log has of the rounds that are done again.
+A step is a round, counted from 0, also when training continues a model. When training resumes from
+a snapshot, the repeated rounds supersede the earlier ones in the log.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog.adapters._boosting import harmless, log_importance, log_parameters
+from sm_tblog.adapters._boosting import log_importance, log_parameters, warn_on_error
 from sm_tblog.adapters._target import Target, missing
 
 try:
-    import catboost  # noqa: F401 - so that the error names what is missing
+    import catboost  # noqa: F401 - only to raise an error if it is missing
 except ImportError as error:
     raise missing(package="catboost", error=error) from error
 
@@ -51,21 +51,21 @@ __all__ = ["TensorBoardCallback"]
 
 
 class TensorBoardCallback:
-    """Logs what CatBoost trains to TensorBoard.
+    """Callback that logs CatBoost training to TensorBoard.
 
-    It may be pickled and deep-copied. The files are begun by the first round; CatBoost does not say
-    when training ends, so ``close`` closes them, or the end of the script. Training again with it
-    logs to the same files.
+    It can be pickled and deep-copied. The first round creates the files. CatBoost does not report
+    the end of training, so the files are closed by ``close``, or when the script ends. Training
+    again with the same callback logs to the same files.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        first_step: the step of the first round; of a model that ``init_model`` continues, its
-            ``tree_count_``.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        first_step: the step of the first round. To continue the steps of the model passed as
+            ``init_model``, its ``tree_count_``.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer.
+        InvalidTypeError: the first argument is neither a log directory nor a writer.
     """
 
     def __init__(
@@ -82,45 +82,46 @@ class TensorBoardCallback:
         self._round = 0
 
     def after_iteration(self, info: Any) -> bool:
-        """Log a round.
+        """Log the metrics of a round.
 
         Args:
-            info: what CatBoost says of it: how many are done, and all values of each metric so far.
+            info: from CatBoost: the number of completed rounds, and all values of each metric so
+                far.
 
         Returns:
-            True: training goes on.
+            True, so that training continues.
         """
         if not 0 < self._round < info.iteration:
-            self._begin(info.iteration)
+            self._start_training(info.iteration)
         self._round = info.iteration
         step = self._first_step + info.iteration - 1
         for data, metrics in info.metrics.items():
             values = {}
             for metric, scores in metrics.items():
-                # With metric_period there is not one of each round.
+                # With metric_period, not every round has a value.
                 if len(scores) > self._logged.get((data, metric), 0):
                     self._logged[data, metric] = len(scores)
                     values[metric] = scores[-1]
             if values:
-                self._run(_folder(data)).log(values, step)
+                self._run(_directory(data)).log(values, step)
         return True
 
     def log_model(self, model: Any) -> None:
-        """Log what a model was made with as hyperparameters, and what its features are worth.
+        """Log a model's parameters as hyperparameters, and its feature importances.
 
         Args:
-            model: a model of CatBoost, trained. Its importances are its ``feature_importances_``.
+            model: a trained CatBoost model. The importances are its ``feature_importances_``.
         """
         writer = self._target.writer
-        with harmless("the parameters"):
+        with warn_on_error("parameters"):
             log_parameters(writer, model.get_all_params())
-        with harmless("importances"):
+        with warn_on_error("importances"):
             scores = zip(model.feature_names_, map(float, model.feature_importances_), strict=True)
             step = self._first_step + max(self._round - 1, 0)
             log_importance(writer, "feature", dict(scores), step, top=20)
 
     def close(self) -> None:
-        """Have everything stored, and close the files. Logging again begins others."""
+        """Store everything and close the files. Logging again creates new files."""
         self._target.close()
 
     def __enter__(self) -> Self:
@@ -132,27 +133,27 @@ class TensorBoardCallback:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return how to log, and nothing of a training."""
+        """Return the settings, without the state of a training."""
         return {**self.__dict__, "_runs": {}, "_logged": {}, "_round": 0}
 
-    def _begin(self, iteration: int) -> None:
-        """Begin a training, which resumes from a snapshot if it is not the first round that ends.
+    def _start_training(self, iteration: int) -> None:
+        """Start a training, which resumes from a snapshot if several rounds are already complete.
 
         Args:
-            iteration: how many rounds are done.
+            iteration: the number of completed rounds.
         """
         self._logged.clear()
         if iteration > 1:
             self._runs.clear()
             self._target = self._target.resumed(self._first_step + iteration - 1)
 
-    def _run(self, folder: str) -> Writer:
-        if folder not in self._runs:
-            self._runs[folder] = self._target.writer.child(folder)
-        return self._runs[folder]
+    def _run(self, name: str) -> Writer:
+        if name not in self._runs:
+            self._runs[name] = self._target.writer.child(name)
+        return self._runs[name]
 
 
-def _folder(data: str) -> str:
-    """Return the folder that CatBoost itself writes the metrics of a data set to."""
+def _directory(data: str) -> str:
+    """Return the directory to which CatBoost itself writes the metrics of a data set."""
     name, _, number = data.partition("_")
     return ("test" if name == "validation" else name) + (number if number != "0" else "")

@@ -1,4 +1,4 @@
-"""clu: a ``MetricWriter`` for loops of JAX, without TensorFlow.
+"""clu: a ``MetricWriter`` for JAX training loops, without TensorFlow.
 
 ::
 
@@ -8,9 +8,9 @@
     writer.write_hparams({"lr": 1e-3})
     writer.write_scalars(step, {"loss": loss})
 
-It has the methods of ``clu.metric_writers.MetricWriter`` and goes wherever one of those does:
-``MultiWriter``, ``AsyncWriter``, ``write_values``. clu itself is not needed, and its own writers
-need TensorFlow. Nothing has to be asynchronous: arrays on a device are not waited for.
+It has the methods of ``clu.metric_writers.MetricWriter`` and works wherever one is accepted:
+``MultiWriter``, ``AsyncWriter``, ``write_values``. It does not need clu, whose own writers need
+TensorFlow. ``AsyncWriter`` is not necessary: writing does not wait for arrays on a device.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = ["MetricWriter"]
 
 
 class MetricWriter:
-    """Writes metrics to TensorBoard.
+    """Metric writer that writes to TensorBoard.
 
-    As with clu's writers, a script that runs on several hosts gives it to the first of them:
-    ``MetricWriter(folder, enabled=jax.process_index() == 0)``.
+    As with clu's writers, only the first of several hosts should write:
+    ``MetricWriter(logdir, enabled=jax.process_index() == 0)``.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer.
+        InvalidTypeError: the first argument is neither a log directory nor a writer.
     """
 
     def __init__(
@@ -59,30 +59,30 @@ class MetricWriter:
     def write_summaries(
         self, step: int, values: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Write tensors, for plugins of their own.
+        """Write tensors, for custom plugins.
 
         Args:
-            step: of all of them.
+            step: the step of all values.
             values: arrays by tag.
-            metadata: for a tag its ``SummaryMetadata``, a message or its bytes. Needs tensorboard.
+            metadata: ``SummaryMetadata`` by tag, as messages or bytes. Needs tensorboard.
 
         Raises:
-            MissingDependencyError: there is metadata, and tensorboard is not installed.
+            MissingDependencyError: metadata is given and tensorboard is not installed.
         """
         for tag, value in values.items():
-            one = metadata.get(tag) if metadata else None
-            if one is None:
+            tag_metadata = metadata.get(tag) if metadata else None
+            if tag_metadata is None:
                 self._target.writer.add_tensor(tag, value, step)
             else:
-                summary = _summary(tag, value, one)
+                summary = _summary(tag, value, tag_metadata)
                 self._target.writer.file_writer.add_summary(summary, step)
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Write numbers.
 
         Args:
-            step: of all of them.
-            scalars: by tag; arrays with one element too, on any device.
+            step: the step of all values.
+            scalars: numbers or arrays with one element, on any device, by tag.
         """
         self._target.writer.log(scalars, step)
 
@@ -90,41 +90,44 @@ class MetricWriter:
         """Write images.
 
         Args:
-            step: of all of them.
-            images: by tag, shape (N, H, W, C) or (H, W, C): N are samples of one tag.
+            step: the step of all images.
+            images: arrays of shape (N, H, W, C) or (H, W, C), by tag. N images are samples of one
+                tag.
         """
         for tag, batch in images.items():
-            formats = "NHWC" if np.ndim(batch) == 4 else "HWC"
-            if formats == "HWC":
-                self._target.writer.add_image(tag, batch, step, dataformats=formats)
+            layout = "NHWC" if np.ndim(batch) == 4 else "HWC"
+            if layout == "HWC":
+                self._target.writer.add_image(tag, batch, step, dataformats=layout)
             else:
-                self._target.writer.add_images(tag, batch, step, dataformats=formats, grid=False)
+                self._target.writer.add_images(tag, batch, step, dataformats=layout, grid=False)
 
     def write_videos(self, step: int, videos: Mapping[str, Any]) -> None:
         """Write videos, which clu's own writers leave out.
 
         Args:
-            step: of all of them.
-            videos: by tag, shape (N, T, H, W, C) or (T, H, W, C): N are shown side by side.
+            step: the step of all videos.
+            videos: arrays of shape (N, T, H, W, C) or (T, H, W, C), by tag. N videos are shown side
+                by side.
         """
         for tag, video in videos.items():
-            formats = "NTHWC" if np.ndim(video) == 5 else "THWC"
-            self._target.writer.add_video(tag, video, step, dataformats=formats)
+            layout = "NTHWC" if np.ndim(video) == 5 else "THWC"
+            self._target.writer.add_video(tag, video, step, dataformats=layout)
 
     def write_audios(self, step: int, audios: Mapping[str, Any], *, sample_rate: int) -> None:
-        """Write sounds.
+        """Write audio clips.
 
         Args:
-            step: of all of them.
-            audios: by tag, shape (N, T, C). Of several, the tags are ``<tag>/0``, ``<tag>/1``, ….
-            sample_rate: samples a second.
+            step: the step of all clips.
+            audios: arrays of shape (N, T, C), by tag. If N > 1, the tags are ``<tag>/0``,
+                ``<tag>/1``, ….
+            sample_rate: samples per second.
 
         Raises:
-            InvalidValueError: the shape is another.
+            InvalidValueError: an array has a different shape.
         """
         for tag, clips in audios.items():
             if np.ndim(clips) != 3:
-                message = f"{tag!r}: sounds have shape (N, T, C), got {np.shape(clips)}"
+                message = f"{tag!r}: audio must have shape (N, T, C), got {np.shape(clips)}"
                 raise InvalidValueError(message)
             for number, clip in enumerate(clips):
                 name = tag if len(clips) == 1 else f"{tag}/{number}"
@@ -134,7 +137,7 @@ class MetricWriter:
         """Write texts.
 
         Args:
-            step: of all of them.
+            step: the step of all texts.
             texts: Markdown by tag.
         """
         for tag, text in texts.items():
@@ -146,9 +149,9 @@ class MetricWriter:
         """Write histograms.
 
         Args:
-            step: of all of them.
-            arrays: by tag.
-            num_buckets: how many buckets, by tag; by default TensorBoard's.
+            step: the step of all histograms.
+            arrays: arrays by tag.
+            num_buckets: the number of buckets by tag; by default TensorBoard's.
         """
         for tag, values in arrays.items():
             bins = (num_buckets or {}).get(tag) or "tensorflow"
@@ -158,16 +161,16 @@ class MetricWriter:
         """Write hyperparameters of the run.
 
         Args:
-            hparams: as ``Writer.hparams`` takes them, nested ones too.
+            hparams: a mapping, possibly nested, as for ``Writer.hparams``.
         """
         self._target.writer.hparams(hparams)
 
     def flush(self) -> None:
-        """Wait until all that was written is stored."""
+        """Wait until everything written so far is stored."""
         self._target.flush()
 
     def close(self) -> None:
-        """Have everything stored, and close the file."""
+        """Store everything and close the file."""
         self._target.close()
 
     def __enter__(self) -> Self:
@@ -185,7 +188,7 @@ class MetricWriter:
 
 
 def _summary(tag: str, value: Any, metadata: Any) -> Any:
-    """Return a ``Summary`` of one tensor with metadata."""
+    """Return a ``Summary`` with one tensor and its metadata."""
     try:
         from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
         from tensorboard.util.tensor_util import make_tensor_proto
@@ -194,5 +197,5 @@ def _summary(tag: str, value: Any, metadata: Any) -> Any:
         raise MissingDependencyError(message) from error
     data = metadata if isinstance(metadata, bytes) else metadata.SerializeToString()
     tensor = make_tensor_proto(np.asarray(value))
-    one = Summary.Value(tag=tag, tensor=tensor, metadata=SummaryMetadata.FromString(data))
-    return Summary(value=[one])
+    summary_value = Summary.Value(tag=tag, tensor=tensor, metadata=SummaryMetadata.FromString(data))
+    return Summary(value=[summary_value])

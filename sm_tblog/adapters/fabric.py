@@ -1,15 +1,16 @@
-"""A logger for Lightning Fabric that is Fabric's own, with this library's writer in it.
+"""A logger for Lightning Fabric: Fabric's own, with this library's writer.
 
-It serves ``lightning`` and ``lightning_fabric`` alike. Of the two, the class derives from the one
-that was imported first, or that is installed; of the other it becomes what ``abc`` calls a virtual
-subclass, as soon as a logger is made where that is loaded too. So ``isinstance`` is true for the
-classes of whichever package the script uses.
+It works with both ``lightning`` and ``lightning_fabric``. The class derives from the logger of the
+package that was imported first, or else of the one that is installed. If the other package is also
+loaded when a logger is created, the class is registered as a virtual subclass (see ``abc``) of that
+package's logger. So ``isinstance`` is true for the classes of whichever package the script uses.
 
-The folders, versions and tags are Fabric's. Differences:
+Directories, versions and tags are the same as Fabric's. Differences:
 
-* A number that is still on a device is logged without waiting for the device.
-* ``save`` does not wait: what was logged is stored within a second, or what the store asks for.
-* Hyperparameters belong to the run, can be added to at any time, and need no metric.
+* Logging a number that is still on a device does not wait for the device.
+* ``save`` does not wait: data is stored within a second, or within the interval that the store
+  requires.
+* Hyperparameters belong to the run, can be added at any time, and need no metric.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ FAMILIES = {
     "lightning": ("lightning.fabric", "lightning.pytorch"),
     "pytorch-lightning": ("lightning_fabric", "pytorch_lightning"),
 }
-"""The packages that bring Fabric and Lightning, by what is installed for them."""
+"""The modules of Fabric and Lightning, by the name of the package that installs them."""
 
 
-def _chosen_family() -> str:
-    """Return the family that is loaded, or else the one that is installed, or else the first."""
+def _choose_family() -> str:
+    """Return the family that is loaded, or else one that is installed, or else the first."""
     for name, modules in FAMILIES.items():
         if any(module in sys.modules for module in reversed(modules)):
             return name
@@ -47,17 +48,17 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
-FAMILY = _chosen_family()
+FAMILY = _choose_family()
 
-_EXACT = 1 << 53
-"""Integers below it are exact as floats."""
+_EXACT_INT_LIMIT = 1 << 53
+"""Integers of smaller magnitude are exact as floats."""
 
 
 def load(part: int, name: str) -> Any:
-    """Return a module of the family: of Fabric, part 0, or of Lightning, part 1.
+    """Import a module of the chosen family: of Fabric (part 0) or of Lightning (part 1).
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: the package is not installed.
     """
     try:
         return import_module(f"{FAMILIES[FAMILY][part]}.{name}")
@@ -65,8 +66,8 @@ def load(part: int, name: str) -> Any:
         raise missing(FAMILY, error) from error
 
 
-def make_known(logger: Any, part: int) -> None:
-    """Have the logger count as one of every family that is loaded."""
+def register_subclass(logger: Any, part: int) -> None:
+    """Register the logger's class as a virtual subclass of the logger of each loaded family."""
     for modules in FAMILIES.values():
         loggers = sys.modules.get(f"{modules[part]}.loggers")
         if loggers is not None and not isinstance(logger, loggers.TensorBoardLogger):
@@ -80,7 +81,7 @@ _utilities = load(0, "utilities.logger")
 
 
 class TensorBoardLogger(_Logger):
-    """Fabric's ``TensorBoardLogger`` on a ``Writer``.
+    """Fabric's ``TensorBoardLogger``, based on a ``Writer``.
 
     ::
 
@@ -88,21 +89,21 @@ class TensorBoardLogger(_Logger):
         fabric.log("loss", loss, step)
 
     Args:
-        root_dir: the folder for all experiments, a path or URL.
-        name: the experiment's folder below it; ``""`` or None for none.
-        version: the run's folder below that: a str as it is, a number as ``version_<number>``. By
-            default the next number that is free.
-        default_hp_metric: also log ``hp_metric`` as -1 with hyperparameters that come without a
-            metric. Fabric does so by default; here it is needed for nothing.
-        prefix: stands, with ``-``, before every metric's name.
-        sub_dir: a folder below the version's.
-        best: for metrics that runs are compared by, ``"min"`` or ``"max"`` by tag. Each has one
-            more curve, ``best/<tag>``, which fills itself.
+        root_dir: the directory of all experiments, a path or URL.
+        name: the experiment's directory in ``root_dir``; ``""`` or None for none.
+        version: the run's directory in the experiment's. A str is used as it is; a number means
+            ``version_<number>``. By default, the next free number.
+        default_hp_metric: whether to log ``hp_metric`` as -1 when hyperparameters are logged
+            without a metric. Fabric does so by default; here, nothing needs it.
+        prefix: a prefix of all metric names, followed by ``-``.
+        sub_dir: a directory in the version's directory.
+        best: ``"min"`` or ``"max"`` by tag, for the metrics by which you compare runs. The best
+            value so far of each is logged automatically as ``best/<tag>``.
         kwargs: further arguments of ``Writer``.
 
     Raises:
-        MissingDependencyError: neither tensorboard nor tensorboardX is installed, which Fabric's
-            class asks for.
+        MissingDependencyError: neither tensorboard nor tensorboardX is installed; Fabric's class
+            requires one of them.
     """
 
     def __init__(
@@ -131,20 +132,20 @@ class TensorBoardLogger(_Logger):
             raise missing(error.name or "tensorboard", error) from error
         self._experiment: Writer | None = None
         self._best = dict(best or {})
-        make_known(self, 0)
+        register_subclass(self, 0)
 
     @property
     def version(self) -> int | str:
-        """The run's version; if none was given, the next that is free when this is first asked."""
+        """The run's version. By default, the next free number when this is first read."""
         if self._version is None:
-            self._fs.invalidate_cache()  # it may hold a bucket's list from before the last run
+            self._fs.invalidate_cache()  # it may hold a bucket listing from before the last run
         version: int | str = super().version
         return version
 
     @property
     @_dummy
     def experiment(self) -> Writer:
-        """The ``Writer``, made at its first use. On other ranks than 0, what does nothing."""
+        """The ``Writer``, created at first use; on ranks other than 0, a no-op object."""
         if self._experiment is None:
             self._experiment = Writer(self.log_dir, **self._kwargs)
             if self._best:
@@ -156,12 +157,13 @@ class TensorBoardLogger(_Logger):
         """Log numbers.
 
         Args:
-            metrics: anything like a number by name, on any device; a mapping makes each of its
-                numbers a curve of a run of its own, in one chart.
-            step: by default 0.
+            metrics: numbers by name, of any numeric type and on any device. A mapping of numbers
+                becomes one chart with a run for each curve.
+            step: any integer; by default 0.
 
         Raises:
-            InvalidValueError: a value cannot be logged. Others of the call may have been.
+            InvalidValueError: a value cannot be logged. Other values of the call may have been
+                logged.
         """
         writer = self.experiment
         metrics = _utilities._add_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR)  # noqa: SLF001
@@ -170,23 +172,24 @@ class TensorBoardLogger(_Logger):
             for name, value in metrics.items():
                 if isinstance(value, dict):
                     writer.add_scalars(name, value, step)
-                elif type(value) is int and abs(value) < _EXACT:
-                    numbers[name] = float(value)  # quicker; trainers add the epoch
+                elif type(value) is int and abs(value) < _EXACT_INT_LIMIT:
+                    numbers[name] = float(value)  # a fast path: trainers add the epoch to each call
                 else:
                     numbers[name] = value
             writer.log(numbers, step)
         except TBLogError as error:
-            raise InvalidValueError(str(error)) from error  # Fabric's is a ValueError
+            raise InvalidValueError(str(error)) from error  # Fabric raises a ValueError
 
     @_rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Log hyperparameters of this run; more and others at any time.
+        """Log hyperparameters of this run. You can add and change them at any time.
 
         Args:
-            params: a mapping, nested at will, or a namespace.
-            metrics: numbers by name, logged as metrics are; or one, called ``hp_metric``. The
-                HParams tab shows the last value of every metric, named here or not.
-            step: of these metrics.
+            params: a mapping, possibly nested, or a namespace.
+            metrics: numbers by name, logged like other metrics; or one number, logged as
+                ``hp_metric``. The HParams tab shows the last value of every metric, whether or
+                not it is listed here.
+            step: the step of these metrics.
         """
         flat = _utilities._flatten_dict(_utilities._convert_params(params))  # noqa: SLF001
         self.experiment.hparams({k: _single(v) for k, v in self._sanitize_params(flat).items()})
@@ -198,17 +201,17 @@ class TensorBoardLogger(_Logger):
 
     @_rank_zero_only
     def save(self) -> None:
-        """Do nothing, for trainers call it at every step: what was logged is stored by itself.
+        """Do nothing: trainers call this at every step, and data is stored automatically.
 
-        ``experiment.flush()`` waits for that.
+        To wait until it is stored, call ``experiment.flush()``.
         """
 
     @_rank_zero_only
     def finalize(self, status: str) -> None:
-        """Store everything and close the files. Logging again goes on in new ones.
+        """Store everything and close the files. Logging again creates new files.
 
         Args:
-            status: ``"failed"`` and ``"aborted"`` mark the run of the hyperparameters as failed.
+            status: ``"failed"`` and ``"aborted"`` mark the run as failed in the HParams tab.
         """
         if self._experiment is not None:
             if status in {"failed", "aborted"}:
@@ -219,5 +222,5 @@ class TensorBoardLogger(_Logger):
 
 
 def _single(value: Any) -> Any:
-    """Return a tensor of several elements as text."""
+    """Convert a tensor with several elements to text; return anything else unchanged."""
     return str(value) if getattr(value, "numel", lambda: 1)() != 1 else value

@@ -6,8 +6,8 @@
 
     learner.fit(3, cbs=TensorBoardCallback("runs/a", trace_model=False))
 
-They are fastai's own ``TensorBoardCallback`` and ``TensorBoardProjectorCallback`` with another
-writer; arguments, tags and steps are the same.
+They are fastai's own ``TensorBoardCallback`` and ``TensorBoardProjectorCallback`` with a different
+writer. Arguments, tags and steps are the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["TensorBoardCallback", "TensorBoardProjectorCallback"]
 
 
 class TensorBoardCallback(tensorboard.TensorBoardCallback):
-    """Logs losses, metrics, settings and predictions of a ``Learner`` to TensorBoard."""
+    """Callback that logs the losses, metrics, settings and predictions of a ``Learner``."""
 
     log_dir: str | None
 
@@ -33,7 +33,7 @@ class TensorBoardCallback(tensorboard.TensorBoardCallback):
 
 
 class TensorBoardProjectorCallback(tensorboard.TensorBoardProjectorCallback):
-    """Logs the features of a ``Learner``'s images as an embedding."""
+    """Callback that logs the features of a ``Learner``'s images as an embedding."""
 
     log_dir: str | None
 

@@ -9,8 +9,8 @@
             trainer, Events.ITERATION_COMPLETED, tag="training", output_transform=lambda loss: loss
         )
 
-It is Ignite's own ``TensorboardLogger`` with another writer: Ignite's handlers work with no other
-class, and log the tags and steps that they always do.
+It is Ignite's own ``TensorboardLogger`` with a different writer. It is a subclass because Ignite's
+handlers accept no other class. Tags and steps are the same as Ignite's.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = ["TensorboardLogger"]
 
 
 class TensorboardLogger(tensorboard_logger.TensorboardLogger):
-    """Logs what Ignite's handlers give it to TensorBoard, in the process of rank 0.
+    """Logger for Ignite's handlers that writes to TensorBoard, in the process of rank 0.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        writer_options: further arguments of ``Writer``, for a folder; ``log_dir`` is another name
-            of the first argument.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
+            ``log_dir`` is accepted as another name of the first argument.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer.
+        InvalidTypeError: the first argument is neither a log directory nor a writer.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class TensorboardLogger(tensorboard_logger.TensorboardLogger):
         logdir_or_writer: str | PathLike[str] | Writer | None = None,
         **writer_options: Any,
     ) -> None:
-        # Not the base's, which makes a writer of tensorboardX or PyTorch.
+        # super().__init__ would create a writer of tensorboardX or PyTorch.
         if logdir_or_writer is None:
             logdir_or_writer = writer_options.pop("log_dir", None)
         self._target = Target(logdir_or_writer, **writer_options)
 
     @property
     def writer(self) -> Writer:
-        """The writer, which handlers log with. Its methods are the logger's too."""
+        """The writer that handlers log with. Its methods are also available on the logger."""
         return self._target.writer
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the writer."""
-        if name.startswith("_"):  # while a copy is being made, there is no writer to ask
+        if name.startswith("_"):  # a copy under construction has no writer yet
             raise AttributeError(name)
         return getattr(self.writer, name)
 
     def close(self) -> None:
-        """Have everything stored, and close the file."""
+        """Store everything and close the file."""
         self._target.close()

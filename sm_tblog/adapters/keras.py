@@ -1,22 +1,22 @@
 """A callback for Keras 3 that logs what Keras' own does, on every backend, without TensorFlow.
 
-Options, folders, tags and steps are those of ``keras.callbacks.TensorBoard``:
+Options, directories, tags and steps are the same as those of ``keras.callbacks.TensorBoard``:
 
 =====================================  =========  ==================================  ============
-what                                   run        tag                                 step
+content                                run        tag                                 step
 =====================================  =========  ==================================  ============
-logs and learning rates of an epoch    train,     ``epoch_<name>``, ``val_`` is left  epoch, 0 on
-                                       validation out
-logs of a batch, with ``update_freq``  train      ``batch_<name>``                    batch, 1 on
-the end of an evaluation               validation ``evaluation_<name>_vs_iterations`` iterations
+logs and learning rates of an epoch    train,     ``epoch_<name>``, without ``val_``  epoch from 0
+                                       validation
+logs of a batch, with ``update_freq``  train      ``batch_<name>``                    batch from 1
+results of an evaluation               validation ``evaluation_<name>_vs_iterations`` iterations
 weights, with ``histogram_freq``       train      ``<path>/histogram``, ``…/image``   epoch
 the model, with ``write_graph``        train      ``keras``, and a graph              0
-embeddings, with ``embeddings_freq``   (none)     the layer's name                    epoch
+embeddings, with ``embeddings_freq``   (none)     the name of the layer               epoch
 batches, with ``profile_batch``        train      a session of the Profile tab
-gradients, … with ``watch_freq``       train      as ``Writer.watch`` has them        batch, 1 on
+statistics, with ``watch_freq``        train      those of ``Writer.watch``           batch from 1
 =====================================  =========  ==================================  ============
 
-Of several processes the chief logs.
+In a job with several processes, only the chief logs.
 """
 
 from __future__ import annotations
@@ -58,42 +58,46 @@ logger = logging.getLogger("sm_tblog")
 
 _Callback: Any = keras.callbacks.Callback
 
-_MOST_IMAGES = 3
-"""Images of a weight that are shown, as many as ``tf.summary.image`` shows."""
+_MAX_IMAGES = 3
+"""The maximum number of images of a weight, the default of ``tf.summary.image``."""
 
 
 class TensorBoard(_Callback):
-    """Keras' ``TensorBoard`` callback on a ``Writer``.
+    """Keras' ``TensorBoard`` callback, based on a ``Writer``.
 
     ::
 
         model.fit(x, y, epochs=5, callbacks=[TensorBoard("logs")])
 
     Args:
-        log_dir: the log folder, a path or URL; or a ``Writer``, which is left open.
-        histogram_freq: log histograms of the weights every so many epochs; 0 for never.
-        write_graph: log the model, as TensorBoard's conceptual graph and as one of layers and
-            what flows between them.
-        write_images: log the weights as images as well, with the histograms.
-        write_steps_per_second: log how many steps a second an epoch and a logged batch make.
-        update_freq: log losses and metrics every so many batches as well; ``"batch"`` is 1,
-            ``"epoch"`` never.
-        profile_batch: a batch, or the first and last of several as a pair or ``"a,b"``, counted
-            from 1, to be profiled for the Profile tab; 0 for none.
-        embeddings_freq: log the weights of ``Embedding`` layers every so many epochs; 0 for never.
-        embeddings_metadata: a file with a label, or tab-separated labels, for each row of the
-            embeddings; or a mapping from layers' names to such files. A relative path is looked
-            for in the log folder, too.
-        watch_freq: log what each layer's weights, their updates and, with the torch backend, their
-            gradients are like, every so many batches; 0 for never. See ``Writer.watch``.
-        rules: what judges these, as in ``Writer.watch``.
+        log_dir: the log directory, a path or URL, or a ``Writer``, which stays open.
+        histogram_freq: the interval in epochs at which to log histograms of the weights; 0 for
+            never.
+        write_graph: whether to log the model, as TensorBoard's conceptual graph and as a graph of
+            layers with the data flow between them.
+        write_images: whether to log the weights as images too, along with the histograms.
+        write_steps_per_second: whether to log the steps per second of each epoch and each logged
+            batch.
+        update_freq: the interval in batches at which to log losses and metrics, in addition to
+            every epoch. ``"batch"`` means 1, ``"epoch"`` never.
+        profile_batch: the batch to profile for the Profile tab, or the first and last of several
+            as a pair or as ``"a,b"``; counted from 1. 0 for none.
+        embeddings_freq: the interval in epochs at which to log the weights of ``Embedding`` layers;
+            0 for never.
+        embeddings_metadata: a file with one line for each row of the embeddings, which contains a
+            label or several tab-separated labels; or a mapping from layer names to such files. A
+            relative path is searched for in the log directory too.
+        watch_freq: the interval in batches at which to log statistics of each layer's weights,
+            their updates and, with the torch backend, their gradients; 0 for never. See
+            ``Writer.watch``.
+        rules: the rules that judge these statistics, as in ``Writer.watch``.
 
     Attributes:
-        log_dir: the log folder.
+        log_dir: the log directory.
 
     Raises:
-        InvalidTypeError: an argument is of the wrong kind.
-        InvalidValueError: it is out of range.
+        InvalidTypeError: an argument has the wrong type.
+        InvalidValueError: an argument is out of range.
     """
 
     def __init__(
@@ -120,19 +124,19 @@ class TensorBoard(_Callback):
         self.write_steps_per_second = write_steps_per_second
         self.update_freq = 1 if update_freq == "batch" else update_freq
         if update_freq != "epoch":
-            self.update_freq = as_frequency("update_freq", self.update_freq, least=1)
+            self.update_freq = as_frequency("update_freq", self.update_freq, minimum=1)
         self.embeddings_freq = as_frequency("embeddings_freq", embeddings_freq)
         self.embeddings_metadata = embeddings_metadata
         self.watch_freq = as_frequency("watch_freq", watch_freq)
         self.rules = rules
         self._profiled = as_batches(profile_batch)
-        # With nothing to do after a batch, Keras need not wait for its results.
+        # If there is nothing to do after a batch, Keras does not have to wait for its results.
         self.async_safe = update_freq == "epoch" and not watch_freq and not self._profiled
         self._runs: dict[str, Writer] = {}
         self._is_chief = True
         self._is_training = False
         self._train_batch = 0
-        self._epoch_began = self._batch_began = 0.0
+        self._epoch_start = self._batch_start = 0.0
         self._iterations_before = 0
         self._watch: Any = None
         self._profile = contextlib.ExitStack()
@@ -140,7 +144,7 @@ class TensorBoard(_Callback):
 
     @property
     def train_writer(self) -> Writer:
-        """The writer of the run ``train``, for whatever else is to be logged."""
+        """The writer of the run ``train``, for logging anything else."""
         return self._run("train")
 
     @property
@@ -158,10 +162,10 @@ class TensorBoard(_Callback):
         return self._target.writer if self._is_chief else Writer(self.log_dir, enabled=False)
 
     def set_model(self, model: Any) -> None:
-        """Take the model, and log what it consists of."""
+        """Set the model, and log its layers."""
         super().set_model(model)
         self._is_chief = not self._target.is_owned or _is_chief(model)
-        self._end_looking()  # Keras does not say that a training ends by an exception
+        self._stop_monitoring()  # Keras does not report a training that ended with an exception
         self._runs = {}
         if self.write_graph:
             self._log_layers()
@@ -169,7 +173,7 @@ class TensorBoard(_Callback):
             self._check_metadata()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Count batches from 1; log the model's graph, for now it is built."""
+        """Count batches from 1. Log the model's graph, which requires a built model."""
         del logs
         self._is_training = True
         self._train_batch = 0
@@ -181,20 +185,20 @@ class TensorBoard(_Callback):
             )
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Store everything; close the files if the writer was made here."""
+        """Store everything. Close the files, unless a writer was given."""
         del logs
         self._is_training = False
-        self._end_looking()
+        self._stop_monitoring()
         self._target.close()
 
-    def _end_looking(self) -> None:
+    def _stop_monitoring(self) -> None:
         self._profile.close()
         if self._watch is not None:
             self._watch.remove()
             self._watch = None
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Log an evaluation's results by the number of training steps before it."""
+        """Log the results of an evaluation. The step is the number of training steps so far."""
         iterations = getattr(self.model.optimizer, "iterations", None)
         if iterations is not None and logs:
             _log(self.val_writer, "evaluation_{}_vs_iterations", logs, _as_number(iterations))
@@ -202,18 +206,18 @@ class TensorBoard(_Callback):
             self._target.flush()
 
     def on_train_batch_begin(self, batch: Any, logs: Any = None) -> None:
-        """Count the batch; begin what is to last until its end."""
+        """Count the batch, and start measuring and profiling it."""
         del logs
         self._train_batch += 1
         if self._watch is not None:
             self._watch.on_train_batch_begin(batch)
         if self._train_batch in self._profiled:
             self._begin_profiled_batch()
-        self._batch_began = time.perf_counter()
+        self._batch_start = time.perf_counter()
 
     def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
-        """Log losses and metrics, if it is their turn."""
-        elapsed = time.perf_counter() - self._batch_began
+        """Log losses and metrics if they are due."""
+        elapsed = time.perf_counter() - self._batch_start
         if self._train_batch in self._profiled:
             self._end_profiled_batch()
         if self._watch is not None:
@@ -231,8 +235,8 @@ class TensorBoard(_Callback):
             engines: Any = dict.fromkeys({"torch", "jax", "tensorflow"} - {backend}, False)
             try:
                 self._profile.enter_context(self.train_writer.profile(**engines))
-            except TBLogError as error:  # another profiler runs, say
-                logger.warning("profile_batch: nothing is profiled: %s", error)
+            except TBLogError as error:  # for example, another profiler is running
+                logger.warning("profile_batch: not profiled: %s", error)
         self._step = self.train_writer.step_span(self._train_batch)
         self._step.__enter__()
 
@@ -242,21 +246,21 @@ class TensorBoard(_Callback):
             self._profile.close()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begin to count steps."""
+        """Start counting steps."""
         del epoch, logs
         if self.write_steps_per_second:
             self._iterations_before = _as_number(self.model.optimizer.iterations)
-            self._epoch_began = time.perf_counter()
+            self._epoch_start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Log losses, metrics and learning rates, and what is due of weights and embeddings."""
+        """Log losses, metrics and learning rates, and weights and embeddings if they are due."""
         if logs:
             train = {k: v for k, v in logs.items() if not k.startswith("val_")}
             train.update(self._learning_rates())
             if self.write_steps_per_second:
                 steps = _as_number(self.model.optimizer.iterations) - self._iterations_before
                 train["steps_per_second"] = steps / max(
-                    time.perf_counter() - self._epoch_began, 1e-9
+                    time.perf_counter() - self._epoch_start, 1e-9
                 )
             _log(self.train_writer, "epoch_{}", train, epoch)
             validation = {k[4:]: v for k, v in logs.items() if k.startswith("val_")}
@@ -269,7 +273,7 @@ class TensorBoard(_Callback):
 
     def _learning_rates(self) -> dict[str, Any]:
         optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales the loss
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
         if hasattr(optimizer, "optimizers"):
             return {f"learning_rate_{one.name}": _rate(one) for one in optimizer.optimizers}
         if isinstance(optimizer, keras.optimizers.Optimizer):
@@ -277,13 +281,13 @@ class TensorBoard(_Callback):
         return {}
 
     def _log_layers(self) -> None:
-        """Log the model as TensorBoard's conceptual graph."""
+        """Log the model's configuration for TensorBoard's conceptual graph."""
         if type(self.model).__name__ not in {"Functional", "Sequential"}:
             return
         try:
             config = self.model.to_json()
-        except Exception as error:  # noqa: BLE001 - a layer's own, which need not have one
-            logger.warning("the model is not logged, it cannot be made JSON: %s", error)
+        except Exception as error:  # noqa: BLE001 - a custom layer may have no config
+            logger.warning("model not logged: it cannot be converted to JSON: %s", error)
             return
         self.train_writer.add_tensor("keras", config, 0, plugin="graph_keras_model", content=b"1")
 
@@ -301,11 +305,11 @@ class TensorBoard(_Callback):
                             epoch,
                             dataformats="NHWC",
                             grid=False,
-                            max_outputs=_MOST_IMAGES,
+                            max_outputs=_MAX_IMAGES,
                         )
 
     def _embeddings(self) -> list[Any]:
-        return [one for one in self.model.layers if isinstance(one, keras.layers.Embedding)]
+        return [layer for layer in self.model.layers if isinstance(layer, keras.layers.Embedding)]
 
     def _check_metadata(self) -> None:
         if isinstance(self.embeddings_metadata, (str, type(None))):
@@ -313,7 +317,7 @@ class TensorBoard(_Callback):
         unknown = {*self.embeddings_metadata} - {layer.name for layer in self._embeddings()}
         if unknown:
             message = (
-                f"embeddings_metadata: the model has no Embedding layers called {sorted(unknown)}"
+                f"embeddings_metadata: the model has no Embedding layers named {sorted(unknown)}"
             )
             raise InvalidValueError(message)
 
@@ -325,7 +329,7 @@ class TensorBoard(_Callback):
             )
 
     def _labels_of(self, layer: Any) -> tuple[Any, list[str] | None]:
-        """Return the labels of an embedding's rows and, if they have several, what these are."""
+        """Return the labels of an embedding's rows and, if each has several, the header."""
         path = self.embeddings_metadata
         if path is not None and not isinstance(path, str):
             path = path.get(layer.name)
@@ -338,24 +342,24 @@ class TensorBoard(_Callback):
         if len(rows) == layer.embeddings.shape[0]:
             return (lines if header is None else rows), header
         logger.warning(
-            "embeddings_metadata: %s has %d labels for the %d rows of %r; they are left out",
+            "embeddings_metadata: %s has %d labels for the %d rows of %r; labels not logged",
             *(path, len(rows), layer.embeddings.shape[0], layer.name),
         )
         return None, None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the settings, without the model: a copy is given its own by Keras."""
-        fresh: dict[str, Any] = {
+        """Return the settings without the model: Keras sets the model of a copy."""
+        reset: dict[str, Any] = {
             "_model": None,
             "_runs": {},
             "_watch": None,
             "_profile": contextlib.ExitStack(),
         }
-        return {**self.__dict__, **fresh}
+        return {**self.__dict__, **reset}
 
 
 def _log(writer: Writer, name: str, values: Mapping[str, Any], step: int) -> None:
-    """Log numbers as TensorFlow 2 does."""
+    """Log numbers in the format of TensorFlow 2."""
     for key, value in values.items():
         writer.add_scalar(name.format(key), value, step, new_style=True)
 
@@ -369,23 +373,23 @@ def _rate(optimizer: Any) -> float:
 
 
 def _is_chief(model: Any) -> bool:
-    """Return whether this process logs, as far as the backend knows; the writer asks launchers."""
+    """Return whether this process is the backend's chief. The writer checks launchers' ranks."""
     if keras.backend.backend() == "jax":
         import jax
 
         return bool(jax.process_index() == 0)
-    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's
+    strategy = getattr(model, "distribute_strategy", None)  # of TensorFlow
     return bool(getattr(getattr(strategy, "extended", None), "should_save_summary", True))
 
 
 def _as_images(weight: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Return a weight as images of shape (N, H, W, C), as Keras lays it out; None if it is none."""
-    image: npt.NDArray[Any] = np.clip(np.squeeze(weight), 0, 1)  # as TensorFlow does
+    """Return a weight as images of shape (N, H, W, C), arranged as in Keras, or None."""
+    image: npt.NDArray[Any] = np.clip(np.squeeze(weight), 0, 1)  # like TensorFlow
     if image.ndim == 1:  # a bias
         image = image[None, :, None, None]
-    elif image.ndim == 2:  # a dense kernel, lying
+    elif image.ndim == 2:  # a dense kernel, in landscape format
         image = (image.T if image.shape[0] > image.shape[1] else image)[None, :, :, None]
-    elif image.ndim == 3:  # kernels of a convolution, each an image
+    elif image.ndim == 3:  # convolution kernels, one image each
         if keras.backend.image_data_format() == "channels_last":
             image = np.moveaxis(image, 2, 0)
         image = image[..., None]

@@ -1,4 +1,4 @@
-"""LightGBM: a callback for ``train``, ``cv`` and the estimators of its scikit-learn interface.
+"""LightGBM: a callback for ``train``, ``cv`` and scikit-learn estimators.
 
 ::
 
@@ -7,20 +7,22 @@
     lightgbm.train(params, data, valid_sets=[valid], callbacks=[TensorBoardCallback("runs/a")])
 
 ============================  ================================================================
-tag                           what
+tag                           content
 ============================  ================================================================
-``<metric>/<data>``           a metric of a data set, each round; of ``cv`` the mean of the folds
-``<metric>/<data>-std``       of ``cv``, the standard deviation
-``best/<metric>/<data>``      the metric's best value so far, each time that it improves
-``importance/<kind>``         bars of the features' importances
+``<metric>/<data>``           a metric of a data set, each round; with ``cv``, the folds' mean
+``<metric>/<data>-std``       with ``cv``, the standard deviation
+``best/<metric>/<data>``      the metric's best value so far, whenever it improves
+``importance/<kind>``         a bar chart of the feature importances
 ``importance/<kind>/<name>``  one feature's importance
 ============================  ================================================================
 
-A step is a round, from 0; training that continues a model continues its steps, and supersedes what
-the folder has of them. The parameters that were given are the run's hyperparameters.
+A step is a round, counted from 0. Training that continues a model continues its steps, and
+supersedes the same steps already in the log directory. The parameters passed to LightGBM become the
+run's hyperparameters.
 
-LightGBM does not say that training has ended early. So a training ends with its last round, with
-``close``, or when nothing refers to the callback any more, as after ``train``.
+LightGBM does not report that training has stopped early. So the end of a training is its last
+round, a call of ``close``, or the moment when the callback is garbage-collected, such as after
+``train``.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog import InvalidValueError
-from sm_tblog.adapters._boosting import harmless, log_importance, log_metrics, log_parameters
+from sm_tblog.adapters._boosting import log_importance, log_metrics, log_parameters, warn_on_error
 from sm_tblog.adapters._target import Target, missing
 
 try:
@@ -52,31 +54,32 @@ __all__ = ["TensorBoardCallback"]
 
 KINDS = ("gain", "split")
 
-_BEFORE_EARLY_STOPPING = 25
-"""Early stopping has order 30, and raises: what comes after it is not called."""
+_ORDER = 25
+"""Before early stopping, which has order 30: it raises, so later callbacks are not called."""
 
 
 class TensorBoardCallback:
-    """Logs what LightGBM trains to TensorBoard.
+    """Callback that logs LightGBM training to TensorBoard.
 
-    It may be pickled and deep-copied. The file is begun by the first round; training again with it
-    begins another file. In distributed training give it to one worker, or have the variable
-    ``RANK`` set in each: then that of rank 0 logs.
+    It can be pickled and deep-copied. The first round creates the file; training again with the
+    same callback creates another file. In distributed training, pass it to one worker only, or set
+    the environment variable ``RANK`` in each worker: then the worker of rank 0 logs.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        hparams: log the parameters that were given as hyperparameters of the run. A mapping is
-            logged instead of them. Either way the best value of each metric is logged too.
-        importance: which importances to log, of ``"gain"`` and ``"split"``. The bars need
-            Matplotlib. Of ``cv`` it is the mean of the folds.
-        importance_every: log them each so many rounds too, the numbers alone; 0 for the end only.
-        top: how many features, those with the highest importance.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        hparams: whether to log the parameters passed to LightGBM as hyperparameters of the run; or
+            a mapping to log instead. In both cases, the best value of each metric is logged too.
+        importance: the kinds of importance to log: ``"gain"``, ``"split"``, or both. With ``cv``,
+            the mean of the folds is logged. The bar charts need Matplotlib.
+        importance_every: the interval in rounds at which to log importances as numbers only, in
+            addition to the end; 0 for the end only.
+        top: the maximum number of features; those with the highest importance are logged.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer.
-        InvalidValueError: an importance is unknown.
+        InvalidTypeError: the first argument is neither a log directory nor a writer.
+        InvalidValueError: a kind of importance is unknown.
     """
 
     def __init__(
@@ -90,9 +93,9 @@ class TensorBoardCallback:
         **writer_options: Any,
     ) -> None:
         if isinstance(importance, str) or not set(importance) <= set(KINDS):
-            message = f"importance is a sequence of some of {', '.join(KINDS)}; got {importance!r}"
+            message = f"importance must be a list of some of {', '.join(KINDS)}; got {importance!r}"
             raise InvalidValueError(message)
-        self.order = _BEFORE_EARLY_STOPPING
+        self.order = _ORDER
         self.before_iteration = False
         self._target = Target(logdir_or_writer, **writer_options)
         self._hparams = hparams
@@ -106,10 +109,10 @@ class TensorBoardCallback:
         """Log a round.
 
         Args:
-            env: what LightGBM says of it.
+            env: LightGBM's description of the round.
         """
         if env.iteration == env.begin_iteration or self._training is None:
-            self._finish()  # the one before
+            self._finish()  # the previous training
             if env.begin_iteration:
                 self._target = self._target.resumed(env.begin_iteration)
             self._training = _Training(self._target, self._importance, self._top)
@@ -124,7 +127,7 @@ class TensorBoardCallback:
             self._training.log_importance(figure=False)
 
     def close(self) -> None:
-        """Log what the model has become, if it was not yet, and close the file."""
+        """Log the final importances unless they have been logged, and close the file."""
         self._training = None
         self._finish()
 
@@ -137,22 +140,22 @@ class TensorBoardCallback:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return how to log, and nothing of a training."""
+        """Return the settings, without the state of a training."""
         return {**self.__dict__, "_training": None, "_finish": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Log to the same folder, in a file of its own."""
+        """Restore the settings. The copy logs to the same directory, in a file of its own."""
         self.__dict__.update(state)
         self._finish = lambda: None
 
 
 class _Training:
-    """What is logged of one training; outlives the callback, to log its end.
+    """The logging state of one training. It outlives the callback, to log the final importances.
 
     Args:
-        target: where.
-        kinds: of importance.
-        top: how many features.
+        target: the destination.
+        kinds: the kinds of importance.
+        top: the maximum number of features.
     """
 
     def __init__(self, target: Target, kinds: Sequence[str], top: int) -> None:
@@ -166,7 +169,7 @@ class _Training:
         """Log the metrics of a round."""
         self._model, self._step = env.model, env.iteration
         values: dict[str, dict[str, float]] = {}
-        for *names, value, _, std in map(_as_five, env.evaluation_result_list or ()):
+        for *names, value, _, std in map(_as_five_tuple, env.evaluation_result_list or ()):
             data, metric = _names(*names)
             values.setdefault(metric, {})[data] = value
             if std is not None:
@@ -174,28 +177,28 @@ class _Training:
         log_metrics(self._target.writer, values, self._step)
 
     def log_importance(self, *, figure: bool) -> None:
-        """Log the importances of the model as it is."""
+        """Log the current importances of the model."""
         for kind in self._kinds:
-            with harmless(f"importance/{kind}"):
+            with warn_on_error(f"importance/{kind}"):
                 scores, writer = _importance(self._model, kind), self._target.writer
                 log_importance(writer, kind, scores, self._step, top=self._top, figure=figure)
 
     def finish(self) -> None:
-        """Log the importances once more, with bars, and close."""
+        """Log the final importances with bar charts, and close the file."""
         self.log_importance(figure=True)
         self._target.close()
         self._model = None
 
 
-def _as_five(result: Any) -> tuple[Any, ...]:
-    """Return a data set, a metric, its value, whether more is better, and a deviation or None."""
+def _as_five_tuple(result: Any) -> tuple[Any, ...]:
+    """Return (data set, metric, value, whether higher is better, deviation or None)."""
     return (*result, None)[:5]
 
 
 def _names(data: str, metric: str) -> tuple[str, str]:
     """Return the names of a data set and a metric.
 
-    Before 4.7, ``cv`` had both in the second place, and ``cv_agg`` in the first.
+    Before LightGBM 4.7, ``cv`` passes ``"cv_agg"`` and ``"<data> <metric>"``.
     """
     if data == "cv_agg" and " " in metric:
         data, _, metric = metric.partition(" ")
@@ -203,15 +206,15 @@ def _names(data: str, metric: str) -> tuple[str, str]:
 
 
 def _modes(env: CallbackEnv) -> dict[str, str]:
-    """Return which is best by the tags of metrics, ``"min"`` or ``"max"``, as LightGBM says it."""
+    """Return ``"min"`` or ``"max"`` by metric tag, from LightGBM's own flag."""
     return {
         "/".join(reversed(_names(*names))): "max" if maximize else "min"
-        for *names, _, maximize, _ in map(_as_five, env.evaluation_result_list or ())
+        for *names, _, maximize, _ in map(_as_five_tuple, env.evaluation_result_list or ())
     }
 
 
 def _importance(model: Any, kind: str) -> dict[str, float]:
-    """Return the importance of each feature that a split uses; of ``cv`` the mean of its folds."""
+    """Return the importance of each feature used in a split; with ``cv``, the folds' mean."""
     boosters = model.boosters if isinstance(model, CVBooster) else [model]
     scores = np.mean([booster.feature_importance(kind) for booster in boosters], axis=0)
     return {

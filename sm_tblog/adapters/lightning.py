@@ -1,7 +1,8 @@
-"""A logger for Lightning that is Lightning's own, with this library's writer in it.
+"""A logger for Lightning: Lightning's own, with this library's writer.
 
-It serves ``lightning`` and ``pytorch_lightning`` alike, see ``fabric``, which also says how it
-differs. The folders, versions, tags, checkpoints and ``hparams.yaml`` are Lightning's.
+It works with both ``lightning`` and ``pytorch_lightning``. See ``fabric`` for details, and for the
+differences from Lightning's logger. Directories, versions, tags, checkpoints and ``hparams.yaml``
+are the same as Lightning's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.adapters import fabric
-from sm_tblog.adapters.fabric import load, make_known
+from sm_tblog.adapters.fabric import load, register_subclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,29 +28,29 @@ _rank_zero_only = load(0, "utilities.rank_zero").rank_zero_only
 
 
 class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):
-    """Lightning's ``TensorBoardLogger`` on a ``Writer``.
+    """Lightning's ``TensorBoardLogger``, based on a ``Writer``.
 
     ::
 
         trainer = Trainer(logger=TensorBoardLogger())
 
     Args:
-        save_dir: the folder for all experiments, a path or URL.
-        name: the experiment's folder below it; ``""`` or None for none.
-        version: the run's folder below that: a str as it is, a number as ``version_<number>``. By
-            default the next number that is free.
-        log_graph: log the model's graph, if it has an ``example_input_array``.
-        default_hp_metric: also log ``hp_metric`` as -1 with hyperparameters that come without a
-            metric. Lightning does so by default; here it is needed for nothing.
-        prefix: stands, with ``-``, before every metric's name.
-        sub_dir: a folder below the version's.
-        best: for metrics that runs are compared by, ``"min"`` or ``"max"`` by tag. Each has one
-            more curve, ``best/<tag>``, which fills itself.
+        save_dir: the directory of all experiments, a path or URL.
+        name: the experiment's directory in ``save_dir``; ``""`` or None for none.
+        version: the run's directory in the experiment's. A str is used as it is; a number means
+            ``version_<number>``. By default, the next free number.
+        log_graph: whether to log the model's graph, if it has an ``example_input_array``.
+        default_hp_metric: whether to log ``hp_metric`` as -1 when hyperparameters are logged
+            without a metric. Lightning does so by default; here, nothing needs it.
+        prefix: a prefix of all metric names, followed by ``-``.
+        sub_dir: a directory in the version's directory.
+        best: ``"min"`` or ``"max"`` by tag, for the metrics by which you compare runs. The best
+            value so far of each is logged automatically as ``best/<tag>``.
         kwargs: further arguments of ``Writer``.
 
     Raises:
-        MissingDependencyError: neither tensorboard nor tensorboardX is installed, which
-            Lightning's class asks for.
+        MissingDependencyError: neither tensorboard nor tensorboardX is installed; Lightning's class
+            requires one of them.
     """
 
     def __init__(
@@ -76,42 +77,42 @@ class TensorBoardLogger(_Logger, fabric.TensorBoardLogger):
             best=best,
             **kwargs,
         )
-        self._log_graph = log_graph  # Lightning's class asks for tensorboard
+        self._log_graph = log_graph  # Lightning's class requires tensorboard for it
         self._yaml: bytes | None = None
         self._is_yaml_due = True
-        make_known(self, 1)
+        register_subclass(self, 1)
 
     @_rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Log hyperparameters, see ``fabric``, and have ``save`` write them into a file as well."""
-        more = {} if step is None else {"step": step}  # which Lightning 2.4 does not know
+        """Log hyperparameters as in ``fabric``; the next ``save`` also writes them to a file."""
+        more = {} if step is None else {"step": step}  # Lightning 2.4 has no such argument
         super().log_hyperparams(params, metrics, **more)
         self._is_yaml_due = True
 
     @_rank_zero_only
     def save(self) -> None:
-        """Write ``hparams.yaml`` if there is something new for it, and nothing else.
+        """Write ``hparams.yaml`` if hyperparameters have changed, and nothing else.
 
-        Trainers call this at every step. What was logged is stored by itself;
-        ``experiment.flush()`` waits for that.
+        Trainers call this at every step. Logged data is stored automatically; to wait until it is
+        stored, call ``experiment.flush()``.
         """
         if not self._is_yaml_due:
             return
         self._is_yaml_due = False
         try:
             data = _as_yaml(self.hparams, self.NAME_HPARAMS_FILE)
-        except Exception as error:  # noqa: BLE001 - whatever comes of a value's own methods
+        except Exception as error:  # noqa: BLE001 - values' own methods may raise anything
             logger.warning("%s cannot be written: %s", self.NAME_HPARAMS_FILE, error)
             return
         if data != self._yaml:
-            # A run that is resumed keeps what it was begun with, as with Lightning.
+            # A resumed run keeps the file that it started with, as with Lightning.
             changed = self._yaml is not None
             self.experiment.add_file(self.NAME_HPARAMS_FILE, data, overwrite=changed)
             self._yaml = data
 
 
 def _as_yaml(hparams: Any, name: str) -> bytes:
-    """Return what Lightning writes; it writes files only."""
+    """Return what Lightning writes for hyperparameters. Its function can only write to a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         _save_hparams_to_yaml(path, hparams)

@@ -1,4 +1,4 @@
-"""The standard library's ``logging``: a handler whose records are texts.
+"""The standard library's ``logging``: a handler that logs records as texts.
 
 ::
 
@@ -7,11 +7,11 @@
 
     logging.getLogger().addHandler(TensorBoardHandler(writer))
 
-TensorBoard keeps about a hundred texts of a tag. So a text has many records, a line each: those of
-some seconds, or as many as there is room for, or those up to an error.
+TensorBoard keeps about a hundred texts per tag. So each text contains many records, one per line:
+those of a few seconds, up to a maximum number of lines, or those up to an error.
 
-Records of this library itself, and what its threads have others log, are passed over: of a log that
-is uploaded, uploading would be logged.
+The handler ignores records of this library itself, and records that other libraries log on its
+threads. Otherwise, uploading a log would add records to that log.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoardHandler"]
 
-_OURS = "sm_tblog"
-"""What our logger is named, and what the names of our threads begin with."""
+_PREFIX = "sm_tblog"
+"""The name of this library's logger, and the prefix of its threads' names."""
 
 
 class TensorBoardHandler(logging.Handler):
-    """Logs records as texts to TensorBoard.
+    """Handler that logs records as texts to TensorBoard.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        tag: the texts' name.
-        level: records below it are passed over.
-        capacity: how many records a text may have.
-        interval: after so many seconds at most, records become a text.
-        flush_level: a record of this level, or above, does so at once.
-        step: returns the step of a text, when it is logged; by default it is how many records there
-            have been.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        tag: the tag of the texts.
+        level: the minimum level of records; those below it are ignored.
+        capacity: the number of lines at which a text is logged.
+        interval: the maximum time, in seconds, until records are logged as a text.
+        flush_level: the level from which a record is logged at once, with those before it.
+        step: a function that returns the step of a text when it is logged. By default, the step is
+            the number of records so far.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer.
+        InvalidTypeError: the first argument is neither a log directory nor a writer.
     """
 
     def __init__(
@@ -76,52 +76,52 @@ class TensorBoardHandler(logging.Handler):
         self._lines: list[str] = []
         self._timer: threading.Timer | None = None
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        # Filters come before the handler's lock: a thread of ours must never wait for one that
-        # waits for it.
-        self.addFilter(_is_others)
+        # A filter runs before the handler acquires its lock. So this library's threads never wait
+        # for a thread that holds the lock and waits for them.
+        self.addFilter(_is_external)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record. Called by ``logging``, which holds the lock.
+        """Add a record to the next text. Called by ``logging``, which holds the lock.
 
         Args:
-            record: becomes a line, or several.
+            record: the record, which becomes one line or several.
         """
         try:
             self._lines += self.format(record).splitlines() or [""]
             self._count += 1
             if record.levelno >= self._flush_level or len(self._lines) >= self._capacity:
-                self._put()
+                self._log_pending()
             elif self._timer is None or not self._timer.is_alive():
-                self._timer = threading.Timer(self._interval, self._put_in_time)
-                self._timer.name = f"{_OURS} records"
+                self._timer = threading.Timer(self._interval, self._log_on_timer)
+                self._timer.name = f"{_PREFIX} records"
                 self._timer.daemon = True
                 self._timer.start()
-        except Exception:  # noqa: BLE001 - as every handler
+        except Exception:  # noqa: BLE001 - like every handler
             self.handleError(record)
 
     def flush(self) -> None:
-        """Log what there is as a text, and have it stored."""
+        """Log the pending records as a text, and wait until it is stored."""
         with self._locked():
-            self._put()
+            self._log_pending()
         self._target.flush()
 
     def close(self) -> None:
-        """Log what there is, and close the file. ``logging`` does so when the script ends."""
+        """Log the pending records and close the file. ``logging`` calls this when a script ends."""
         with self._locked():
-            self._put()
+            self._log_pending()
         self._target.close()
         super().close()
 
-    def _put_in_time(self) -> None:
+    def _log_on_timer(self) -> None:
         with self._locked():
-            self._put()
+            self._log_pending()
 
-    def _put(self) -> None:
+    def _log_pending(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._lines:
-            # A line that is set in by four spaces is code, whatever it holds.
+            # Markdown shows lines indented by four spaces as code, whatever they contain.
             text = "\n".join(f"    {line}" for line in self._lines)
             self._lines = []
             step = self._count if self._step is None else self._step()
@@ -131,7 +131,7 @@ class TensorBoardHandler(logging.Handler):
         return self.lock or threading.RLock()
 
 
-def _is_others(record: logging.LogRecord) -> bool:
-    """Return whether a record is neither this library's nor made by one of its threads."""
-    is_ours = record.name == _OURS or record.name.startswith(f"{_OURS}.")
-    return not is_ours and not str(record.threadName).startswith(_OURS)
+def _is_external(record: logging.LogRecord) -> bool:
+    """Return whether a record comes neither from this library nor from one of its threads."""
+    is_own = record.name == _PREFIX or record.name.startswith(f"{_PREFIX}.")
+    return not is_own and not str(record.threadName).startswith(_PREFIX)

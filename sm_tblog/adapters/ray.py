@@ -6,9 +6,9 @@
 
     Tuner(train, run_config=RunConfig(callbacks=[TensorBoardLoggerCallback()])).fit()
 
-It is Ray's own ``TBXLoggerCallback`` with another writer, so that Ray adds none of its own;
-folders, tags and steps are the same. The hyperparameters of a trial are in its run from the
-beginning, and not only when it has ended.
+It derives from Ray's own ``TBXLoggerCallback``, with a different writer, so Ray does not add that
+one as well. Directories, tags and steps are the same as Ray's. The hyperparameters of a trial are
+in its run from the beginning, not only after it has ended.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ __all__ = ["TensorBoardLoggerCallback"]
 
 
 class TensorBoardLoggerCallback(TBXLoggerCallback):
-    """Logs the results of trials to TensorBoard, each to the folder of its trial.
+    """Callback that logs the results of trials to TensorBoard, each to its trial's directory.
 
     Args:
-        writer_options: arguments of each trial's ``Writer``, besides its folder.
+        writer_options: arguments of each trial's ``Writer``, other than the log directory.
     """
 
     def __init__(self, **writer_options: Any) -> None:
-        # Not the base's, which needs tensorboardX.
+        # super().__init__ would need tensorboardX.
         self._writer_options = writer_options
         self._trial_writer: dict[Trial, Writer] = {}
         self._trial_result: dict[Trial, dict[str, Any]] = {}
 
-    def _summary_writer_cls(self, folder: str, **_: Any) -> Writer:
-        """Return a writer. The base calls it by this name, as if it were a class."""
-        return Writer(folder, **self._writer_options)
+    def _summary_writer_cls(self, logdir: str, **_: Any) -> Writer:
+        """Return a writer. The base class calls this attribute as if it were a class."""
+        return Writer(logdir, **self._writer_options)
 
     def log_trial_start(self, trial: Trial) -> None:
-        """Begin the run of a trial, with its hyperparameters."""
+        """Start the run of a trial, with its hyperparameters."""
         super().log_trial_start(trial)
         if trial.evaluated_params:
-            with contextlib.suppress(TBLogError):  # an object among them has no text
+            with contextlib.suppress(TBLogError):  # a value cannot be converted to text
                 self._trial_writer[trial].hparams(flatten_dict(trial.evaluated_params))
 
     def _try_log_hparams(self, trial: Trial, result: dict[str, Any]) -> None:
-        """Do nothing: they have been logged."""
+        """Do nothing: hyperparameters were logged when the trial started."""

@@ -1,4 +1,4 @@
-"""scikit-learn: a callback, curves of fitted estimators, results of searches.
+"""scikit-learn: a callback, training curves of fitted estimators, and search results.
 
 ::
 
@@ -8,11 +8,11 @@
     GradientBoostingClassifier().fit(x, y, monitor=TensorBoardCallback("runs/b"))
     log_search(GridSearchCV(model, grid).fit(x, y), "runs/search")
 
-Callbacks are new in scikit-learn 1.9, where ``LogisticRegression`` calls them at each iteration,
-and pipelines, searches and ``StandardScaler`` at each of their steps. Gradient boosting has had
-``monitor`` all along. Of the other estimators ``log_curves`` logs what they keep of their training,
-and searches are logged when they have ended. What an estimator prints with ``verbose`` goes to the
-standard output, and cannot be logged.
+Callbacks are new in scikit-learn 1.9. ``LogisticRegression`` calls them at each iteration;
+pipelines, searches and ``StandardScaler`` call them at each of their steps. Gradient boosting
+supports ``monitor`` in all versions. For other estimators, ``log_curves`` logs the curves that they
+store during training. Searches are logged after they have ended. With ``verbose``, estimators print
+to standard output, which cannot be logged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog import InvalidTypeError
-from sm_tblog.adapters._boosting import harmless
+from sm_tblog.adapters._boosting import warn_on_error
 from sm_tblog.adapters._target import Target, missing
 
 try:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoardCallback", "log_curves", "log_search"]
 
-CURVES = (
+CURVE_ATTRIBUTES = (
     "loss_curve_",
     "validation_scores_",
     "train_score_",
@@ -46,31 +46,30 @@ CURVES = (
     "oob_scores_",
     "oob_improvement_",
 )
-"""What estimators keep of each iteration, under the names that they have for it."""
+"""Attributes in which estimators store one value per iteration."""
 
 
 class TensorBoardCallback:
-    """Logs each iteration of a fit to TensorBoard.
+    """Callback that logs each iteration of a fit to TensorBoard.
 
-    Set on an estimator by ``set_callbacks``, or given to gradient boosting as ``monitor``. An
-    estimator inside a pipeline or a search may have it: it is called there too, and a fit that is
-    one of several is logged to a folder of its own. Set on a search it logs the search's results,
-    as ``log_search`` does. It may be pickled: in each process of ``n_jobs`` it writes a file of its
-    own.
+    Set it on an estimator with ``set_callbacks``, or pass it to gradient boosting as ``monitor``.
+    The estimator can be part of a pipeline or a search; if it is fitted several times, each fit is
+    logged to a directory of its own. Set on a search, the callback logs the search's results like
+    ``log_search``. It can be pickled: each process of ``n_jobs`` writes its own file.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
-        scoring: scores of the data that an iteration is fitted to, the tag ``<estimator>/<name>``:
-            a name, several of them, or a function, as scikit-learn takes them; by default the
-            estimator's own score. ``False`` computes none. Scoring takes as long as predicting.
-        validation: data ``(X, y)`` that is scored too, as ``<estimator>/validation_<name>``. Inside
-            a pipeline it has to be what the pipeline gives the estimator.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
+        scoring: the scores to compute on the training data, logged as ``<estimator>/<name>``: a
+            name, several names, or a function, as in scikit-learn. By default, the estimator's own
+            score. ``False`` computes none. Scoring takes as long as predicting.
+        validation: data ``(X, y)`` to score too, logged as ``<estimator>/validation_<name>``. In a
+            pipeline, it must be in the form that the estimator receives from the pipeline.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer, or ``validation`` is
-            no pair.
+        InvalidTypeError: the first argument is neither a log directory nor a writer, or
+            ``validation`` is not a pair.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class TensorBoardCallback:
     ) -> None:
         given: Any = validation
         if given is not None and not (isinstance(given, (tuple, list)) and len(given) == 2):
-            message = f"validation is a pair of X and y, got {given!r:.60}"
+            message = f"validation must be a pair of X and y, got {given!r:.60}"
             raise InvalidTypeError(message)
         self._target = Target(logdir_or_writer, **writer_options)
         self._scoring = scoring
@@ -100,7 +99,7 @@ class TensorBoardCallback:
         estimator: Any,
         context: Any,
         *,
-        X: Any = None,  # noqa: N803 - scikit-learn gives it by name
+        X: Any = None,  # noqa: N803 - scikit-learn passes it by name
         y: Any = None,
         metadata: Mapping[str, Any] | None = None,
         fitted_estimator: Any = None,
@@ -108,15 +107,15 @@ class TensorBoardCallback:
         """Log an iteration, or the results of a search.
 
         Args:
-            estimator: whose fit it is.
-            context: which iteration it is.
-            X: what it was fitted to.
-            y: what it was fitted to.
-            metadata: such as ``sample_weight``.
-            fitted_estimator: the estimator as it is after the iteration.
+            estimator: the estimator that is being fitted.
+            context: scikit-learn's context of the task, which identifies the iteration.
+            X: the training data.
+            y: the training targets.
+            metadata: further arguments of the scorer, such as ``sample_weight``.
+            fitted_estimator: the estimator after the iteration.
 
         Returns:
-            False: the fit goes on.
+            False, so that the fit continues.
         """
         if context.parent is None and hasattr(estimator, "cv_results_"):
             log_search(estimator, self._target.writer)
@@ -124,7 +123,7 @@ class TensorBoardCallback:
         if fitted_estimator is None or self._scoring is False or not is_iteration:
             return False
         writer, scores = self._run(context), {}
-        with harmless("scores"):
+        with warn_on_error("scores"):
             scorer = _scorer(estimator, self._scoring)
             if X is not None:
                 scores = _named(scorer(fitted_estimator, X, y, **(metadata or {})))
@@ -137,7 +136,7 @@ class TensorBoardCallback:
         return False
 
     def teardown(self, estimator: Any, context: Any) -> None:
-        """Have everything stored when a fit has ended or failed, and close the file of the last."""
+        """Store everything when a fit ends or fails. Close the file after the outermost fit."""
         del estimator
         if context.parent is None:
             self._target.close()
@@ -145,19 +144,19 @@ class TensorBoardCallback:
             self._target.flush()
 
     def __call__(self, iteration: int, estimator: Any, variables: Any) -> bool:
-        """Log an iteration of gradient boosting, which calls its ``monitor`` so.
+        """Log an iteration of gradient boosting, which calls its ``monitor`` like this.
 
         Args:
-            iteration: how many came before.
-            estimator: as it is.
-            variables: of the function that fits it.
+            iteration: the iteration, counted from 0.
+            estimator: the estimator in its current state.
+            variables: the local variables of the function that fits it.
 
         Returns:
-            False: the fit goes on.
+            False, so that the fit continues.
         """
         del variables
         name = type(estimator).__name__
-        for key in CURVES:
+        for key in CURVE_ATTRIBUTES:
             curve = getattr(estimator, key, None)
             if curve is not None and len(curve) > iteration:
                 tag = f"{name}/{key.removesuffix('_')}"
@@ -167,67 +166,67 @@ class TensorBoardCallback:
         return False
 
     def _run(self, context: Any) -> Writer:
-        """Return the writer of a fit: to a folder of its own if it is one of several."""
-        several = [
-            f"{one.source_task_name or one.task_name}-{one.task_id}"
-            for one in _path(context)[1:-1]
-            if not one.parent.sequential_subtasks
+        """Return the writer of a fit, with its own directory if the fit is one of several."""
+        names = [
+            f"{task.source_task_name or task.task_name}-{task.task_id}"
+            for task in _task_path(context)[1:-1]
+            if not task.parent.sequential_subtasks
         ]
         writer = self._target.writer
-        return writer.child("/".join(several)) if several else writer
+        return writer.child("/".join(names)) if names else writer
 
 
 def log_curves(
     estimator: Any, logdir_or_writer: str | PathLike[str] | Writer | None = None
 ) -> None:
-    """Log what a fitted estimator has kept of its training, iteration by iteration.
+    """Log the training curves that a fitted estimator has stored, one value per iteration.
 
-    These are, where it has them, ``loss_curve_`` and ``validation_scores_`` of neural networks,
-    ``train_score_``, ``validation_score_``, ``oob_scores_`` and ``oob_improvement_`` of gradient
-    boosting. The tags are ``<estimator>/loss_curve`` and so on. After ``partial_fit`` too, from the
-    first iteration on.
+    These are ``loss_curve_`` and ``validation_scores_`` of neural networks, and ``train_score_``,
+    ``validation_score_``, ``oob_scores_`` and ``oob_improvement_`` of gradient boosting, as far as
+    they exist. The tags are ``<estimator>/loss_curve`` and so on. After ``partial_fit``, the curves
+    also begin with the first iteration.
 
     Args:
-        estimator: fitted.
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
+        estimator: the fitted estimator.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
 
     Raises:
-        InvalidTypeError: the estimator has kept nothing; or the second argument is neither a folder
-            nor a writer.
+        InvalidTypeError: the estimator stores no curves, or the second argument is neither a log
+            directory nor a writer.
     """
     target = Target(logdir_or_writer)
-    curves = {key: getattr(estimator, key, None) for key in CURVES}
-    kept = {key: curve for key, curve in curves.items() if curve is not None and len(curve)}
+    curves = {key: getattr(estimator, key, None) for key in CURVE_ATTRIBUTES}
+    stored = {key: curve for key, curve in curves.items() if curve is not None and len(curve)}
     name = type(estimator).__name__
-    if not kept:
-        message = f"{name} keeps nothing of its training, or is not fitted"
+    if not stored:
+        message = f"{name} stores no training curves, or is not fitted"
         raise InvalidTypeError(message)
-    for key, curve in kept.items():
+    for key, curve in stored.items():
         for iteration, value in enumerate(curve):
             target.writer.add_scalar(f"{name}/{key.removesuffix('_')}", value, iteration)
     target.close()
 
 
 def log_search(search: Any, logdir_or_writer: str | PathLike[str] | Writer | None = None) -> None:
-    """Log the results of a search: each candidate a run, to be compared in the HParams tab.
+    """Log the results of a search, with a run for each candidate to compare in the HParams tab.
 
-    A candidate's folder is ``candidate-<number>``. It has the parameters as hyperparameters, and as
-    scalars the means and deviations of the scores, and the times, under the names that
-    ``cv_results_`` has. The table of all candidates, the best first, is the text ``cv_results``.
+    A candidate's directory is ``candidate-<number>``. Its hyperparameters are the candidate's
+    parameters; its scalars are the means and standard deviations of scores and times, under the
+    names in ``cv_results_``. The text ``cv_results`` is a table of all candidates, the best first.
 
     Args:
-        search: fitted: a ``GridSearchCV``, or what else has ``cv_results_``.
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed; by
-            default the folder that ``Writer`` chooses.
+        search: a fitted search: a ``GridSearchCV``, or any other object with ``cv_results_``.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory that ``Writer`` chooses.
 
     Raises:
-        InvalidTypeError: the search has no results; or the second argument is neither a folder nor
-            a writer.
+        InvalidTypeError: the search has no results, or the second argument is neither a log
+            directory nor a writer.
     """
     results = getattr(search, "cv_results_", None)
     if results is None:
-        message = f"a fitted search has cv_results_, {type(search).__name__} does not"
+        message = f"expected a fitted search, but {type(search).__name__} has no cv_results_"
         raise InvalidTypeError(message)
     target = Target(logdir_or_writer)
     metrics = [key for key in results if key.startswith(("mean_", "std_"))]
@@ -245,8 +244,8 @@ def log_search(search: Any, logdir_or_writer: str | PathLike[str] | Writer | Non
     target.close()
 
 
-def _path(context: Any) -> list[Any]:
-    """Return a task and those that it is part of, the outermost first."""
+def _task_path(context: Any) -> list[Any]:
+    """Return a task and all tasks that it is part of, the outermost first."""
     path = [context]
     while path[0].parent is not None:
         path.insert(0, path[0].parent)
@@ -262,7 +261,7 @@ def _named(scores: Any) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what a hyperparameter can be: a number or a text."""
+    """Convert a value to a valid hyperparameter: a number, a bool, a text, or None."""
     if isinstance(value, np.generic):
         value = value.item()
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

@@ -1,4 +1,4 @@
-"""tensorboardX: its writers on this library's stores.
+"""tensorboardX: this library's stores for its writers.
 
 ::
 
@@ -8,11 +8,11 @@
     register("s3")
     writer = SummaryWriter("s3://bucket/run")
 
-tensorboardX uploads an object whole at each flush, and its thread dies of a failed upload, after
-which logging waits for ever. On these stores about as many bytes are uploaded as are logged, what
-is not acknowledged waits on the local disk and survives the process, and no fault reaches the
-thread. Files that tensorboardX writes beside the events, as those of embeddings, it writes to the
-local disk, wherever the log folder is.
+By itself, tensorboardX uploads its whole file at each flush. If an upload fails, its thread ends
+and logging blocks forever. With these stores, about as many bytes are uploaded as are logged, data
+that is not yet acknowledged waits on the local disk and survives the process, and no error reaches
+tensorboardX's thread. tensorboardX writes additional files, such as those for embeddings, to the
+local disk, whatever the log directory is.
 """
 
 from __future__ import annotations
@@ -40,99 +40,99 @@ __all__ = ["RecordFile", "StoreFactory", "register"]
 
 logger = logging.getLogger("sm_tblog")
 
-WAIT = 30.0
-"""Seconds that closing waits for what a remote store has not acknowledged."""
+CLOSE_TIMEOUT = 30.0
+"""The maximum time, in seconds, that closing waits for a remote store to acknowledge data."""
 
-KEPT = 64 << 20
-"""Bytes that are kept, at most, of what a store does not take."""
+MAX_PENDING = 64 << 20
+"""The maximum number of bytes kept for a store that does not accept them."""
 
 
 def register(*schemes: str, **storage_options: Any) -> None:
-    """Have tensorboardX write to this library's stores, where a log folder is a URL.
+    """Make tensorboardX use this library's stores for log directories that are URLs.
 
     Args:
-        schemes: of which URLs: ``"s3"``, ``"gs"``, ``"az"``, …; by default ``"s3"`` alone.
-        storage_options: passed to the stores.
+        schemes: the URL schemes: ``"s3"``, ``"gs"``, ``"az"``, …; by default only ``"s3"``.
+        storage_options: options of the stores.
 
     Raises:
-        InvalidValueError: a scheme has ``://`` in it.
+        InvalidValueError: a scheme contains ``:``, or there is no store for it.
         MissingDependencyError: a store's package is not installed.
     """
     for scheme in schemes or ("s3",):
         if ":" in scheme:
-            message = f"a scheme is what stands before ://, {scheme.partition(':')[0]!r} here"
+            message = f"pass a scheme without ://, here {scheme.partition(':')[0]!r}"
             raise InvalidValueError(message)
-        open_store(f"{scheme}://bucket", "", **storage_options)  # raises what is wrong with it
+        open_store(f"{scheme}://bucket", "", **storage_options)  # fails if there is none
         register_writer_factory(scheme, StoreFactory(**storage_options))
 
 
 class StoreFactory:
-    """What tensorboardX asks for the file of a writer.
+    """The factory through which tensorboardX opens the file of a writer.
 
     Args:
-        storage_options: passed to the stores.
+        storage_options: options of the stores.
     """
 
     def __init__(self, **storage_options: Any) -> None:
         self._storage_options = storage_options
 
     def directory_check(self, path: str) -> None:
-        """Do nothing: a store makes its folder with its file."""
+        """Do nothing: a store creates the directory along with its file."""
 
     def open(self, path: str) -> RecordFile:
-        """Return the file.
+        """Open a file.
 
         Args:
-            path: its URL.
+            path: the URL of the file.
         """
         return RecordFile(path, **self._storage_options)
 
 
 class RecordFile:
-    """A file of records on a store.
+    """A file of records in a store.
 
-    What is written waits for ``flush``, which tensorboardX calls between two records. A fault of
-    the store is said once, and what it did not take is offered again by the next flush.
+    Data is buffered until ``flush``, which tensorboardX calls between two records. If the store
+    fails, the file warns once, and the next flush retries what the store has not accepted.
 
     Args:
-        path: the file's URL. Into its name comes what makes it the only one: tensorboardX's has
-            the second and the host.
-        storage_options: passed to the store.
+        path: the URL of the file. A unique part is added to its name, because the names of
+            tensorboardX contain only the second and the host.
+        storage_options: options of the store.
     """
 
     def __init__(self, path: str, **storage_options: Any) -> None:
-        self._written: list[bytes] = []
-        self._delivery = _Delivery(path, storage_options)
-        self._close = weakref.finalize(self, _Delivery.close, self._delivery, self._written)
+        self._buffer: list[bytes] = []
+        self._output = _StoreOutput(path, storage_options)
+        self._close = weakref.finalize(self, _StoreOutput.close, self._output, self._buffer)
 
     def write(self, data: bytes) -> None:
-        """Take a part of a record."""
-        self._written.append(bytes(data))
+        """Buffer a part of a record."""
+        self._buffer.append(bytes(data))
 
     def flush(self) -> None:
-        """Have what was written stored. Of a remote store it does not wait for the network."""
-        self._delivery.take(self._written)
+        """Pass the buffered data to the store. Does not wait for the network."""
+        self._output.write(self._buffer)
 
     def close(self) -> None:
-        """Have everything stored, and close the file; a remote store is waited for."""
+        """Store everything and close the file. Waits for a remote store."""
         self._close()
 
 
-class _Delivery:
-    """Brings what was written to a store; outlives the file, to close the store in the end."""
+class _StoreOutput:
+    """Passes data to a store. It outlives the file, so that it can close the store at the end."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._url = url
         self._options = options
         self._store: Store | None = None
-        self._appender = Appender(self._opened)
+        self._appender = Appender(self._open)
         self._failed = False
         self._dropped = 0
 
-    def take(self, written: list[bytes]) -> None:
-        data = b"".join(written)
-        written.clear()
-        if self._appender.pending + len(data) > KEPT:
+    def write(self, buffer: list[bytes]) -> None:
+        data = b"".join(buffer)
+        buffer.clear()
+        if self._appender.pending + len(data) > MAX_PENDING:
             self._dropped += len(data)
             data = b""
         try:
@@ -141,31 +141,31 @@ class _Delivery:
             self._appender.flush()
         except StoreError as error:
             if not self._failed:
-                logger.warning("%s: not stored, will be tried again: %s", self._url, error)
+                logger.warning("%s: not stored, will be retried: %s", self._url, error)
             self._failed = True
         else:
             self._failed = False
 
-    def close(self, written: list[bytes]) -> None:
-        self.take(written)
+    def close(self, buffer: list[bytes]) -> None:
+        self.write(buffer)
         if self._store is None:
             return
         unsaved = self._appender.pending + self._dropped
-        with contextlib.suppress(StoreError):  # it was said
+        with contextlib.suppress(StoreError):  # already logged
             self._appender.close()
         if unsaved:
             logger.warning(
-                "%s: %d bytes are lost, which the store did not take", self._url, unsaved
+                "%s: %d bytes are lost because the store did not accept them", self._url, unsaved
             )
         wait = getattr(self._store, "wait", None)
-        if wait is not None and not wait(WAIT, force=True):
+        if wait is not None and not wait(CLOSE_TIMEOUT, force=True):
             logger.warning(
-                "%s: not everything could be uploaded in time; it waits on the local disk, for the "
-                "next writer to that folder or sm-tblog upload",
+                "%s: not everything was uploaded in time. The rest is on the local disk, until the "
+                "next writer for that directory or `sm-tblog upload` uploads it",
                 self._url,
             )
 
-    def _opened(self) -> Store:
+    def _open(self) -> Store:
         folder, _, name = self._url.rpartition("/")
         unique = f"{os.getpid()}.{os.urandom(4).hex()}"
         name = re.sub(r"(tfevents\.\d+)", rf"\1.{unique}", name)

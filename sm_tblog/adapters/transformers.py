@@ -6,21 +6,21 @@
 
     trainer = Trainer(model, TrainingArguments("out"), callbacks=[TensorBoardCallback()])
 
-Folder, tags and steps are those of the library's own ``TensorBoardCallback``:
+The directory, tags and steps are the same as those of Transformers' own ``TensorBoardCallback``:
 
 ================  ============================================================================
-tag               what
+tag               content
 ================  ============================================================================
-``train/<name>``  what ``Trainer`` logs, at its global step; texts as texts
-``eval/<name>``   what it calls ``eval_<name>``
-``test/<name>``   what it calls ``test_<name>``
+``train/<name>``  a value that ``Trainer`` logs, at its global step; a text if it is a text
+``eval/<name>``   the same for values named ``eval_<name>``
+``test/<name>``   the same for values named ``test_<name>``
 ``args``          the training arguments, a text
 ``model_config``  the model's configuration, a text
 ================  ============================================================================
 
-Besides, the arguments and what a search has chosen for a trial are the run's hyperparameters.
-Numbers on a device are not waited for, and nothing is flushed at each log: within a second all of
-it is in the file anyway.
+In addition, the training arguments and the values that a search has chosen for a trial become the
+run's hyperparameters. Logging does not wait for numbers on a device, and does not flush: everything
+is in the file within a second anyway.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ __all__ = ["TensorBoardCallback", "register"]
 
 
 class TensorBoardCallback(TrainerCallback):
-    """Logs what a ``Trainer`` logs to TensorBoard, in the process of rank 0.
+    """Callback that logs the values of a ``Trainer`` to TensorBoard, in the process of rank 0.
 
-    It may be pickled and deep-copied. Training and evaluating again log to the same folder, in a
-    file of their own. A training that resumes from a checkpoint supersedes what the folder has of
-    the steps that are done again.
+    It can be pickled and deep-copied. Training or evaluating again logs to the same directory, in a
+    new file. When training resumes from a checkpoint, the repeated steps supersede the earlier ones
+    in the directory.
 
     Args:
-        logdir_or_writer: the log folder, a path or URL; or a ``Writer``, which is not closed. By
-            default the folder that the variable ``TENSORBOARD_LOGGING_DIR`` names, or else
-            ``runs/<date>_<host>`` in the output folder. In a search each trial with a name has a
-            folder below.
-        hparams: log the training arguments as hyperparameters.
-        writer_options: further arguments of ``Writer``, for a folder.
+        logdir_or_writer: the log directory, a path or URL, or a ``Writer``, which stays open. By
+            default, the directory in the environment variable ``TENSORBOARD_LOGGING_DIR``, or else
+            ``runs/<date>_<host>`` in the output directory. In a search, each named trial gets a
+            subdirectory.
+        hparams: whether to log the training arguments as hyperparameters.
+        writer_options: further arguments of ``Writer``, unless the first argument is a writer.
 
     Raises:
-        InvalidTypeError: the first argument is neither a folder nor a writer.
+        InvalidTypeError: the first argument is neither a log directory nor a writer.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class TensorBoardCallback(TrainerCallback):
         given = logdir_or_writer or os.environ.get("TENSORBOARD_LOGGING_DIR") or None
         if isinstance(given, str):
             given = os.path.expanduser(given)  # noqa: PTH111 - it may be a URL
-        # Which process is the first one is what the Trainer says.
+        # The Trainer decides which process logs.
         options = {} if isinstance(given, Writer) else {"rank_zero_only": False}
         self._options = {**options, **writer_options}
-        self._folder = given if isinstance(given, (str, os.PathLike)) else None
+        self._logdir = given if isinstance(given, (str, os.PathLike)) else None
         self._target = None if given is None else Target(given, **self._options)
         self._hparams = hparams
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log what the training is made of."""
+        """Log the training arguments and the model's configuration."""
         del control
         if not state.is_world_process_zero:
             return
-        self._begin(args, state)
+        self._start_training(args, state)
         writer = self._target_of(args).writer
         writer.add_text("args", args.to_json_string())
         config: Any = getattr(kwargs.get("model"), "config", None)
@@ -109,7 +109,7 @@ class TensorBoardCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Log what the ``Trainer`` logs."""
+        """Log the values that the ``Trainer`` reports."""
         del control, kwargs
         if not state.is_world_process_zero:
             return
@@ -125,29 +125,29 @@ class TensorBoardCallback(TrainerCallback):
         if self._target is not None:
             self._target.close()
 
-    def _begin(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Choose the folder of a training, and what it supersedes."""
+    def _start_training(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Choose the directory of a training, and the first step that it supersedes."""
         target = self._target_of(args)
         if state.is_hyper_param_search and state.trial_name and target.is_owned:
             target.close()
-            folder = f"{str(self._folder).rstrip('/')}/{state.trial_name}"
-            target = Target(folder, **self._options)
+            logdir = f"{str(self._logdir).rstrip('/')}/{state.trial_name}"
+            target = Target(logdir, **self._options)
         if state.global_step:
             target = target.resumed(state.global_step + 1)
         self._target = target
 
     def _target_of(self, args: TrainingArguments) -> Target:
         if self._target is None:
-            self._folder = _default_folder(args)
-            self._target = Target(self._folder, **self._options)
+            self._logdir = _default_logdir(args)
+            self._target = Target(self._logdir, **self._options)
         return self._target
 
 
 def register(name: str = "tensorboard") -> None:
-    """Have ``TrainingArguments(report_to=name)`` mean this module's callback.
+    """Make ``TrainingArguments(report_to=name)`` select this module's callback.
 
     Args:
-        name: what to call it. By default it replaces the library's own.
+        name: the name to register. By default, it replaces Transformers' own callback.
     """
     integration_utils.INTEGRATION_TO_CALLBACK[name] = TensorBoardCallback
 
@@ -157,6 +157,6 @@ def _tag(name: str) -> str:
     return f"{prefix}/{rest}" if rest and prefix in ("eval", "test") else f"train/{name}"
 
 
-def _default_folder(args: TrainingArguments) -> str:
+def _default_logdir(args: TrainingArguments) -> str:
     now = time.strftime("%b%d_%H-%M-%S")
     return f"{str(args.output_dir).rstrip('/')}/runs/{now}_{socket.gethostname()}"

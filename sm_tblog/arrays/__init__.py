@@ -1,1 +1,1 @@
-"""Numbers and arrays of any library, copied without waiting for a device."""
+"""Copy numbers and arrays of any library without waiting for a device."""

@@ -1,15 +1,15 @@
-"""TensorBoard's default buckets, and how a number's leading bits tell its bucket.
+"""TensorBoard's default buckets, and a table that maps a number's leading bits to its bucket.
 
-The buckets grow by a tenth, from 1e-12 to 1e20 on both sides of zero
-(tensorflow/core/lib/histogram/histogram.cc). A float's leading bits order it: sign, exponent and
-seven bits of mantissa, the upper half of a float32, tell values apart that differ by 1 %. So each
-edge is rounded to such a number, by at most 0.4 %; then the upper half decides a value's bucket
-exactly, by a table.
+The edges grow by a factor of 1.1, from 1e-12 to 1e20 on both sides of zero
+(tensorflow/core/lib/histogram/histogram.cc). The upper half of a float32 (sign, exponent and seven
+bits of mantissa) orders values and distinguishes those that differ by 1 %. Every edge is rounded to
+such a number, by at most 0.4 %, so that a value's upper half, its key, determines its bucket
+exactly, by table lookup.
 
-A bucket holds its lower edge, so a negative edge belongs to the magnitudes below it. Taking one
-from the bits of every negative number moves just these; it makes -0.0 a NaN, whose key no finite
-number has. A float64 is cut, not rounded, to a float32 behind that, which leaves it on its side of
-every edge. What is left are 65,536 keys.
+A bucket includes its lower edge, so a negative edge belongs to the bucket of smaller magnitudes.
+Subtracting one from the bits of every negative number moves exactly the edges there; it turns -0.0
+into a NaN, whose key no finite number has. A float64 is then truncated, not rounded, to a float32,
+so it stays on the same side of every edge. This leaves 65,536 keys.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "Tally", "bucket_of_key", "default_edges"]
 
 KEYS = 1 << 16
-"""How many keys there are."""
+"""The number of keys."""
 
 _INFINITY = 0x7F80
-"""The key of infinity; up to 0x7FFF follow those of NaN, which stand for -0.0."""
+"""The key of infinity. The keys after it, up to 0x7FFF, are those of NaN and stand for -0.0."""
 
-_LARGEST = float(np.finfo(np.float64).max)
+_MAX_FLOAT64 = float(np.finfo(np.float64).max)
 
 
 class Tally(NamedTuple):
-    """What is counted of an array.
+    """Counts and moments of an array.
 
     Attributes:
-        counts: of the finite values by default bucket; shape (len(default_edges()) - 1,).
-        min: the smallest of them, infinity if there is none.
-        max: the largest of them, minus infinity if there is none.
-        sum: of them.
-        sum_squares: of them.
-        nan: how many more were NaN.
-        inf: how many more were infinite.
+        counts: finite values in each default bucket; shape (len(default_edges()) - 1,).
+        min: the smallest finite value, infinity if there is none.
+        max: the largest finite value, minus infinity if there is none.
+        sum: the sum of the finite values.
+        sum_squares: the sum of their squares.
+        nan: the number of NaN values.
+        inf: the number of infinite values.
     """
 
     counts: Int64Array
@@ -64,17 +64,17 @@ def default_edges() -> Float64Array:
     bits = np.array(positive, np.float32).view(np.uint32)
     rounded = ((bits + np.uint32(1 << 15)) & np.uint32(0xFFFF0000)).view(np.float32)
     edges = rounded.astype(np.float64)
-    return np.concatenate(([-_LARGEST], -edges[::-1], [0.0], edges, [_LARGEST]))
+    return np.concatenate(([-_MAX_FLOAT64], -edges[::-1], [0.0], edges, [_MAX_FLOAT64]))
 
 
 @lru_cache(maxsize=1)
 def bucket_of_key() -> IndexArray:
     """Return the bucket of each key; shape (KEYS,)."""
     inner = default_edges()[1:-1]
-    lowest = np.full(KEYS // 2 + 1, np.inf)  # magnitude of each key, and of the one behind the last
+    magnitudes = np.full(KEYS // 2 + 1, np.inf)  # of each key, and of one past the last
     finite = np.arange(_INFINITY, dtype=np.uint32) << np.uint32(16)
-    lowest[:_INFINITY] = finite.view(np.float32)
-    positive = np.searchsorted(inner, lowest[:-1], side="right")
-    negative = np.searchsorted(inner, -lowest[1:], side="right")
+    magnitudes[:_INFINITY] = finite.view(np.float32)
+    positive = np.searchsorted(inner, magnitudes[:-1], side="right")
+    negative = np.searchsorted(inner, -magnitudes[1:], side="right")
     positive[_INFINITY + 1 :] = positive[0]
     return np.concatenate((positive, negative))

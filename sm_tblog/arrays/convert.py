@@ -1,8 +1,8 @@
-"""Any library's numbers and arrays, by protocol, without importing the library.
+"""Read numbers and arrays of any library by protocol, without importing the library.
 
-A caller must be able to change its array as soon as a call returns, and must not wait for a
-device. So host memory is copied at once, and once; a value on a device is copied by its device
-later (see ``deferred``). What decides is the protocol that a type offers, never its name.
+The caller may change its array as soon as a call returns, and never waits for a device. So host
+memory is copied immediately, and only once; a value on a device is copied later by the device (see
+``deferred``). The protocol that a type implements decides, never its name.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ __all__ = [
 ]
 
 REAL = "biuf"
-"""The kinds of NumPy's dtypes that hold bools and real numbers."""
+"""The NumPy dtype kinds of bools and real numbers."""
 
 
 def as_number(value: Any, tag: str) -> float | Deferred:
     """Return a number-like value as a float, or as a ``Deferred`` if it is on a device.
 
     Args:
-        value: a number of any kind or an array with one element.
-        tag: named in errors.
+        value: a number of any type or an array with one element.
+        tag: the tag, for error messages.
 
     Raises:
-        InvalidTypeError: it is not a number.
-        InvalidValueError: it has more or fewer elements than one, or is too large for a float64.
+        InvalidTypeError: ``value`` is not a number.
+        InvalidValueError: ``value`` does not have exactly one element, or is too large for a
+            float64.
     """
     if type(value) is float:
         return value
@@ -66,7 +67,7 @@ def _number(value: Any, tag: str) -> float | Deferred:
     shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
         message = (
-            f"{tag!r}: a scalar has one element, got shape {shape}; log its mean, or use "
+            f"{tag!r}: a scalar must have one element, got shape {shape}; log its mean, or use "
             "add_histogram"
         )
         raise InvalidValueError(message)
@@ -82,18 +83,20 @@ def _number(value: Any, tag: str) -> float | Deferred:
             return float(value)
     elif deferred.dtype is None or _is_of_kind(deferred.dtype, REAL):
         return deferred
-    message = f"{tag!r}: a scalar is a number or an array with one element, got {_described(value)}"
+    message = f"{tag!r}: a scalar must be a number or have one element, got {_describe(value)}"
     if isinstance(value, str):
         message += f" {value[:40]!r}; use add_text for text"
     raise InvalidTypeError(message)
 
 
 def as_step(step: Any, tag: str) -> int:
-    """Return a step of any integer type as an int; a float is cut to an integer, as by the peers.
+    """Return a step of any integer type as an int.
+
+    A float is truncated, as in torch's and tensorboardX's writers.
 
     Raises:
-        InvalidTypeError: it is not a number.
-        InvalidValueError: it does not fit an int64, or is NaN.
+        InvalidTypeError: ``step`` is not a number.
+        InvalidValueError: ``step`` does not fit an int64, or is NaN.
     """
     try:
         number = (
@@ -102,7 +105,7 @@ def as_step(step: Any, tag: str) -> int:
             else int(float(as_number(step, tag)))
         )
     except (InvalidTypeError, InvalidValueError, OverflowError, ValueError, TypeError) as error:
-        message = f"{tag!r}: a step is an integer, got {step!r:.60}"
+        message = f"{tag!r}: a step must be an integer, got {step!r:.60}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(message) from error
     if not -(2**63) <= number < 2**63:
@@ -112,25 +115,25 @@ def as_step(step: Any, tag: str) -> int:
 
 
 def snapshot(values: Any, tag: str, *, kinds: str = REAL) -> npt.NDArray[Any] | Deferred:
-    """Return a copy of an array-like that later changes do not reach.
+    """Return a copy of an array-like that is unaffected by later changes to it.
 
-    It is made once. What cannot change, an array of JAX or TensorFlow, is not copied, and what is
-    returned for it is read-only.
+    The values are copied only once. Immutable arrays, those of JAX and TensorFlow, are not copied;
+    the array returned for them is read-only.
 
     Args:
-        values: an array or tensor of any library on any device, or nested lists of such and of
-            numbers. What is masked or missing becomes NaN.
-        tag: named in errors.
-        kinds: what the array may hold, as NumPy's ``dtype.kind``: by default bools and real
-            numbers, where bfloat16 and float8 count as ``"f"``. ``"c"`` adds complex numbers,
-            ``"U"`` and ``"S"`` strings.
+        values: an array or tensor of any library on any device, or nested lists of these and of
+            numbers. Masked and missing elements become NaN.
+        tag: the tag, for error messages.
+        kinds: the allowed values of NumPy's ``dtype.kind``: by default bools and real numbers,
+            where bfloat16 and float8 count as ``"f"``. ``"c"`` adds complex numbers, ``"U"`` and
+            ``"S"`` strings.
 
     Returns:
-        An array of these kinds in native byte order, or a ``Deferred`` if the values are on a
-        device; its ``shape`` and ``dtype`` can be checked without waiting.
+        An array of one of these kinds in native byte order, or a ``Deferred`` if the values are on
+        a device; its ``shape`` and ``dtype`` can be checked without waiting.
 
     Raises:
-        InvalidTypeError: it is not an array of these kinds.
+        InvalidTypeError: ``values`` is not an array of one of these kinds.
     """
     try:
         array = _array(values, copy=True)
@@ -139,17 +142,17 @@ def snapshot(values: Any, tag: str, *, kinds: str = REAL) -> npt.NDArray[Any] | 
     if isinstance(array, Deferred):
         if array.dtype is None or _is_of_kind(array.dtype, kinds):
             return array
-        raise InvalidTypeError(_wanted(tag, kinds, array))
+        raise InvalidTypeError(_wrong_kind(tag, kinds, array))
     return check_kind(array, tag, kinds)
 
 
 def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
-    """Return an array if it holds what ``kinds`` says, as in ``snapshot``.
+    """Return an array if its dtype is of one of the ``kinds``, as in ``snapshot``.
 
-    Objects that are numbers, ``Decimal`` and the like, become float64.
+    Number objects, such as ``Decimal``, become float64.
 
     Raises:
-        InvalidTypeError: it holds anything else.
+        InvalidTypeError: the array is of another kind.
     """
     if _is_of_kind(array.dtype, kinds):
         return array
@@ -158,30 +161,31 @@ def check_kind(array: npt.NDArray[Any], tag: str, kinds: str = REAL) -> npt.NDAr
             return _floats(array)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InvalidTypeError(_wanted(tag, kinds, array))
+    raise InvalidTypeError(_wrong_kind(tag, kinds, array))
 
 
 def resolve(values: npt.NDArray[Any] | Deferred, tag: str, kinds: str = REAL) -> npt.NDArray[Any]:
-    """Return what ``snapshot`` has returned as an array, waiting for it; for the worker.
+    """Return the result of ``snapshot`` as an array, waiting for a device; for the worker thread.
 
     Raises:
-        InvalidTypeError: a device's library could not tell before that it is not of these kinds.
+        InvalidTypeError: the array is not of these kinds, and its library did not report the dtype
+            earlier.
     """
     return check_kind(values.array(), tag, kinds) if isinstance(values, Deferred) else values
 
 
 def unwrapped(value: Any) -> Any:
-    """Return what a variable holds now, and anything else as it is."""
+    """Return the current value of a variable; return anything else unchanged."""
     while protocol(value) == "variable":
         if hasattr(type(value), "__jax_array__"):
             value = value.__jax_array__()
-        else:  # TensorFlow's is a method, Keras's is not
+        else:  # a method in TensorFlow, a property in Keras
             value = value.value() if callable(value.value) else value.value
     return value
 
 
 def _array(values: Any, *, copy: bool) -> npt.NDArray[Any] | Deferred:
-    """Return an array, a copy if it is wanted and needed, or a ``Deferred``."""
+    """Return an array, copied if requested and necessary, or a ``Deferred``."""
     if isinstance(values, (list, tuple)):
         return _stacked(values)
     values = unwrapped(values)
@@ -199,14 +203,14 @@ def _host_array(values: Any, *, copy: bool) -> npt.NDArray[Any]:
         values, copy = _unmasked(values), False
     array: npt.NDArray[Any] = np.from_dlpack(values) if how == "dlpack" else np.asarray(values)
     if array.dtype == object and array.ndim == 0 and not hasattr(type(values), "__float__"):
-        message = "it is no array; if it yields numbers, make a list of them"
+        message = "it is not an array; convert an iterable of numbers to a list"
         raise TypeError(message)
     native = array.dtype.newbyteorder("=")
     return array.astype(native, order="K", copy=copy and how != "jax")
 
 
 def _unmasked(masked: Any) -> npt.NDArray[Any]:
-    """Return a copy with NaN for what is masked."""
+    """Return a copy in which masked elements are NaN."""
     array: npt.NDArray[Any] = np.array(masked.data)
     if np.ma.is_masked(masked):
         array = array.astype(np.float64) if array.dtype.kind in "biu" else array
@@ -215,7 +219,7 @@ def _unmasked(masked: Any) -> npt.NDArray[Any]:
 
 
 def _stacked(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any] | Deferred:
-    """Return a new array of numbers or arrays; it is deferred if one of them is."""
+    """Stack numbers or arrays into a new array, which is deferred if one of them is."""
     first: Any = values
     while isinstance(first, (list, tuple)) and first:
         first = first[0]
@@ -225,7 +229,7 @@ def _stacked(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any] | Deferred
     if not any(isinstance(part, Deferred) for part in parts):
         return _stack(parts)
     if len({part.shape for part in parts}) > 1:
-        message = f"its arrays are of several shapes, {[part.shape for part in parts]!s:.60}"
+        message = f"its arrays have several shapes, {[part.shape for part in parts]!s:.60}"
         raise ValueError(message)
     kept = [part if isinstance(part, Deferred) else part.copy() for part in parts]
     dtypes = [part.dtype for part in kept if part.dtype is not None]
@@ -242,36 +246,36 @@ def _stack(parts: list[Any]) -> npt.NDArray[Any]:
 
 
 def _is_of_kind(dtype: np.dtype[Any], kinds: str) -> bool:
-    if dtype.kind == "V":  # bfloat16, float8 and int4 are of this kind; and so are structures
+    if dtype.kind == "V":  # bfloat16, float8, int4, and structured dtypes
         return "f" in kinds and dtype.names is None and np.can_cast(dtype, np.float64)
     return dtype.kind in kinds
 
 
 def _floats(objects: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return numbers for which NumPy has no dtype as float64, NaN for what is missing."""
+    """Return number objects as float64; missing ones become NaN."""
     missing = None, getattr(sys.modules.get("pandas"), "NA", None)
     if any(isinstance(one, (str, bytes)) for one in objects.flat):
-        message = "NumPy would read numbers from strings"
+        message = "it holds strings, which NumPy would parse as numbers"
         raise TypeError(message)
     floats = [math.nan if any(one is m for m in missing) else float(one) for one in objects.flat]
     return np.array(floats).reshape(objects.shape)
 
 
 def unreadable(value: Any, tag: str, error: Exception) -> InvalidTypeError:
-    """Return what to raise for a value that an error has kept from being read."""
+    """Return the exception to raise for a value that could not be read because of ``error``."""
     jax = sys.modules.get("jax")
     reason = str(error).partition("\n")[0] or type(error).__name__
     if jax is not None and isinstance(error, jax.errors.JAXTypeError):
         reason = "it is being traced; log outside jit, or through jax.debug.callback"
-    message = f"{tag!r}: numbers are needed, and cannot be read from {_described(value)}: {reason}"
+    message = f"{tag!r}: cannot read numbers from {_describe(value)}: {reason}"
     return InvalidTypeError(message)
 
 
-def _wanted(tag: str, kinds: str, array: npt.NDArray[Any] | Deferred) -> str:
+def _wrong_kind(tag: str, kinds: str, array: npt.NDArray[Any] | Deferred) -> str:
     wanted = "real numbers" if kinds == REAL else f"dtype kinds {kinds!r}"
     kind = "" if array.dtype is None else array.dtype.kind
     return (
-        f"{tag!r}: an array of {wanted} is needed, got dtype {array.dtype} and shape {array.shape}"
+        f"{tag!r}: expected an array of {wanted}, got dtype {array.dtype} and shape {array.shape}"
         f"{_ADVICE.get(kind, '')}"
     )
 
@@ -281,14 +285,14 @@ _ADVICE = {
     "U": "; use add_text for text",
     "V": "; take one of its fields",
 }
-"""What to do with an array, by the kind of its dtype."""
+"""Advice for an array of the wrong kind, by its ``dtype.kind``."""
 
 
-def _described(value: Any) -> str:
-    """Return what kind a value is and, of an array, of which dtype and shape."""
+def _describe(value: Any) -> str:
+    """Return the type of a value and, for an array, its dtype and shape."""
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     try:
         return f"{name} of dtype {value.dtype} and shape {tuple(value.shape)}"
-    except Exception:  # noqa: BLE001 - there are none, or the library cannot tell
+    except Exception:  # noqa: BLE001 - not an array, or its library does not report them
         return name

@@ -1,10 +1,10 @@
-"""Values on their way from a device: the caller asks for a copy, the worker waits for it.
+"""Values on a device: the calling thread requests a copy, the worker thread waits for it.
 
-A device does in order what it is asked on a stream. So a copy that is queued on the stream the
-caller works on is made before whatever the caller queues there later, a change in place included.
-Nothing is kept on the device for it, and nobody waits.
+A device executes the operations of a stream in order. A copy that is queued on the caller's current
+stream is therefore made before anything the caller queues there later, including an in-place
+change. The copy needs no memory on the device, and the calling thread does not wait.
 
-How a library is asked is told by what the type of a value offers, see ``protocol``.
+How a copy is requested depends on the attributes of the value's type; see ``protocol``.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = [
 
 
 class Deferred:
-    """A value that is on its way from a device. Reading it waits until it has arrived.
+    """A value whose copy from a device is pending. Reading it waits for the copy.
 
-    ``float`` of it works, so a column of numbers may hold some.
+    It converts to ``float``, so a column of numbers may contain it.
 
     Attributes:
-        shape: of the array that ``array`` will return.
-        ndim: how many dimensions that are.
-        dtype: of that array; None where the device's library does not tell.
-        nbytes: the memory that it keeps until then.
+        shape: the shape of the array that ``array`` will return.
+        ndim: its number of dimensions.
+        dtype: its dtype; None if the device's library does not report it.
+        nbytes: the memory held until it is read, in bytes.
     """
 
     __slots__ = ("_read", "dtype", "nbytes", "shape")
@@ -60,7 +60,7 @@ class Deferred:
 
     @property
     def ndim(self) -> int:
-        """How many dimensions the array has."""
+        """The number of dimensions of the array."""
         return len(self.shape)
 
     def array(self) -> npt.NDArray[Any]:
@@ -73,14 +73,14 @@ class Deferred:
 
 
 def protocol(value: Any) -> str:
-    """Return how a value is read: by the first of these that its type offers.
+    """Return how to read a value: the first protocol in this table that its type implements.
 
     ================  ============================================================================
     ``"torch"``       a subclass of ``torch.Tensor``
     ``"variable"``    ``__jax_array__`` or ``assign``, ``value``: Flax, Keras, TensorFlow
-    ``"jax"``         ``copy_to_host_async``: cannot change, but can be donated
+    ``"jax"``         ``copy_to_host_async``: immutable, but can be donated
     ``"cuda"``        ``__cuda_array_interface__``: CuPy
-    ``"tensorflow"``  ``numpy``, ``__array__`` and no assignment: cannot change
+    ``"tensorflow"``  ``numpy``, ``__array__`` and no assignment: immutable
     ``"sparse"``      ``tocoo``: SciPy
     ``"dlpack"``      ``__dlpack__`` and no ``__array__``
     ``"numpy"``       anything else, left to NumPy
@@ -102,7 +102,7 @@ def _protocol(kind: type) -> str:
 
 
 _PROTOCOLS = [
-    ("variable", ["__jax_array__"], "aval"),  # which JAX's traced values have
+    ("variable", ["__jax_array__"], "aval"),  # JAX's traced values have it
     ("variable", ["assign", "value"], ""),
     ("jax", ["copy_to_host_async"], ""),
     ("cuda", ["__cuda_array_interface__"], ""),
@@ -110,21 +110,21 @@ _PROTOCOLS = [
     ("sparse", ["tocoo"], ""),
     ("dlpack", ["__dlpack__"], "__array__"),
 ]
-"""Name, what a type has, what it has not."""
+"""Name, attributes that a type must have, attribute that it must not have."""
 
 
 def maybe_deferred(value: Any) -> Deferred | None:
-    """Ask for a copy of a value on a device; return None for anything else.
+    """Request a copy of a value on a device; return None for anything else.
 
     Raises:
-        Exception: whatever the device's library raises, or a ValueError that says why there are no
-            numbers to be copied.
+        Exception: any exception of the device's library, or a ValueError that explains why there
+            are no numbers to copy.
     """
     how = protocol(value)
     if how == "torch" and not value.is_cpu:
         return defer_tensor(usable(value))
-    if how == "jax" and not _is_at_hand(value):
-        return defer_jax(_own(value))
+    if how == "jax" and not _is_on_host(value):
+        return defer_jax(_copy_if_donatable(value))
     if how == "cuda":
         return _defer_cuda(value)
     if how == "tensorflow":
@@ -135,34 +135,35 @@ def maybe_deferred(value: Any) -> Deferred | None:
 
 
 def usable(tensor: Any) -> Any:
-    """Return a tensor without its history of gradients.
+    """Return a tensor detached from its autograd graph.
 
     Raises:
-        ValueError: its numbers cannot be read here and now; says why, and what to do.
+        ValueError: its numbers cannot be read now; the message gives the reason and a remedy.
     """
     torch = sys.modules["torch"]
     backend = getattr(torch, tensor.device.type, None)
     message = ""
     if tensor.device.type == "meta":
-        message = "it is on the meta device, which keeps no numbers"
+        message = "it is on the meta device, which stores no numbers"
     elif hasattr(type(tensor), "to_local"):
         message = (
-            "other processes hold parts of it; log its to_local(), or its full_tensor() after "
-            "calling that in all of them"
+            "other processes hold parts of it; log its to_local(), or call full_tensor() in all "
+            "of them and log the result"
         )
     elif torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # noqa: SLF001 - no public name
         message = "it is being transformed; log outside vmap and grad"
     elif getattr(backend, "is_current_stream_capturing", bool)():
-        message = "a graph is being captured, which would log at each replay; log outside"
+        message = "a graph is being captured, which would replay the copy; log outside the capture"
     if message:
         raise ValueError(message)
     return tensor.detach()
 
 
 def on_host(tensor: Any, *, copy: bool = False) -> npt.NDArray[Any]:
-    """Return a CPU tensor as an array, which shares its memory unless a copy is wanted or needed.
+    """Return a CPU tensor as an array.
 
-    bfloat16, float8 and quantized numbers become float32, sparse tensors dense.
+    The array shares the tensor's memory unless a copy is requested or necessary. bfloat16, float8
+    and quantized numbers become float32; sparse tensors become dense.
     """
     given = tensor = tensor.detach()
     if tensor.is_quantized:
@@ -179,7 +180,7 @@ def on_host(tensor: Any, *, copy: bool = False) -> npt.NDArray[Any]:
 
 
 def defer_tensor(tensor: Any) -> Deferred:
-    """Ask for a copy of a tensor on a device, on the current stream of that device."""
+    """Request a copy of a tensor on a device, on the current stream of that device."""
     torch = sys.modules["torch"]
     shape, nbytes = tuple(tensor.shape), tensor.numel() * tensor.element_size()
     if tensor.is_quantized:
@@ -187,7 +188,7 @@ def defer_tensor(tensor: Any) -> Deferred:
     else:
         dtype = on_host(torch.empty(0, dtype=tensor.dtype, device="cpu")).dtype
     backend: Any = getattr(torch, tensor.device.type, None)
-    if not hasattr(backend, "current_stream"):  # nothing to wait for, so the worker copies
+    if not hasattr(backend, "current_stream"):  # no stream to wait for, so the worker thread copies
         kept = tensor.clone()
         return Deferred(lambda: on_host(kept.cpu()), shape, dtype, nbytes)
     host = tensor.to("cpu", non_blocking=True)  # into pinned memory
@@ -200,22 +201,22 @@ def defer_tensor(tensor: Any) -> Deferred:
     return Deferred(read, shape, dtype, nbytes)
 
 
-def _is_at_hand(array: Any) -> bool:
-    """Return whether a JAX array is computed, and in host memory."""
+def _is_on_host(array: Any) -> bool:
+    """Return whether a JAX array has been computed and is in host memory."""
     return (
         hasattr(type(array), "is_ready")
-        and not array.is_deleted()  # which ``is_ready`` does not survive, as of JAX 0.10
+        and not array.is_deleted()  # on which ``is_ready`` crashes the process, as of JAX 0.10
         and array.is_ready()
         and array.is_fully_addressable
         and all(device.platform == "cpu" for device in array.devices())
     )
 
 
-def _own(array: Any) -> Any:
-    """Return a JAX array, of this process, that nobody donates.
+def _copy_if_donatable(array: Any) -> Any:
+    """Return this process's data of a JAX array, copied if the caller could donate the array.
 
-    A donated array is gone. A number is taken as it is: those are seldom donated, and a copy takes
-    a tenth of a millisecond.
+    A donated array is deleted. A single number is not copied: those are seldom donated, and a copy
+    takes a tenth of a millisecond.
 
     Raises:
         ValueError: other processes hold parts of it.
@@ -230,13 +231,13 @@ def _own(array: Any) -> Any:
 
 
 def defer_jax(array: Any) -> Deferred:
-    """Ask for a copy of a JAX array; it must not be donated before it is read."""
+    """Request a copy of a JAX array, which must not be donated before the copy is read."""
     array.copy_to_host_async()
     return Deferred(lambda: array, tuple(array.shape), _numpy_dtype(array), int(array.nbytes))
 
 
 def _defer_cuda(array: Any) -> Deferred:
-    if not hasattr(array, "get"):  # Numba's: waits for the device
+    if not hasattr(array, "get"):  # Numba, which waits for the device
         array = array.copy_to_host()
         return Deferred(lambda: array, array.shape, array.dtype, array.nbytes)
     copy = array.copy()

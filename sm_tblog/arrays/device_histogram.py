@@ -1,18 +1,18 @@
-"""Arrays on accelerators, counted where they are: a few kilobytes travel instead of the array.
+"""Count histograms of arrays on their accelerator, and copy a few kilobytes instead of the array.
 
-The algorithm is that of ``buckets``, of operations that every device has. None of them waits for
-the device: no result decides about a shape or a branch, so they are all queued at once, on the
-stream that the caller works on. NaN and infinities are therefore not left out but counted as
-zeros, to be taken away again by the worker.
+The algorithm is that of ``buckets``, built from operations that every device supports. None of them
+waits for the device: no shape or branch depends on a result, so they are all queued at once, on the
+caller's current stream. NaN and infinities are therefore not left out but counted as zeros, which
+the worker thread subtracts again.
 
-Sums are made in float64. A device without it, and JAX, which has it only if it is told to, sums
-float32 in pieces, each scaled by its largest magnitude, so that no square overflows; such sums are
-true to six digits, the counts are exact all the same. There, integers of 32 bits and more are not
-counted, nor arrays of more values than an int32 counts: they travel.
+Sums are computed in float64. Devices without float64, and JAX unless it is enabled, sum float32 in
+pieces, each scaled by its largest magnitude so that no square overflows. Those sums are accurate to
+six digits; the counts are still exact. There, integers of 32 bits or more, and arrays with more
+values than an int32 can count, are not counted on the device but copied.
 
-What is counted is one vector of integers: the counts by bucket, and for every piece the bits of
-seven floats: how many NaN and infinities, minimum, maximum, scale, and of the scaled values the
-sum and the sum of squares.
+The result is one vector of integers: the counts by bucket, then for every piece the bits of seven
+floats: number of NaN, number of infinities, minimum, maximum, scale, and the sum and the sum of
+squares of the scaled values.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ __all__ = [
     "pieces",
 ]
 
-_SMALL = 1 << 16
-"""Bytes up to which an array travels: that is two things for the device to do, not two dozen."""
+_MAX_COPIED_BYTES = 1 << 16
+"""Arrays up to this size, in bytes, are copied: that takes two device operations, not two dozen."""
 
 _PIECE = 1 << 22
-"""Values counted at a time: takes about 100 MB of the device, and a float32 counts more."""
+"""Values counted at a time: needs about 100 MB of device memory, and a float32 can count more."""
 
-_MOST_NARROW = 2**31 - 1
-"""Values that an int32 can count."""
+_MAX_INT32 = 2**31 - 1
+"""The largest int32."""
 
-_REALS = 7
-"""Floats for every piece."""
+_FLOATS_PER_PIECE = 7
+"""Floats per piece in the vector of results."""
 
 
 class DeviceTally(NamedTuple):
-    """What devices are counting of one array, each of its part.
+    """The pending counts of one array, of which each device counts its part.
 
     Attributes:
-        vectors: on their way, one for each part; see the module.
-        size: how many values are counted.
+        vectors: one vector of results for each part; see the module.
+        size: the number of values counted.
     """
 
     vectors: list[Deferred]
@@ -68,42 +68,42 @@ class DeviceTally(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The memory that it keeps."""
+        """The memory held, in bytes."""
         return sum(vector.nbytes for vector in self.vectors)
 
     def tally(self) -> Tally:
-        """Wait until everything is counted, and return it."""
+        """Wait for the counts and return them."""
         buckets = len(default_edges()) - 1
         vectors = [vector.array() for vector in self.vectors]
         counts = np.add.reduce([vector[:buckets] for vector in vectors], dtype=np.int64)
         nan, inf, least, most, scale, sums, squares = np.concatenate(
             [_reals(vector[buckets:]) for vector in vectors]
         ).T
-        others = int(nan.sum()), int(inf.sum())
-        counts[bucket_of_key()[0]] -= sum(others)
+        excluded = int(nan.sum()), int(inf.sum())
+        counts[bucket_of_key()[0]] -= sum(excluded)
         with np.errstate(over="ignore", invalid="ignore"):
             total, total_squares = (scale * sums).sum(), (scale * scale * squares).sum()
         ends = float(least.min()), float(most.max())
-        return Tally(counts, *ends, float(total), float(total_squares), *others)
+        return Tally(counts, *ends, float(total), float(total_squares), *excluded)
 
 
 def _reals(bits: Any) -> Any:
     real = np.float64 if bits.dtype.itemsize == 8 else np.float32
-    return bits.view(real).reshape(-1, _REALS).astype(np.float64)
+    return bits.view(real).reshape(-1, _FLOATS_PER_PIECE).astype(np.float64)
 
 
 def maybe_tally(values: Any) -> DeviceTally | None:
-    """Have an array counted by its device; return None if it should travel.
+    """Start counting an array on its device; return None if it should be copied instead.
 
-    That is what is in host memory or small, what its device cannot count, and what is not known to
-    be an array of real numbers.
+    Arrays are copied if they are in host memory, are small, cannot be counted by their device, or
+    are not known to hold real numbers.
     """
     how = protocol(values)
     with contextlib.suppress(RuntimeError, TypeError, ValueError):
-        # No memory, an operation that the device does not have, or what snapshot will refuse.
-        if how == "torch" and not values.is_cpu and values.nbytes > _SMALL:
+        # Out of memory, an operation that the device lacks, or values that snapshot will reject.
+        if how == "torch" and not values.is_cpu and values.nbytes > _MAX_COPIED_BYTES:
             return _tally_tensor(usable(values))
-        if how == "jax" and values.nbytes > _SMALL and is_on_accelerator(values):
+        if how == "jax" and values.nbytes > _MAX_COPIED_BYTES and is_on_accelerator(values):
             return _tally_jax(values)
     return None
 
@@ -116,18 +116,18 @@ def _tally_tensor(tensor: Any) -> DeviceTally:
 
 
 def count_tensor(tensor: Any) -> Any:
-    """Return the vector of a tensor that is not empty, on its device.
+    """Return the vector of results for a non-empty tensor, on its device.
 
     Raises:
-        TypeError: the device has no numbers that are wide enough.
+        TypeError: the device has no dtype that is wide enough.
     """
     torch = sys.modules["torch"]
     on = {"device": tensor.device}
     wide = has_float64(tensor.device)
     integer, real = (torch.int64, torch.float64) if wide else (torch.int32, torch.float32)
     as_float = _float_for(tensor)
-    if not wide and (as_float is torch.float64 or tensor.numel() > _MOST_NARROW):
-        message = f"{tensor.device} has no numbers wide enough"
+    if not wide and (as_float is torch.float64 or tensor.numel() > _MAX_INT32):
+        message = f"{tensor.device} has no dtype that is wide enough"
         raise TypeError(message)
     one, unscaled = torch.ones(1, dtype=integer, **on), torch.ones((), dtype=real, **on)
     key_counts = torch.zeros(KEYS, dtype=integer, **on)
@@ -151,10 +151,10 @@ def count_tensor(tensor: Any) -> Any:
 
 
 def _float_for(tensor: Any) -> Any:
-    """Return the dtype of float, 32 or 64 bits, that holds a tensor's numbers.
+    """Return the float dtype, 32 or 64 bits, that represents a tensor's numbers.
 
     Raises:
-        TypeError: they are not real.
+        TypeError: the tensor is not dense, or its numbers are not real.
     """
     torch = sys.modules["torch"]
     if tensor.is_complex() or tensor.is_quantized or tensor.layout is not torch.strided:
@@ -191,7 +191,7 @@ def _keys_of_tensor(x: Any) -> Any:
 
 @lru_cache(maxsize=16)
 def has_float64(device: Any) -> bool:
-    """Return whether a device of PyTorch has numbers of 64 bits."""
+    """Return whether a PyTorch device supports float64."""
     torch = sys.modules["torch"]
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
@@ -202,9 +202,9 @@ def has_float64(device: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def _pinned_table() -> Any:
-    """Return ``bucket_of_key`` in memory from which a device copies without being waited for."""
+    """Return ``bucket_of_key`` in pinned memory, from which a device copies asynchronously."""
     table = sys.modules["torch"].from_numpy(bucket_of_key().astype(np.int32))
-    with contextlib.suppress(RuntimeError):  # only some devices know of such memory
+    with contextlib.suppress(RuntimeError):  # only some devices support pinned memory
         table = table.pin_memory()
     return table
 
@@ -213,18 +213,18 @@ def _pinned_table() -> Any:
 
 
 def is_on_accelerator(array: Any) -> bool:
-    """Return whether devices that are not the host, and all of them this process's, hold an array.
+    """Return whether an array is entirely on devices of this process other than the host.
 
-    On the host XLA counts no faster than NumPy, and takes the time to compile.
+    On the host, XLA counts no faster than NumPy and needs time to compile.
     """
     return array.is_fully_addressable and all(d.platform != "cpu" for d in array.devices())
 
 
 def _tally_jax(array: Any) -> DeviceTally:
-    """Count an array where each of its shards is, so that none of them moves.
+    """Count each shard of an array on its own device, so that no shard is moved.
 
     Raises:
-        TypeError: JAX has no numbers that are wide enough.
+        TypeError: JAX has no dtype that is wide enough.
     """
     shards = [shard.data for shard in array.addressable_shards if shard.replica_id == 0]
     counter = _jax_counter()
@@ -241,10 +241,10 @@ def _jax_counter() -> Callable[[Any], Any]:
 
 
 def count_jax(x: Any) -> Any:
-    """Return the vector of a JAX array that is not empty; to be compiled.
+    """Return the vector of results for a non-empty JAX array; to be compiled.
 
     Raises:
-        TypeError: JAX has no numbers that are wide enough.
+        TypeError: JAX has no dtype that is wide enough.
     """
     import jax
     import jax.numpy as jnp
@@ -252,8 +252,8 @@ def count_jax(x: Any) -> Any:
     wide = jax.config.jax_enable_x64
     integer, real = (np.int64, np.float64) if wide else (np.int32, np.float32)
     small = x.dtype.itemsize < 4 or x.dtype == np.float32
-    if not wide and (not small or x.size > _MOST_NARROW):
-        message = "without jax_enable_x64 there are no numbers wide enough"
+    if not wide and (not small or x.size > _MAX_INT32):
+        message = "without jax_enable_x64 no dtype is wide enough"
         raise TypeError(message)
     count = partial(_count_jax_piece, as_float=np.float32 if small else real, real=real)
     x = x.reshape(-1)
@@ -271,7 +271,7 @@ def count_jax(x: Any) -> Any:
 
 
 def _count_jax_piece(x: Any, *, as_float: Any, real: Any) -> tuple[Any, Any]:
-    """Return counts by key, and a row of reals."""
+    """Return counts by key, and the seven floats of the piece."""
     import jax.numpy as jnp
 
     x = x.astype(as_float)

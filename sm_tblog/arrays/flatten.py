@@ -1,9 +1,9 @@
-"""Any configuration as plain values by name.
+"""Flatten any configuration to plain values by name.
 
-Configurations come as dicts, namespaces, dataclasses and the objects of half a dozen libraries,
-nested at will, with values that are more than numbers and strings. TensorBoard has three kinds of
-hyperparameters: bools, numbers and strings. So parts become ``part/name``, and what is none of the
-three becomes text. What decides is what an object offers, never its type's name.
+Configurations are dicts, namespaces, dataclasses and objects of half a dozen libraries, nested
+arbitrarily, with values of many types. TensorBoard supports three kinds of hyperparameters: bools,
+numbers and strings. So nested values are named ``part/name``, and values of other types become
+text. The attributes of an object decide how it is read, never the name of its type.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
 
 __all__ = ["flatten"]
 
-DEEPEST = 32
-"""Levels of nesting beyond which a configuration is taken to hold itself."""
+_MAX_DEPTH = 32
+"""Levels of nesting beyond which a configuration is assumed to contain itself."""
 
 
 def flatten(values: Any, what: str) -> dict[str, Plain]:
-    """Return a configuration's values by name; those of its parts are named ``part/name``.
+    """Return a configuration's values by name; nested values are named ``part/name``.
 
     Args:
-        values: a mapping; ``argparse.Namespace`` or ``SimpleNamespace``; an object of a dataclass,
-            of attrs or of pydantic; a named tuple. Keys that are no strings become text.
-        what: named in errors.
+        values: a mapping; an ``argparse.Namespace`` or ``SimpleNamespace``; a dataclass, attrs or
+            pydantic object; a named tuple. Keys that are not strings become text.
+        what: what the values are, for error messages.
 
     Returns:
-        Values as they are if they are None, bools, numbers or strings. An array of any library
-        with one element is its number. An enum's member is its name, or itself if it is a string;
-        a class or function is its name; sequences and sets are text in brackets; anything else,
-        such as a path, a date or a ``torch.dtype``, is the text that ``str`` makes of it.
+        None, bools, numbers and strings unchanged. An array of any library with one element becomes
+        its number; an enum member its name, or its value if it is a string; a class or function its
+        name; a sequence or set text in brackets; anything else, such as a path, a date or a
+        ``torch.dtype``, its ``str``.
 
     Raises:
-        InvalidTypeError: ``values`` or one of them is of a kind that has no such form.
-        InvalidValueError: two names are equal or one is empty, an array has not one element, an
-            integer is too large for a float64, or the nesting is too deep.
+        InvalidTypeError: ``values`` or one of the values is of an unsupported type.
+        InvalidValueError: two names are equal or one is empty, an array does not have exactly one
+            element, an integer is too large for a float64, or the nesting is too deep.
     """
     if (fields := _maybe_fields(values, what)) is None:
         message = (
-            f"{what}: a mapping of values by name, a namespace or a dataclass' object is needed, "
+            f"{what}: expected a mapping of values by name, a namespace or a dataclass object, "
             f"got {values!r:.60} ({_name(type(values))})"
         )
         raise InvalidTypeError(message)
     flat: dict[str, Plain] = {}
     for name, value in _leaves(fields, "", what, 0):
         if name in flat:
-            message = f"{what}: there are two values named {name!r}; rename one of them"
+            message = f"{what}: two values are named {name!r}; rename one of them"
             raise InvalidValueError(message)
         flat[name] = value
     return flat
@@ -82,13 +82,13 @@ def _leaves(
 
 
 def _maybe_fields(value: Any, where: str) -> dict[Any, Any] | None:
-    """Return what a structure holds, by key; None if it is none."""
+    """Return the values of a structure by key; None if the value is not a structure."""
     kind = type(value)
     if hasattr(kind, "shape"):  # a table has keys too
         return None
     try:
         if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
-            return {key: value[key] for key in value.keys()}  # noqa: SIM118 - all that is asked for
+            return {key: value[key] for key in value.keys()}  # noqa: SIM118 - needs no __iter__
         if hasattr(kind, "_asdict"):
             return dict(value._asdict())
         if isinstance(value, _namespaces()):
@@ -101,13 +101,13 @@ def _maybe_fields(value: Any, where: str) -> dict[Any, Any] | None:
 
 
 def _namespaces() -> tuple[type, ...]:
-    # Nobody has an argparse.Namespace who has not imported argparse.
+    # Without argparse imported, no argparse.Namespace can exist.
     argparse = sys.modules.get("argparse")
     return (SimpleNamespace, argparse.Namespace) if argparse else (SimpleNamespace,)
 
 
 def _maybe_names(kind: type) -> list[str] | None:
-    """Return the names of the fields that a class declares; None if it is not of that kind."""
+    """Return the names of the fields that a class declares; None if it declares none."""
     if hasattr(kind, "__dataclass_fields__"):
         from dataclasses import fields
 
@@ -121,7 +121,7 @@ def _plain(value: Any, where: str, depth: int = 0) -> Plain:
     if value is None or type(value) in {bool, str}:
         return value  # type: ignore[no-any-return]
     if isinstance(value, str):
-        return str.__str__(value)  # an enum's member, perhaps, whose own str is its name
+        return str.__str__(value)  # perhaps an enum member, whose own str is its name
     if isinstance(value, Enum):
         return value.name
     try:
@@ -148,11 +148,11 @@ def _converted(value: Any, where: str, depth: int) -> Plain:
 
 
 def _element(array: Any, where: str) -> Any:
-    """Return the only element of an array. One on a device is waited for."""
+    """Return the only element of an array, waiting for its device."""
     if math.prod(array.shape) != 1:
         message = (
-            f"{where}: a value has one element, got an array of shape {tuple(array.shape)}; "
-            "give its tolist() if it is short"
+            f"{where}: a value must have one element, got an array of shape {tuple(array.shape)}; "
+            "pass its tolist() if it is short"
         )
         raise InvalidValueError(message)
     return array.item() if hasattr(array, "item") else array.numpy().item()
@@ -173,18 +173,20 @@ def _text(value: Any, where: str, depth: int) -> str:
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
     text = str(value)
-    if " at 0x" in text:  # an address, another one in every run
+    if " at 0x" in text:  # a memory address, which differs in every run
         message = (
-            f"{where}: an object of {_name(type(value))} has no text of its own; give a bool, a "
-            "number or a string that stands for it"
+            f"{where}: a value of type {_name(type(value))} has no stable text; pass a bool, a "
+            "number or a string instead"
         )
         raise InvalidTypeError(message)
     return text
 
 
 def _check_depth(where: str, depth: int) -> None:
-    if depth >= DEEPEST:
-        message = f"{where:.160}: nested more than {DEEPEST} levels deep; does it hold itself?"
+    if depth >= _MAX_DEPTH:
+        message = (
+            f"{where:.160}: nested more than {_MAX_DEPTH} levels deep; does it contain itself?"
+        )
         raise InvalidValueError(message)
 
 

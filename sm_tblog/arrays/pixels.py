@@ -1,9 +1,11 @@
-"""Pixels: what an array of any dtype and layout means as pictures.
+"""Convert arrays of any dtype and layout to pixels.
 
 A layout names an array's axes, one letter each, as in ``"NCHW"``: N pictures, T frames, C channels,
-H rows, W columns. Channels are 1 (grey), 2 (grey and alpha), 3 (red, green, blue) or 4 (and alpha).
+H rows, W columns. There are 1 (grey), 2 (grey and alpha), 3 (red, green, blue) or 4 (red, green,
+blue, alpha) channels.
 
-``snapshot_pixels`` runs in the caller's thread and looks at the shape; the rest is the worker's.
+``snapshot_pixels`` runs on the calling thread and checks only the shape; the rest runs on the
+worker thread.
 """
 
 from __future__ import annotations
@@ -24,35 +26,35 @@ if TYPE_CHECKING:
 
 __all__ = ["arranged", "as_bytes", "check_size", "snapshot_pixels", "tiled"]
 
-_MOST = 1 << 30
-"""Bytes of pixels that a record may hold: encoded, they stay well below protobuf's 2 GiB."""
+_MAX_BYTES = 1 << 30
+"""Largest size of a record's pixels, in bytes; encoded, they stay well below protobuf's 2 GiB."""
 
 _CHUNK = 1 << 15
-"""Values converted at a time: what is computed on the way stays in the processor's cache."""
+"""Values converted at a time, so that intermediate results stay in the processor's cache."""
 
 _PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "F", "I")
-"""Pillow's modes that are pixels as they are, besides those of 16 bits."""
+"""Pillow modes that need no conversion, besides those of 16 bits."""
 
 
 def snapshot_pixels(
     values: Any, tag: str, dataformats: str, letters: str = "NCHW"
 ) -> tuple[npt.NDArray[Any] | Deferred, str]:
-    """Return a copy of pictures that later changes do not reach, and its layout.
+    """Return a copy of pictures that is unaffected by later changes to them, and its layout.
 
     Args:
         values: an array of any library on any device, a Pillow image, or a list of either.
-        tag: named in errors.
-        dataformats: the layout, in any order and case. Of an image that has no N, an array with an
-            axis more has it first, and one with an axis less has no C. Of a video, an array with
-            an axis less has no N, and one with two less neither N nor C. Pillow's images know
-            theirs.
-        letters: what a layout may have, ``"NCHW"`` for images and ``"NTCHW"`` for videos. H, W and
-            T are needed.
+        tag: the tag, for error messages.
+        dataformats: the layout, in any order and case. For an image layout without N, an array with
+            one more axis has N first, and an array with one axis less has no C. For a video, an
+            array with one axis less has no N, and one with two less has neither N nor C. Ignored
+            for Pillow images.
+        letters: the letters of a layout, ``"NCHW"`` for images and ``"NTCHW"`` for videos. H, W and
+            T are required.
 
     Raises:
-        InvalidTypeError: they are not real numbers, or the layout is not a str.
-        InvalidValueError: this is no layout, or not this array's; or the array is empty, or holds
-            more than a record may.
+        InvalidTypeError: the values are not real numbers, or the layout is not a str.
+        InvalidValueError: the layout is invalid or does not fit the array; or the array is empty,
+            or too large for a record.
     """
     array: npt.NDArray[Any] | Deferred
     if _is_pillow(values):
@@ -69,19 +71,21 @@ def snapshot_pixels(
 
 
 def check_size(nbytes: float, shape: tuple[int, ...], tag: str) -> None:
-    """Raise if there are no pixels, or more than a record may hold.
+    """Raise an error if there are no pixels, or too many for a record.
 
     Args:
-        nbytes: of the pixels, one a channel.
-        shape: named in errors, as the tag.
-        tag: as above.
+        nbytes: the size of the pixels, one byte per channel.
+        shape: the shape, for error messages.
+        tag: the tag, for error messages.
 
     Raises:
-        InvalidValueError: there are.
+        InvalidValueError: there are no pixels, or too many.
     """
-    if not 0 < nbytes <= _MOST:
+    if not 0 < nbytes <= _MAX_BYTES:
         size = (
-            f"{nbytes / _MOST:.3g} GiB of pixels, and a record holds 1" if nbytes else "no pixels"
+            f"{nbytes / _MAX_BYTES:.3g} GiB of pixels, but a record holds 1"
+            if nbytes
+            else "no pixels"
         )
         message = f"{tag!r}: got shape {shape}: {size}"
         raise InvalidValueError(message)
@@ -106,16 +110,16 @@ def _read_pillow(image: Any, tag: str) -> npt.NDArray[Any]:
 
 
 def _layout(shape: tuple[int, ...], dataformats: Any, letters: str, tag: str) -> str:
-    """Return the layout of an array of that shape."""
+    """Return the layout of an array of the given shape."""
     if not isinstance(dataformats, str):
-        message = f"{tag!r}: dataformats is a str such as {letters!r}, got {dataformats!r:.60}"
+        message = f"{tag!r}: dataformats must be a str such as {letters!r}, got {dataformats!r:.60}"
         raise InvalidTypeError(message)
     axes = dataformats.upper()
     needed = set(letters) - {"N", "C"}
     if not needed <= set(axes) <= set(letters) or len(set(axes)) < len(axes):
         message = (
-            f"{tag!r}: dataformats names each axis by one of the letters {letters}, "
-            f"{', '.join(sorted(needed))} among them, got {dataformats!r}"
+            f"{tag!r}: dataformats must name each axis by one of the letters {letters}, "
+            f"including {', '.join(sorted(needed))}; got {dataformats!r}"
         )
         raise InvalidValueError(message)
     if "T" in letters:
@@ -132,7 +136,7 @@ def _layout(shape: tuple[int, ...], dataformats: Any, letters: str, tag: str) ->
     if "C" in axes[:-1] and len(shape) in map(len, choices) and shape[-1] <= 4:
         hint = f"; if the channels come last, pass dataformats={axes.replace('C', '') + 'C'!r}"
     message = (
-        f"{tag!r}: dataformats={dataformats!r} wants shape {wanted}, C from 1 to 4, "
+        f"{tag!r}: dataformats={dataformats!r} needs shape {wanted}, C from 1 to 4, "
         f"got {shape}{hint}"
     )
     raise InvalidValueError(message)
@@ -143,7 +147,7 @@ def _channels(layout: str, shape: tuple[int, ...]) -> int:
 
 
 def arranged(array: npt.NDArray[Any], layout: str, wanted: str) -> npt.NDArray[Any]:
-    """Return a view with the axes ``wanted``, those that ``layout`` lacks of length 1."""
+    """Return a view with the axes ``wanted``; axes that ``layout`` lacks have length 1."""
     present = array.transpose([layout.index(axis) for axis in wanted if axis in layout])
     view: npt.NDArray[Any] = present[
         tuple(slice(None) if axis in layout else np.newaxis for axis in wanted)
@@ -152,12 +156,12 @@ def arranged(array: npt.NDArray[Any], layout: str, wanted: str) -> npt.NDArray[A
 
 
 def tiled(videos: UInt8Array, rows: int, columns: int) -> UInt8Array:
-    """Return videos side by side as one, row by row; what is left over is black.
+    """Return one video that shows several in a grid, row by row; unused cells are black.
 
     Args:
         videos: shape (N, T, H, W, C).
-        rows: of the grid.
-        columns: of the grid.
+        rows: the number of rows of the grid.
+        columns: the number of columns of the grid.
 
     Returns:
         Shape (T, rows * H, columns * W, C).
@@ -174,19 +178,19 @@ def tiled(videos: UInt8Array, rows: int, columns: int) -> UInt8Array:
 
 
 def as_bytes(pixels: npt.NDArray[Any]) -> tuple[UInt8Array, str]:
-    """Return pixels as bytes, and a remark if some do not mean what their dtype says.
+    """Return pixels as bytes, and a remark if some are outside the range of their dtype.
 
     ==================  ===========================================================================
-    uint8               as they are
+    uint8               unchanged
     bool                black and white
-    uint16              the upper half of each: 65535 is white
-    other integers      0 to 255; masks, 0 and 1, if none is larger
+    uint16              the upper byte of each: 65535 is white
+    other integers      0 to 255; a mask of 0 and 1 if none is larger
     floats              0 to 1; 0 to 255 if none is negative and one is above 2
     ==================  ===========================================================================
 
-    A float is multiplied by 255 as a float32 and cut, not rounded, as in PyTorch's writer; so 8-bit
-    pixels that were divided by 255 come out as they went in. What lies outside is clipped, and a
-    NaN is black.
+    A float is multiplied by 255 as a float32 and truncated, not rounded, as in PyTorch's writer, so
+    8-bit pixels that were divided by 255 are restored exactly. Values outside the range are
+    clipped; NaN is black.
     """
     if pixels.dtype == np.uint8:
         return pixels, ""
@@ -202,17 +206,17 @@ def as_bytes(pixels: npt.NDArray[Any]) -> tuple[UInt8Array, str]:
         white = 255.0 if high > 1 or low < 0 else 1.0
     elif low >= 0 and high > 2:
         white = 255.0
-        remark = f"floats up to {high:.4g} are taken as pixels from 0 to 255"
-    margin = 0.5 * white / 255  # clipping this away is not seen
+        remark = f"floats up to {high:.4g} are interpreted as pixels from 0 to 255"
+    margin = 0.5 * white / 255  # clipping this much is not visible
     if low < -margin or high > white + margin:
         remark = f"pixels from {low:.4g} to {high:.4g} are clipped to 0 to {white:g}"
     if nan:
-        remark += f"{'; ' * bool(remark)}{nan} of {pixels.size} values are NaN, and drawn black"
+        remark += f"{'; ' * bool(remark)}{nan} of {pixels.size} values are NaN and drawn black"
     return _scaled(pixels, 255 / white), remark
 
 
 def _range(pixels: npt.NDArray[Any]) -> tuple[float, float, int]:
-    """Return the least and the greatest finite value, and how many are NaN."""
+    """Return the minimum and maximum of the finite values, and the number of NaN."""
     low, high = float(pixels.min()), float(pixels.max())
     if math.isfinite(low) and math.isfinite(high):
         return low, high, 0

@@ -1,8 +1,8 @@
-"""What sparse and ragged arrays store, for those who need the numbers and not their places.
+"""Read the stored elements of sparse and ragged arrays, without their indices.
 
-A histogram of a sparse array needs the elements that are stored and the number of zeros that are
-not: to make the array dense would take the memory that it has been spared. Elements that stand at
-the same place, as in the gradient of an embedding, are added up by the worker.
+A histogram of a sparse array needs only the stored elements and the number of zeros that are not
+stored; a dense copy would need the memory that sparse storage saves. Elements with the same index,
+as in the gradient of an embedding, are summed on the worker thread.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Stored", "stored_elements"]
 
 
 class Stored(NamedTuple):
-    """The elements of an array that it stores.
+    """The stored elements of an array.
 
     Attributes:
-        elements: an array-like, of any library and shape.
-        size: how many elements the array has, with the zeros that it does not store; None if it
-            stores all.
+        elements: an array-like of any library and shape.
+        size: the number of elements of the array, including zeros that are not stored; None if all
+            elements are stored.
     """
 
     elements: Any
@@ -38,17 +38,18 @@ class Stored(NamedTuple):
 
 
 def stored_elements(values: Any, tag: str) -> Stored:
-    """Return what an array of any library stores; of one that is dense, the array itself.
+    """Return the stored elements of an array of any library; for a dense array, the array itself.
 
-    Sparse are PyTorch's and SciPy's of every layout, and TensorFlow's ``SparseTensor`` and
-    ``IndexedSlices``; ragged are PyTorch's nested tensors and TensorFlow's ``RaggedTensor``.
+    Sparse arrays are those of PyTorch and SciPy in every layout, and TensorFlow's ``SparseTensor``
+    and ``IndexedSlices``; ragged arrays are PyTorch's nested tensors and TensorFlow's
+    ``RaggedTensor``.
 
     Args:
         values: an array-like.
-        tag: named in errors.
+        tag: the tag, for error messages.
 
     Raises:
-        InvalidTypeError: its elements cannot be read, or are not real numbers.
+        InvalidTypeError: the elements cannot be read, or are not real numbers.
     """
     try:
         return _stored(unwrapped(values), tag)
@@ -65,7 +66,7 @@ def _stored(values: Any, tag: str) -> Stored:
         return _of_scipy(values)
     if hasattr(type(values), "flat_values"):  # TensorFlow's RaggedTensor
         return Stored(values.flat_values)
-    if hasattr(type(values), "dense_shape"):  # TensorFlow's sparse ones
+    if hasattr(type(values), "dense_shape"):  # TensorFlow's SparseTensor and IndexedSlices
         size = None if values.dense_shape is None else math.prod(values.shape)
         return Stored(_summed(values.indices, values.values, tag), size)
     return Stored(values)
@@ -79,8 +80,8 @@ def _of_tensor(tensor: Any, tag: str) -> Stored:
         tensor = tensor.detach()
         if tensor.is_coalesced():
             return Stored(tensor.values(), tensor.numel())
-        places, elements = tensor._indices(), tensor._values()  # noqa: SLF001 - the public ones add up first
-        return Stored(_summed(places.T, elements, tag), tensor.numel())
+        indices, elements = tensor._indices(), tensor._values()  # noqa: SLF001 - public ones sum first
+        return Stored(_summed(indices.T, elements, tag), tensor.numel())
     if tensor.layout in {torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}:
         return Stored(tensor.detach().values(), tensor.numel())
     return Stored(tensor)
@@ -101,29 +102,30 @@ def _of_scipy(values: Any) -> Stored:
     return Stored(Deferred(read, coo.data.shape, coo.dtype, nbytes), size)
 
 
-def _summed(places: Any, elements: Any, tag: str) -> Deferred:
-    """Return elements that are added up where their places are equal, as a ``Deferred``.
+def _summed(indices: Any, elements: Any, tag: str) -> Deferred:
+    """Return the sums of elements with equal indices, as a ``Deferred``.
 
-    Its shape is that of the elements as they are given.
+    Its shape is that of ``elements``, before summing.
 
     Args:
-        places: integers of shape (stored,) or (stored, dimensions).
+        indices: integers of shape (stored,) or (stored, dimensions).
         elements: shape (stored, …).
-        tag: named in errors.
+        tag: the tag, for error messages.
     """
-    at, what = snapshot(places, tag), snapshot(elements, tag)
-    return Deferred(partial(_sum, at, what, tag), what.shape, what.dtype, at.nbytes + what.nbytes)
+    keys, terms = snapshot(indices, tag), snapshot(elements, tag)
+    nbytes = keys.nbytes + terms.nbytes
+    return Deferred(partial(_sum, keys, terms, tag), terms.shape, terms.dtype, nbytes)
 
 
 def _sum(
-    places: npt.NDArray[Any] | Deferred, elements: npt.NDArray[Any] | Deferred, tag: str
+    indices: npt.NDArray[Any] | Deferred, elements: npt.NDArray[Any] | Deferred, tag: str
 ) -> npt.NDArray[Any]:
-    at, what = resolve(places, tag), resolve(elements, tag)
-    if not len(what):
-        return what
-    at = at.reshape(len(at), -1)
-    order = np.lexsort(at.T)
-    at = at[order]
-    first = np.flatnonzero((at[1:] != at[:-1]).any(axis=1)) + 1
-    sums: npt.NDArray[Any] = np.add.reduceat(what[order], [0, *first], axis=0)
+    keys, terms = resolve(indices, tag), resolve(elements, tag)
+    if not len(terms):
+        return terms
+    keys = keys.reshape(len(keys), -1)
+    order = np.lexsort(keys.T)
+    keys = keys[order]
+    first = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1
+    sums: npt.NDArray[Any] = np.add.reduceat(terms[order], [0, *first], axis=0)
     return sums

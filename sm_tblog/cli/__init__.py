@@ -1,8 +1,9 @@
-"""The command line: ``sm-tblog``, which is also ``python -m sm_tblog``.
+"""The command line: ``sm-tblog``, also available as ``python -m sm_tblog``.
 
-A command is a module of this package with a function ``run``, and its name in ``COMMANDS``. The
-modules take Typer and Rich for granted, so nothing but ``make_app`` imports them: the library does
-without, and where they are missing ``main`` says in one line what to install.
+A command is a module of this package that has a function ``run`` and is listed in ``COMMANDS``.
+These modules import Typer and Rich unconditionally, so only ``make_app`` imports them: the library
+works without both packages, and if one is missing ``main`` prints one line that says what to
+install.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ COMMANDS = ("demo", "doctor", "estimate", "open", "upload")
 
 
 def main() -> None:
-    """Run the command that the process's arguments name, and exit.
+    """Run the command given in ``sys.argv`` and exit.
 
-    The exit code is 0, 1 where the command failed, or 2 where the arguments are wrong. What this
-    library raises on purpose is printed as one line, without a traceback.
+    The exit code is 0 on success, 1 if the command fails, and 2 if the arguments are invalid. A
+    ``TBLogError`` is printed as one line, without a traceback.
     """
     try:
         make_app()()
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def make_app() -> Any:
-    """Return the ``typer.Typer`` with all commands.
+    """Return the ``typer.Typer`` application with all commands.
 
     Raises:
         MissingDependencyError: Typer or Rich is not installed.
@@ -40,17 +41,20 @@ def make_app() -> Any:
         import rich  # noqa: F401 - the commands print with it
         import typer
     except ImportError as error:
-        message = "the command line needs Typer and Rich: pip install 'sm-tblog[cli]'"
+        message = "the command line requires Typer and Rich: pip install 'sm-tblog[cli]'"
         raise MissingDependencyError(message) from error
     from sm_tblog.cli import _options
 
     app = typer.Typer(
-        help="Logs to TensorBoard from any training script.",
+        cls=_options.Group,
+        help="Fast, fault-tolerant TensorBoard logging for any training script.",
+        context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=False,
         no_args_is_help=True,
-        pretty_exceptions_enable=False,  # a plain traceback is what an issue needs
+        pretty_exceptions_enable=False,  # bug reports need a plain traceback
     )
     app.callback()(_options.run)
     for name in COMMANDS:
-        app.command(name)(importlib.import_module(f"{__name__}.{name}").run)
+        command = importlib.import_module(f"{__name__}.{name}")
+        app.command(name, cls=_options.Command)(command.run)
     return app

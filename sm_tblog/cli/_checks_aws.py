@@ -1,7 +1,7 @@
-"""What ``sm-tblog doctor`` looks at that concerns AWS: credentials, bucket, the hosted app.
+"""The checks of ``sm-tblog doctor`` that concern AWS: credentials, bucket, hosted TensorBoard.
 
-Credentials are told by where they come from, never by what they are. A server is asked only about
-what the user has named, or the job itself uploads to, and with a timeout.
+Only the source of credentials is reported, never the credentials themselves. Servers are queried
+only about what the user has named or the job uploads to, and with a timeout.
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ if TYPE_CHECKING:
 
 __all__ = ["check_app", "check_bucket", "check_credentials"]
 
-NAME = "sm-tblog-doctor.txt"
-TEXT = b"Written, read and removed by sm-tblog doctor.\n"
+PROBE_NAME = "sm-tblog-doctor.txt"
+PROBE_CONTENT = b"Written, read and removed by sm-tblog doctor.\n"
 
 SOURCES = {
-    "assume-role": "a role that the profile assumes",
+    "assume-role": "a role assumed by the profile",
     "assume-role-with-web-identity": "a role assumed with a web identity",
     "config-file": "the configuration file",
     "container-role": "the container's role",
-    "custom-process": "a process that the profile names",
-    "env": "variables of the environment",
+    "custom-process": "the profile's credential process",
+    "env": "environment variables",
     "iam-role": "the instance's role",
-    "login": "a login of the AWS command line",
+    "login": "an AWS CLI login",
     "shared-credentials-file": "the shared credentials file",
     "sso": "IAM Identity Center",
 }
-"""By botocore's names of the methods."""
+"""Descriptions of credential sources, by botocore's name of the provider."""
 
 VARIABLES = (
     *("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
     *("AWS_ENDPOINT_URL_S3", "S3_ENDPOINT", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
 )
-"""That hold no secret, and change where requests go. A URL may hold one, and is not shown."""
+"""Environment variables that change where requests go. Only names are printed: a URL may contain a
+secret."""
 
 APP_ACTIONS = (
     "sagemaker:CreateApp, DeleteApp, DescribeTrainingJob, Search; s3:GetObject, ListBucket"
 )
 
 
-def check_credentials(*, ask: bool, timeout: float) -> list[Finding]:
-    """Say where credentials come from, and which region and variables count.
+def check_credentials(*, online: bool, timeout: float) -> list[Finding]:
+    """Report the region, the relevant environment variables and where credentials come from.
 
     Args:
-        ask: look for them where a server must be asked, and ask who they are.
-        timeout: seconds.
+        online: whether to try sources that query a server, and to ask AWS for the identity.
+        timeout: timeout of the request, in seconds.
     """
     region = app.find_region()
     findings = [
@@ -74,26 +75,26 @@ def check_credentials(*, ask: bool, timeout: float) -> list[Finding]:
 
     session = botocore.session.Session()
     try:
-        found = session.get_credentials() if ask else _without_asking(session)
-    except Exception as error:  # noqa: BLE001 - botocore's are of many kinds; all are findings
-        advice = "Correct the shared configuration, or AWS_PROFILE"
+        found = session.get_credentials() if online else _local_credentials(session)
+    except Exception as error:  # noqa: BLE001 - botocore raises many types
+        advice = "Fix the shared configuration or AWS_PROFILE"
         return [*findings, Finding("problem", f"credentials cannot be loaded: {error}", advice)]
     if found is not None:
         source = SOURCES.get(found.method, found.method)
         findings.append(Finding("ok", f"credentials from {source}"))
-        if ask:
-            findings.append(_who(session, region, timeout))
-    elif ask:
+        if online:
+            findings.append(_check_identity(session, region, timeout))
+    elif online:
         advice = "Set AWS_PROFILE, run aws sso login, or give the job a role"
-        findings.append(Finding("problem", "there are no credentials", advice))
+        findings.append(Finding("problem", "no credentials found", advice))
     else:
-        text = "no credentials in the environment or in files; servers were not asked"
+        text = "no credentials in the environment or in files; no servers were queried"
         findings.append(Finding("note", text))
     return findings
 
 
-def _without_asking(session: Any) -> Any:
-    """Return credentials that are at hand; no server is asked, and no process started."""
+def _local_credentials(session: Any) -> Any:
+    """Return credentials from the environment or files, without a request or a new process."""
     chain = session.get_component("credential_provider").providers
     for provider in chain:
         if provider.METHOD in ("env", "shared-credentials-file", "config-file"):
@@ -103,8 +104,8 @@ def _without_asking(session: Any) -> Any:
     return None
 
 
-def _who(session: Any, region: str | None, timeout: float) -> Finding:
-    """Say whose the credentials are; every identity may ask that."""
+def _check_identity(session: Any, region: str | None, timeout: float) -> Finding:
+    """Report whose the credentials are; every identity is allowed to ask for this."""
     from botocore.config import Config
 
     config = Config(
@@ -112,17 +113,17 @@ def _who(session: Any, region: str | None, timeout: float) -> Finding:
     )
     try:
         client = session.create_client("sts", region_name=region or "us-east-1", config=config)
-        return Finding("ok", f"they are those of {client.get_caller_identity()['Arn']}")
+        return Finding("ok", f"identity: {client.get_caller_identity()['Arn']}")
     except Exception as error:  # noqa: BLE001 - as above
-        return Finding("note", f"whose they are is not known: {type(error).__name__}: {error}")
+        return Finding("note", f"identity unknown: {type(error).__name__}: {error}")
 
 
 def check_bucket(url: str, timeout: float) -> list[Finding]:
-    """Write, read and remove a small object where logs are to go.
+    """Write, read and remove a small object in the log directory.
 
     Args:
-        url: the folder.
-        timeout: seconds for each request.
+        url: the log directory.
+        timeout: timeout of each request, in seconds.
     """
     options: dict[str, Any] = {}
     if scheme_of(url) in S3_SCHEMES:
@@ -131,50 +132,51 @@ def check_bucket(url: str, timeout: float) -> list[Finding]:
             "read_timeout": timeout,
             "retries": {"total_max_attempts": 1},
         }
-    begun = time.monotonic()
+    start = time.monotonic()
     try:
-        place = open_folder(url, options)
-        place.put(NAME, TEXT)
+        folder = open_folder(url, options)
+        folder.put(PROBE_NAME, PROBE_CONTENT)
     except TBLogError as error:
-        return [Finding("problem", f"cannot be written to: {error}", _policy(url, error))]
-    took = (time.monotonic() - begun) * 1000
-    findings = [Finding("ok", f"{url} can be written to, in {took:,.0f} ms")]
+        return [Finding("problem", f"writing failed: {error}", _advise_policy(url, error))]
+    duration = (time.monotonic() - start) * 1000
+    findings = [Finding("ok", f"{url} is writable; a write took {duration:,.0f} ms")]
     try:
-        same = place.get(NAME) == TEXT
-        text = f"what is written there {'can be read' if same else 'is read as something else'}"
-        findings.append(Finding("ok" if same else "problem", text))
+        if folder.get(PROBE_NAME) == PROBE_CONTENT:
+            findings.append(Finding("ok", "reading back returned the same content"))
+        else:
+            findings.append(Finding("problem", "reading back returned different content"))
     except StoreError as error:
-        text = f"what is written there cannot be read: {error}"
-        advice = "Without s3:GetObject objects are short, and many"
+        text = f"reading back failed: {error}"
+        advice = "Without s3:GetObject, logs are split into many small objects"
         findings.append(Finding("warning", text, advice))
     if scheme_of(url) in S3_SCHEMES:
-        findings += _check_s3(place, bucket_and_prefix(url)[1] + NAME)
+        findings += _check_s3(folder, bucket_and_prefix(url)[1] + PROBE_NAME)
     return findings
 
 
-def _check_s3(place: Any, key: str) -> list[Finding]:
-    """Say whether objects can grow by copying, and remove what was written."""
+def _check_s3(folder: Any, key: str) -> list[Finding]:
+    """Check whether objects can grow by copying, and remove the object that was written."""
     findings = []
     try:
-        upload = place.call("CreateMultipartUpload", Key=key)["UploadId"]
-        place.call("AbortMultipartUpload", Key=key, UploadId=upload)
+        upload = folder.call("CreateMultipartUpload", Key=key)["UploadId"]
+        folder.call("AbortMultipartUpload", Key=key, UploadId=upload)
     except StoreError as error:
-        text = f"an upload in parts cannot be begun and given up: {code_of(error)}"
-        advice = "Allow s3:AbortMultipartUpload, or objects are short, and many"
+        text = f"starting and aborting a multipart upload failed: {code_of(error)}"
+        advice = "Allow s3:AbortMultipartUpload; without it, logs are split into many small objects"
         findings.append(Finding("warning", text, advice))
     try:
-        place.call("DeleteObject", Key=key)
+        folder.call("DeleteObject", Key=key)
     except StoreError:
-        findings.append(Finding("note", f"{NAME} was not removed: s3:DeleteObject is not allowed"))
-    with suppress(StoreError):  # which few roles may ask
-        if place.call("GetBucketVersioning").get("Status") == "Enabled":
-            text = "the bucket keeps versions, so that objects are short, and many"
+        findings.append(Finding("note", f"{PROBE_NAME} remains: s3:DeleteObject is not allowed"))
+    with suppress(StoreError):  # few roles are allowed to ask this
+        if folder.call("GetBucketVersioning").get("Status") == "Enabled":
+            text = "the bucket has versioning enabled, so logs are split into many small objects"
             findings.append(Finding("note", text, "See: sm-tblog estimate --versioned"))
     return findings
 
 
-def _policy(url: str, error: TBLogError) -> str:
-    """Return what the credentials need, where they are refused."""
+def _advise_policy(url: str, error: TBLogError) -> str:
+    """Return the permissions to grant if access was denied, else ""."""
     if isinstance(error, MissingDependencyError) or not isinstance(error, StoreError):
         return ""
     if code_of(error) not in DENIED:
@@ -182,49 +184,50 @@ def _policy(url: str, error: TBLogError) -> str:
     where = url.partition("://")[2].rstrip("/")
     return (
         "Allow the role s3:PutObject, s3:GetObject and s3:AbortMultipartUpload on "
-        f"arn:aws:s3:::{where}/*, and kms:GenerateDataKey and kms:Decrypt where a key encrypts"
+        f"arn:aws:s3:::{where}/*; with a KMS key, also kms:GenerateDataKey and kms:Decrypt"
     )
 
 
 def check_app(job_name: str, timeout: float) -> list[Finding]:
-    """Say whether SageMaker's hosted TensorBoard lists a job.
+    """Report whether SageMaker's hosted TensorBoard lists a job.
 
     Args:
-        job_name: asks SageMaker about this job; "" is the one that this process is in, by its
+        job_name: the job to query SageMaker about; "" for the job of this process, known from its
             files.
-        timeout: seconds.
+        timeout: timeout of the request, in seconds.
     """
     job = training_job()
     if job_name:
-        findings = _ask_about(job_name, timeout)
+        findings = _check_named_job(job_name, timeout)
     elif job is not None:
-        findings = [_listed(job)]
+        findings = [_check_own_job(job)]
     else:
-        text = "this is no training job"
-        return [Finding("note", text, "Ask about one: sm-tblog doctor --job NAME")]
+        text = "this is not a training job"
+        return [Finding("note", text, "Check one: sm-tblog doctor --job NAME")]
     region = (job.region if job else "") or app.find_region()
     if region and region not in app.REGIONS:
-        text = f"it is not known to be in {region}"
-        findings.append(Finding("warning", text, f"It is in {', '.join(app.REGIONS)}"))
-    findings.append(Finding("note", f"to open it takes {APP_ACTIONS}"))
+        text = f"the app is not known to be available in {region}"
+        advice = f"It is available in {', '.join(app.REGIONS)}"
+        findings.append(Finding("warning", text, advice))
+    findings.append(Finding("note", f"opening the app requires {APP_ACTIONS}"))
     return findings
 
 
-def _listed(job: TrainingJob) -> Finding:
+def _check_own_job(job: TrainingJob) -> Finding:
     if job.is_local_mode:
-        return Finding("note", "it does not list jobs of local mode")
+        return Finding("note", "the app does not list local-mode jobs")
     if job.is_tuning:
-        text = "it does not list jobs of a tuning job"
-        advice = "Log to Writer(s3_logdir('s3://bucket/folder')) of sm_tblog.sagemaker"
+        text = "the app does not list jobs of a hyperparameter tuning job"
+        advice = "Log to Writer(s3_logdir('s3://bucket/folder')), from sm_tblog.sagemaker"
         return Finding("warning", text, advice)
     if not job.has_config or job.s3_output_path is None:
-        text = "it does not list the job, which has no TensorBoardOutputConfig"
+        text = "the app does not list this job, which has no TensorBoardOutputConfig"
         advice = "In the launcher: sm_tblog.sagemaker.TensorBoardOutputConfig('s3://bucket/folder')"
         return Finding("warning", text, advice)
-    return Finding("ok", f"it lists the job: sm-tblog open {job.name}")
+    return Finding("ok", f"the app lists this job: sm-tblog open {job.name}")
 
 
-def _ask_about(job_name: str, timeout: float) -> list[Finding]:
+def _check_named_job(job_name: str, timeout: float) -> list[Finding]:
     try:
         url = tensorboard_url(job_name)
         found = app.describe_job(job_name, timeout=timeout)
@@ -233,12 +236,12 @@ def _ask_about(job_name: str, timeout: float) -> list[Finding]:
     config = found.get("TensorBoardOutputConfig")
     status = found.get("TrainingJobStatus", "unknown")
     if not config:
-        text = f"it does not list {job_name} ({status}), which has no TensorBoardOutputConfig"
+        text = f"the app does not list {job_name} ({status}), which has no TensorBoardOutputConfig"
         advice = "In the launcher: sm_tblog.sagemaker.TensorBoardOutputConfig('s3://bucket/folder')"
         return [Finding("warning", text, advice)]
     name = found["TrainingJobName"]
     where = f"{config['S3OutputPath'].rstrip('/')}/{name}/tensorboard-output"
     return [
-        Finding("ok", f"it lists {job_name} ({status}): {url}"),
+        Finding("ok", f"the app lists {job_name} ({status}): {url}"),
         Finding("note", f"its logs are in {where}"),
     ]

@@ -1,7 +1,8 @@
-"""What the demo logs: one function a data type, called at its time in every training.
+"""The logging of the demo: one function per data type.
 
-A function takes the writer and the training as it stands, and is named in one of the tuples at the
-end of the module.
+Each function receives the writer and the current state of the training. The tuples at the end of
+the module list the functions that the demo calls at the start, after each batch, after each epoch
+and at the end.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ __all__ = ["AT_END", "AT_START", "EACH_BATCH", "EACH_EPOCH"]
 
 
 def log_description(writer: Writer, training: Training) -> None:
-    """Log a text: Markdown."""
+    """Log Markdown text."""
     recipe, data = training.recipe, training.data
     writer.add_text(
         "about",
         f"""\
 ### {recipe.name}
 
-One of the runs of `sm-tblog demo`: a small network, trained with {training.model.framework} to \
-read hand-written digits of 8 by 8 pixels, {len(data.labels):,} to learn from and \
-{len(data.validation_labels):,} to measure with.
+One of the runs of `sm-tblog demo`: a small network trained with {training.model.framework} to \
+recognise handwritten digits of 8 by 8 pixels, with {len(data.labels):,} training and \
+{len(data.validation_labels):,} validation images.
 
 What to look at:
 
@@ -41,7 +42,7 @@ What to look at:
 
 
 def log_hyperparameters(writer: Writer, training: Training) -> None:
-    """Log what tells this run from the others, and by which numbers to compare them."""
+    """Log the hyperparameters of the run and the metrics by which to compare runs."""
     recipe = training.recipe
     writer.hparams(
         {
@@ -54,18 +55,20 @@ def log_hyperparameters(writer: Writer, training: Training) -> None:
 
 
 def log_batch(writer: Writer, training: Training) -> None:
-    """Log numbers after every batch: one by one, or many at a step."""
+    """Log scalars after every batch: one by one, or several in one call."""
     writer.add_scalar("loss/batch", training.loss, training.step)
-    squares = (float((layer.gradients**2).sum()) for layer in training.model.layers().values())
+    squared_norms = (
+        float((layer.gradients**2).sum()) for layer in training.model.layers().values()
+    )
     optimizer = {
         "learning rate": training.learning_rate,
-        "gradient norm": math.sqrt(sum(squares)),
+        "gradient norm": math.sqrt(sum(squared_norms)),
     }
     writer.log({"optimizer": optimizer}, training.step)
 
 
 def log_curves(writer: Writer, training: Training) -> None:
-    """Log numbers that belong in one chart."""
+    """Log scalars that share a chart."""
     train, validation = training.train, training.validation
     for name in ("loss", "accuracy"):
         curves = {"train": getattr(train, name), "validation": getattr(validation, name)}
@@ -73,14 +76,14 @@ def log_curves(writer: Writer, training: Training) -> None:
 
 
 def log_layers(writer: Writer, training: Training) -> None:
-    """Log the distribution of arrays of any framework."""
+    """Log histograms of arrays of any framework."""
     for name, layer in training.model.layers().items():
         writer.add_histogram(f"weights/{name}", layer.weights, training.step)
         writer.add_histogram(f"weight gradients/{name}", layer.gradients, training.step)
 
 
 def log_confidence(writer: Writer, training: Training) -> None:
-    """Log a distribution that was counted elsewhere."""
+    """Log a histogram that was computed elsewhere."""
     confidence = training.validation.probabilities.max(axis=1).astype(np.float64)
     counts, edges = np.histogram(confidence, bins=50, range=(0, 1))
     writer.add_histogram_raw(
@@ -97,25 +100,25 @@ def log_confidence(writer: Writer, training: Training) -> None:
 
 
 def log_graph(writer: Writer, training: Training) -> None:
-    """Log what a model is made of."""
+    """Log the graph of a model."""
     writer.add_graph(*training.model.graph())
 
 
-def lay_out_spread(writer: Writer, training: Training) -> None:  # noqa: ARG001 - as all are called
-    """Lay out a chart with a margin; ``log_curves`` lays out its own."""
+def lay_out_spread(writer: Writer, training: Training) -> None:  # noqa: ARG001 - all functions have this signature
+    """Define a margin chart; ``log_curves`` defines its own charts."""
     tags = [f"loss of an image/{name}" for name in ("median", "lower quartile", "upper quartile")]
     writer.add_custom_scalars_marginchart(tags, category="loss", title="loss of an image")
 
 
 def log_spread(writer: Writer, training: Training) -> None:
-    """Log the numbers for it."""
+    """Log the scalars of the margin chart."""
     low, median, high = np.quantile(training.validation.losses, (0.25, 0.5, 0.75))
-    numbers = {"lower quartile": low, "median": median, "upper quartile": high}
-    writer.log({"loss of an image": numbers}, training.step)
+    quartiles = {"lower quartile": low, "median": median, "upper quartile": high}
+    writer.log({"loss of an image": quartiles}, training.step)
 
 
 def log_hardest(writer: Writer, training: Training) -> None:
-    """Log an image in which some places are marked."""
+    """Log an image with bounding boxes."""
     image, boxes, labels = _demo_views.hardest(training)
     writer.add_image_with_boxes(
         "predictions/hardest digits", image, boxes, training.step, dataformats="HWC", labels=labels
@@ -123,25 +126,25 @@ def log_hardest(writer: Writer, training: Training) -> None:
 
 
 def log_filters(writer: Writer, training: Training) -> None:
-    """Log many images, shown side by side."""
+    """Log many images as a grid."""
     images = _demo_views.learnt(training, -1)
     writer.add_images("layer1/learnt", images, training.step, dataformats="NHWC")
 
 
 def log_confusion(writer: Writer, training: Training) -> None:
     """Log a confusion matrix."""
-    guesses = training.validation.probabilities.argmax(axis=1)
+    predicted = training.validation.probabilities.argmax(axis=1)
     writer.add_confusion_matrix(
         "predictions/confusion",
         training.data.validation_labels,
-        guesses,
+        predicted,
         training.step,
         class_names=range(10),
     )
 
 
 def log_precision_and_recall(writer: Writer, training: Training) -> None:
-    """Log a curve over all thresholds."""
+    """Log precision-recall curves."""
     truth = training.data.validation_labels[:, np.newaxis] == np.arange(10)
     probabilities, step = training.validation.probabilities, training.step
     writer.add_pr_curve("precision and recall/all digits", truth, probabilities, step)
@@ -151,7 +154,7 @@ def log_precision_and_recall(writer: Writer, training: Training) -> None:
 
 
 def log_video(writer: Writer, training: Training) -> None:
-    """Log a video: what ``log_filters`` logs, from the first epoch to the last."""
+    """Log a video of the images of ``log_filters``, from the first epoch to the last."""
     epochs = range(len(training.filters))
     frames = [_demo_views.mosaic(_demo_views.learnt(training, epoch), 8) for epoch in epochs]
     writer.add_video("layer1/learning", np.stack(frames), training.step, fps=6, dataformats="THWC")
@@ -168,28 +171,28 @@ def log_sound(writer: Writer, training: Training) -> None:
 
 
 def log_figure(writer: Writer, training: Training) -> None:
-    """Log a figure of Matplotlib's."""
+    """Log a Matplotlib figure."""
     writer.add_figure("predictions/reliability", _demo_views.reliability(training), training.step)
 
 
 def log_landscape(writer: Writer, training: Training) -> None:
-    """Log a surface in space."""
+    """Log a mesh: a surface in 3D."""
     vertices, colours, faces = _demo_views.landscape(training)
     material = {"cls": "MeshStandardMaterial", "color": "#ffffff", "roughness": 1, "metalness": 0}
-    scene = {"material": material}  # white leaves the colours as they are
+    scene = {"material": material}  # white does not alter the vertex colours
     writer.add_mesh("loss/landscape", vertices, colours, faces, scene, training.step)
 
 
 def log_embedding(writer: Writer, training: Training) -> None:
-    """Log points of many dimensions, with what is known of each."""
+    """Log an embedding: points of many dimensions, with metadata."""
     data, probabilities = training.data, training.validation.probabilities
-    guesses = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     writer.add_embedding(
         _demo_views.hidden(training.model.parameters(), data.validation_images),
         metadata={
             "digit": data.validation_labels,
-            "taken for": guesses,
-            "verdict": np.where(guesses == data.validation_labels, "right", "wrong"),
+            "predicted": predicted,
+            "verdict": np.where(predicted == data.validation_labels, "right", "wrong"),
             "confidence": probabilities.max(axis=1).round(3),
         },
         label_img=_demo_views.sprites(data.validation_images),
@@ -201,23 +204,23 @@ def log_embedding(writer: Writer, training: Training) -> None:
 def log_table(writer: Writer, training: Training) -> None:
     """Log a table, column by column."""
     labels = training.data.validation_labels
-    guesses = training.validation.probabilities.argmax(axis=1)
+    predicted = training.validation.probabilities.argmax(axis=1)
     counts = np.zeros((10, 10), int)
-    np.add.at(counts, (labels, guesses), 1)
-    right, shown, guessed = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    np.add.at(counts, (labels, predicted), 1)
+    right, shown, predictions = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     mistakes = counts - np.diag(right)
     table = {
         "digit": range(10),
         "images": shown,
         "recall": (right / shown).round(3),
-        "precision": (right / np.maximum(guessed, 1)).round(3),
-        "mistaken most often for": np.where(mistakes.any(axis=1), mistakes.argmax(axis=1), None),
+        "precision": (right / np.maximum(predictions, 1)).round(3),
+        "most often mistaken for": np.where(mistakes.any(axis=1), mistakes.argmax(axis=1), None),
     }
     writer.add_table("predictions/by digit", table, training.step)
 
 
 def log_tensor(writer: Writer, training: Training) -> None:
-    """Log an array as it is, to be read back."""
+    """Log a raw array, to be read back in Python."""
     writer.add_tensor("predictions/probabilities", training.validation.probabilities, training.step)
 
 

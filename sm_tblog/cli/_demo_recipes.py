@@ -1,4 +1,4 @@
-"""The trainings that the demo compares: one that goes well, and two with common faults."""
+"""The trainings that the demo compares: one that goes well, and two with common problems."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["RECIPES", "Recipe"]
 
 
 class Recipe(NamedTuple):
-    """What makes one run differ from another.
+    """The settings of one run.
 
     Attributes:
-        name: the run's name, a folder.
-        learning_rate: the highest that the schedule reaches.
-        images: how many to learn from, None for all.
-        lesson: Markdown: what this run teaches, tab by tab.
+        name: the name of the run.
+        learning_rate: the peak of the learning rate schedule.
+        images: number of training images; None for all.
+        lesson: what to look at in this run, tab by tab, as Markdown.
     """
 
     name: str
@@ -30,14 +30,14 @@ RECIPES = (
         None,
         """\
 - **Scalars**: `loss/validation` falls steeply, then levels off.
-- **Custom Scalars**: the loss is almost the same on the images learnt from and on the others: \
-the network has found what the digits have in common.
-- **Histograms**: the `weights` spread, and as the network gets better the gradients shrink, those \
-of the last layer most: `weight gradients/output`.
-- **Images**: the units of the first layer have learnt to look for strokes, `layer1/learnt`. Many \
-of the `predictions/hardest digits` would puzzle a human.
-- **Projector**: behind the second hidden layer, each digit has a place of its own.
-- **Mesh**: the weights have come to the bottom of a valley.
+- **Custom Scalars**: the loss is almost the same on training and validation images: the network \
+generalises.
+- **Histograms**: the `weights` spread, and the gradients shrink as the network improves, most of \
+all those of the last layer, `weight gradients/output`.
+- **Images**: the units of the first layer have learnt to detect strokes, see `layer1/learnt`. \
+Many of the `predictions/hardest digits` would puzzle a human.
+- **Projector**: after the second hidden layer, each digit forms its own cluster.
+- **Mesh**: the weights have reached the bottom of a valley.
 """,
     ),
     Recipe(
@@ -45,12 +45,12 @@ of the `predictions/hardest digits` would puzzle a human.
         0.002,
         None,
         """\
-- **Scalars**: `loss/validation` creeps down and is far from the bottom at the end. The \
+- **Scalars**: `loss/validation` falls slowly and is still high at the end. The \
 `optimizer/learning rate` is a hundredth of the healthy run's.
-- **Histograms**: the `weights` hardly move, and the `weight gradients` stay wide: there is a long \
-way to go. Longer steps would help more than more of them.
-- **Images**: `layer1/learnt` is still pale, and `predictions/confusion` is just that.
-- **Audio**: the tone of the `loss` hardly falls.
+- **Histograms**: the `weights` hardly change, and the `weight gradients` stay wide: the minimum \
+is still far away. A higher learning rate would help more than more steps.
+- **Images**: `layer1/learnt` is still pale, and `predictions/confusion` shows many mistakes.
+- **Audio**: the pitch, which follows the `loss`, hardly falls.
 """,
     ),
     Recipe(
@@ -58,12 +58,12 @@ way to go. Longer steps would help more than more of them.
         0.2,
         60,
         """\
-- **Custom Scalars**: the two losses part. On the few images learnt from, which the network knows \
-by heart, it is below the healthy run's; on the others it stays high.
-- **Histograms**: the `weight gradients` vanish: these images have nothing more to teach. More of \
-them would help, or a smaller network.
-- **Images**: `predictions/confusion` shows which digits it mistakes for which others; 1 and 8 are \
-the hardest to learn from so few.
+- **Custom Scalars**: the two losses diverge. On the few training images, which the network has \
+memorised, the loss is below the healthy run's; on the validation images it stays high.
+- **Histograms**: the `weight gradients` vanish: there is nothing more to learn from these images. \
+More images would help, or a smaller network.
+- **Images**: `predictions/confusion` shows which digits are mistaken for which; 1 and 8 are the \
+hardest to learn from so few images.
 - **PR Curves**: `precision and recall` are below the healthy run's for most digits.
 """,
     ),

@@ -1,7 +1,7 @@
-"""What the demo trains: a small network on scikit-learn's digits, by PyTorch or scikit-learn.
+"""The trainings of the demo: a small network on scikit-learn's digits, by PyTorch or scikit-learn.
 
-Nothing here logs. ``Training`` holds all that there is to know about one training while it goes
-on, and the functions of ``_demo_logging`` look at it.
+Nothing here logs. ``Training`` holds the complete state of one training, which the functions of
+``_demo_logging`` read.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ __all__ = [
 HIDDEN = (64, 32)
 """Widths of the hidden layers."""
 BATCH = 64
-"""Images in a batch."""
+"""Number of images in a batch."""
 CLASSES = np.arange(10)
 SEED = 0
 WARM_UP = 0.05
-"""The part of a training in which the learning rate rises."""
+"""Fraction of the training during which the learning rate rises."""
 
 
 class Data(NamedTuple):
-    """Images of hand-written digits, and which digits they are.
+    """Images of handwritten digits and their labels.
 
     Attributes:
-        images: to train on, shape (n, 64): 8 by 8 pixels, of mean 0 and deviation 1 over all.
-        labels: shape (n,), from 0 to 9.
-        validation_images: to measure with, shape (m, 64).
-        validation_labels: shape (m,).
+        images: training images of 8 by 8 pixels, shape (n, 64). All images together have mean 0 and
+            standard deviation 1.
+        labels: training labels from 0 to 9, shape (n,).
+        validation_images: validation images, shape (m, 64).
+        validation_labels: validation labels, shape (m,).
     """
 
     images: FloatArray
@@ -64,7 +65,7 @@ class Data(NamedTuple):
 
 
 def load_data() -> Data:
-    """Return scikit-learn's digits, a quarter of them for validation."""
+    """Return scikit-learn's digits, with a quarter of them for validation."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -77,11 +78,11 @@ def load_data() -> Data:
 
 
 class Layer(NamedTuple):
-    """The parameters of one layer, as arrays of the framework's own kind.
+    """The weights of one layer and their gradients, as arrays or tensors of the framework.
 
     Attributes:
-        weights: as they are now.
-        gradients: of the last batch's loss, by the weights; shaped like them.
+        weights: current weights.
+        gradients: gradients of the last batch's loss with respect to the weights, same shape.
     """
 
     weights: Any
@@ -89,35 +90,35 @@ class Layer(NamedTuple):
 
 
 class Model(Protocol):
-    """A network that is trained batch by batch with stochastic gradient descent.
+    """A network trained batch by batch with stochastic gradient descent.
 
     Attributes:
-        framework: its name.
+        framework: name of the framework.
     """
 
     framework: str
 
     def graph(self) -> tuple[Any, ...]:
-        """Return what ``Writer.add_graph`` takes: a model and an input, or a ``GraphDef``."""
+        """Return the arguments of ``Writer.add_graph``: a model and an input, or a ``GraphDef``."""
 
     def train_batch(self, images: FloatArray, labels: IntArray, learning_rate: float) -> Any:
-        """Take one step and return the loss before it, a number or an array with one element."""
+        """Perform one step and return the loss before it, a number or a one-element array."""
 
     def probabilities(self, images: FloatArray) -> FloatArray:
-        """Return how likely each image shows each digit; shape (n, 10)."""
+        """Return the predicted probability of each digit for each image, shape (n, 10)."""
 
     def layers(self) -> Mapping[str, Layer]:
-        """Return the layers by name, from the image to the digit."""
+        """Return the layers by name, from input to output."""
 
     def parameters(self) -> Sequence[tuple[FloatArray, FloatArray]]:
-        """Return each layer's weights, shape (inputs, outputs), and biases; they stay the model's.
+        """Return each layer's weights, shape (inputs, outputs), and biases, from input to output.
 
-        The layers go from the image to the digit.
+        The arrays are views of the model's own memory.
         """
 
 
 class TorchModel:
-    """A network of PyTorch's.
+    """A PyTorch network.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
@@ -132,11 +133,11 @@ class TorchModel:
             message = "PyTorch is not installed: pip install torch, or use --backend sklearn"
             raise MissingDependencyError(message) from error
         self._torch = torch
-        torch.set_num_threads(1)  # so small a network is faster on one than shared among several
+        torch.set_num_threads(1)  # faster than several for such a small network
         torch.manual_seed(SEED)
         modules: list[Any] = []
-        for wide, narrow in zip((64, *HIDDEN), (*HIDDEN, 10), strict=True):
-            modules += (torch.nn.Linear(wide, narrow), torch.nn.Tanh())
+        for inputs, outputs in zip((64, *HIDDEN), (*HIDDEN, 10), strict=True):
+            modules += (torch.nn.Linear(inputs, outputs), torch.nn.Tanh())
         self._network = torch.nn.Sequential(*modules[:-1])
 
     def graph(self) -> tuple[Any, ...]:
@@ -177,11 +178,11 @@ class TorchModel:
 
 
 class SklearnModel:
-    """A network of scikit-learn's.
+    """A scikit-learn network.
 
-    ``MLPClassifier`` neither tells its gradients nor lets its learning rate be changed. But a step
-    of plain gradient descent at a learning rate of 1 *is* the gradient: so it takes such a step,
-    and the parameters are then put where the wanted learning rate leads.
+    ``MLPClassifier`` exposes neither its gradients nor a way to change its learning rate. A step of
+    plain gradient descent with a learning rate of 1 equals the negative gradient, so each step is
+    made with that rate; the parameters are then corrected to the intended learning rate.
     """
 
     framework = "scikit-learn"
@@ -198,7 +199,7 @@ class SklearnModel:
             learning_rate_init=1.0,
             random_state=SEED,
         )
-        # The first call makes the parameters, and takes a step of its own: begin anew after it.
+        # The first call creates the parameters and performs a step, so they are reset after it.
         self._network.partial_fit(np.zeros((10, 64), np.float32), CLASSES, classes=CLASSES)
         rng = np.random.default_rng(SEED)
         for weights, biases in zip(self._network.coefs_, self._network.intercepts_, strict=True):
@@ -208,7 +209,7 @@ class SklearnModel:
         self._gradients: list[Any] = []
 
     def graph(self) -> tuple[Any, ...]:
-        """See ``Model``; to scikit-learn a network is one thing, so its layers are drawn here."""
+        """See ``Model``. scikit-learn has no graph of its layers, so it is built here."""
         from tensorboard.compat.proto.graph_pb2 import GraphDef
 
         graph = GraphDef()
@@ -222,22 +223,22 @@ class SklearnModel:
 
         last = add("image", "Placeholder", [], 1, 64)
         for name, (parameters, _) in _named(self.parameters()).items():
-            wide, narrow = parameters.shape
-            weights = add(f"{name}/weights", "Variable", [], wide, narrow)
-            biases = add(f"{name}/biases", "Variable", [], narrow)
-            last = add(f"{name}/product", "MatMul", [last, weights], 1, narrow)
-            last = add(f"{name}/sum", "Add", [last, biases], 1, narrow)
-            squash = "Softmax" if name == "output" else "Tanh"
-            last = add(f"{name}/{squash.lower()}", squash, [last], 1, narrow)
+            inputs, outputs = parameters.shape
+            weights = add(f"{name}/weights", "Variable", [], inputs, outputs)
+            biases = add(f"{name}/biases", "Variable", [], outputs)
+            last = add(f"{name}/product", "MatMul", [last, weights], 1, outputs)
+            last = add(f"{name}/sum", "Add", [last, biases], 1, outputs)
+            activation = "Softmax" if name == "output" else "Tanh"
+            last = add(f"{name}/{activation.lower()}", activation, [last], 1, outputs)
         return (graph,)
 
     def train_batch(self, images: FloatArray, labels: IntArray, learning_rate: float) -> Any:
         """See ``Model``."""
         parameters = [*self._network.coefs_, *self._network.intercepts_]
-        before = [array.copy() for array in parameters]
+        previous = [array.copy() for array in parameters]
         self._network.partial_fit(images, labels)
-        self._gradients = [old - new for old, new in zip(before, parameters, strict=True)]
-        for array, old, gradient in zip(parameters, before, self._gradients, strict=True):
+        self._gradients = [old - new for old, new in zip(previous, parameters, strict=True)]
+        for array, old, gradient in zip(parameters, previous, self._gradients, strict=True):
             array[...] = old - learning_rate * gradient
         return self._network.loss_
 
@@ -249,7 +250,7 @@ class SklearnModel:
     def layers(self) -> Mapping[str, Layer]:
         """See ``Model``."""
         weights = self._network.coefs_
-        gradients = self._gradients[: len(weights)]  # those by the biases come after
+        gradients = self._gradients[: len(weights)]  # those of the biases follow
         return _named([Layer(*pair) for pair in zip(weights, gradients, strict=True)])
 
     def parameters(self) -> Sequence[tuple[FloatArray, FloatArray]]:
@@ -263,13 +264,13 @@ def _named(layers: Sequence[T]) -> dict[str, T]:
 
 
 class Scores(NamedTuple):
-    """How good a model is on a set of images.
+    """Metrics of a model on a set of images.
 
     Attributes:
-        losses: each image's cross-entropy, in nats; shape (n,).
-        loss: their mean.
-        accuracy: the part of the images that the likeliest digit is right for.
-        probabilities: how likely each image shows each digit; shape (n, 10).
+        losses: cross-entropy of each image in nats, shape (n,).
+        loss: mean of ``losses``.
+        accuracy: fraction of the images whose most probable digit is correct.
+        probabilities: predicted probability of each digit for each image, shape (n, 10).
     """
 
     losses: FloatArray
@@ -279,18 +280,18 @@ class Scores(NamedTuple):
 
 
 def score(model: Model, images: FloatArray, labels: IntArray) -> Scores:
-    """Return how good a model is on these images."""
+    """Evaluate a model on a set of images."""
     probabilities = model.probabilities(images)
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    losses = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
+    of_labels = probabilities[np.arange(len(labels)), labels]
+    losses = -np.log(np.maximum(of_labels, np.finfo(np.float32).tiny))
     accuracy = (probabilities.argmax(axis=1) == labels).mean()
     return Scores(losses, float(losses.mean()), float(accuracy), probabilities)
 
 
 def schedule(progress: float) -> float:
-    """Return the learning rate, as a part of the highest, at a part of the training done.
+    """Return the learning rate relative to its peak, given the fraction of the training done.
 
-    It rises on a straight line and falls on half a cosine to 0.
+    It rises linearly during warm-up, then falls to 0 along half a cosine.
     """
     if progress < WARM_UP:
         return progress / WARM_UP
@@ -298,25 +299,25 @@ def schedule(progress: float) -> float:
 
 
 class Training:
-    """One training: what it does, how far it is, and how good the model is by now.
+    """The state of one training: settings, progress and current metrics.
 
-    Every epoch has as many batches, however few images there are to learn from, so that the steps
-    of all runs compare.
+    Every epoch has the same number of batches regardless of the number of training images, so that
+    steps are comparable between runs.
 
     Attributes:
-        recipe: what it does.
-        model: what it trains.
-        data: what there is to learn from and to measure with.
-        epochs: how many there will be.
-        steps: how many batches there will be.
-        step: batches done.
-        learning_rate: of the last batch.
-        loss: of the last batch, before its step; a number or an array with one element.
-        losses: of all batches so far.
-        filters: what each unit of the first layer looks for, shape (64, 8, 8); before the first
-            epoch and after each.
-        train: how good the model was on the images learnt from, when last measured.
-        validation: how good it was on the others.
+        recipe: settings of the run.
+        model: model that is trained.
+        data: training and validation data.
+        epochs: total number of epochs.
+        steps: total number of batches.
+        step: number of batches done.
+        learning_rate: learning rate of the last batch.
+        loss: loss of the last batch before its step, a number or a one-element array.
+        losses: losses of all batches so far.
+        filters: weights of the units of the first layer, shape (64, 8, 8): before the first epoch
+            and after each epoch.
+        train: latest metrics on the training images.
+        validation: latest metrics on the validation images.
     """
 
     def __init__(self, recipe: Recipe, model: Model, data: Data, epochs: int) -> None:
@@ -332,27 +333,27 @@ class Training:
         self.loss: Any = math.nan
         self.losses: list[float] = []
         self.filters: list[FloatArray] = []
-        self._images_an_epoch = len(data.labels)
+        self._images_per_epoch = len(data.labels)
         self._rng = np.random.default_rng(SEED)
         self.measure()
 
     def batches(self) -> Iterator[tuple[FloatArray, IntArray]]:
-        """Iterate over an epoch's batches: images and labels."""
+        """Yield the batches of one epoch, as images and labels."""
         images, labels, _, _ = self.data
-        order = self._rng.permutation(np.resize(np.arange(len(labels)), self._images_an_epoch))
-        # The few images that are left over would make a batch whose gradient is mostly noise.
+        order = self._rng.permutation(np.resize(np.arange(len(labels)), self._images_per_epoch))
+        # An incomplete last batch is dropped: its gradient would be mostly noise.
         for batch in order[: len(order) // BATCH * BATCH].reshape(-1, BATCH):
             yield images[batch], labels[batch]
 
     def train_batch(self, images: FloatArray, labels: IntArray) -> None:
-        """Take one step."""
+        """Perform one step on a batch."""
         self.step += 1
         self.learning_rate = self.recipe.learning_rate * schedule(self.step / self.steps)
         self.loss = self.model.train_batch(images, labels, self.learning_rate)
         self.losses.append(float(self.loss))
 
     def measure(self) -> None:
-        """Find out how good the model is, at the end of an epoch."""
+        """Evaluate the model and record the filters of the first layer, at the end of an epoch."""
         data = self.data
         self.train = score(self.model, data.images, data.labels)
         self.validation = score(self.model, data.validation_images, data.validation_labels)

@@ -1,8 +1,9 @@
-"""``sm-tblog demo``: a small real training, logged with every data type."""
+"""``sm-tblog demo``: trains small networks and logs every data type."""
 
 # No ``from __future__ import annotations``: Typer reads the annotations.
 
 import importlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -34,7 +35,6 @@ from sm_tblog.sinks import Batch
 
 __all__ = ["Backend", "run"]
 
-
 TABS = {
     "audio": "Audio",
     "custom_scalars": "Custom Scalars",
@@ -44,19 +44,20 @@ TABS = {
     "images": "Images, Time Series",
     "mesh": "Mesh",
     "pr_curves": "PR Curves",
-    "profile": "Profile, where its plugin is installed: pip install xprof",
+    "profile": "Profile: open its Trace Viewer",
     "projector": "Projector",
     "scalars": "Scalars, Time Series",
-    "tensor": "none: tensors are there to be read back",
+    "tensor": "Tensors: shown in no tab; read them back in Python",
     "text": "Text",
 }
-"""Where TensorBoard shows what it shows by which plugin."""
+"""The tabs in which TensorBoard shows the data, by plugin name."""
+PROFILE_HINT = ", which requires a plugin: pip install xprof"
 PACKAGES = ("sklearn", "matplotlib", "PIL", "tensorboard", "threadpoolctl")
-"""What the demo uses beside the command line's own."""
+"""Packages that the demo requires in addition to those of the command line."""
 
 
 class Backend(str, Enum):
-    """Which framework trains."""
+    """The framework that trains the networks."""
 
     auto = "auto"
     torch = "torch"
@@ -66,20 +67,20 @@ class Backend(str, Enum):
 def run(
     logdir: Annotated[
         str,
-        typer.Option(help="Log folder, a path or URL.", show_default="runs/demo-<date>-<time>"),
+        typer.Option(help="Log directory, a path or URL.", show_default="runs/demo-<date>-<time>"),
     ] = "",
-    epochs: Annotated[int, typer.Option(min=1, help="How often a run sees every image.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs per run.")] = 20,
     backend: Annotated[
-        Backend, typer.Option(help="What trains; auto is PyTorch where it is installed.")
+        Backend, typer.Option(help="Framework to train with; auto is PyTorch if it is installed.")
     ] = Backend.auto,
 ) -> None:
-    """Train three small networks to read digits, and log every data type.
+    """Train three small networks to recognise digits, and log every data type.
 
-    Takes less than half a minute, and needs no server and no account.
+    This takes less than half a minute, and requires no server or account.
     """
     logdir = logdir.rstrip("/") or f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}"
     console = Console(highlight=False)
-    with console.status("Loading the data and the framework"):
+    with console.status("Loading data and framework"):
         _check_packages()
         data = load_data()
         models = _make_models(backend)
@@ -95,7 +96,7 @@ def run(
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[scores]}"),
     )
-    # Matrices so small are multiplied faster by one thread than by several.
+    # One thread multiplies such small matrices faster than several do.
     with threadpool_limits(1), Progress(*columns, console=console) as progress:
         trainings = [
             Training(recipe, model, data, epochs)
@@ -107,22 +108,22 @@ def run(
 
 
 def _check_packages() -> None:
-    """Raise if a package of the extra ``demo`` is missing.
+    """Check that the packages of the extra ``demo`` are installed.
 
     Raises:
-        MissingDependencyError: it is.
+        MissingDependencyError: one of them is missing.
     """
     try:
         for package in PACKAGES:
             importlib.import_module(package)
     except ImportError as error:
-        message = f"the demo needs {error.name}: pip install 'sm-tblog[demo]'"
+        message = f"the demo requires {error.name}: pip install 'sm-tblog[demo]'"
         raise MissingDependencyError(message) from error
 
 
 def _make_models(backend: Backend) -> list[Model]:
-    # PyTorch's profiler writes a line on stderr when it starts and stops, unless told not to
-    # before PyTorch is imported.
+    # Otherwise PyTorch's profiler writes a line to stderr when it starts and stops. PyTorch reads
+    # the variable when it is imported.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     if backend is not Backend.sklearn:
         try:
@@ -134,14 +135,14 @@ def _make_models(backend: Backend) -> list[Model]:
 
 
 def _train(training: Training, logdir: str, progress: Progress, counts: Counter[str]) -> Writer:
-    """Train one model to the end and return what logged it, closed."""
+    """Train one model to the end and return its writer, closed."""
 
     def count(batch: Batch) -> None:
         counts["scalars"] += len(batch.scalars)
         counts.update(value.plugin for value in batch.values)
         counts["graphs"] += len(batch.events)
-        for plugin, ending in {"projector": "/tensors.bytes", "profile": ".xplane.pb"}.items():
-            counts[plugin] += sum(file.name.endswith(ending) for file in batch.files)
+        for plugin, suffix in {"projector": "/tensors.bytes", "profile": ".xplane.pb"}.items():
+            counts[plugin] += sum(file.name.endswith(suffix) for file in batch.files)
 
     task = progress.add_task(training.recipe.name, total=training.steps, scores="")
     url = f"{logdir}/{training.recipe.name}"
@@ -174,33 +175,33 @@ def _train(training: Training, logdir: str, progress: Progress, counts: Counter[
 
 
 def _report(console: Console, logdir: str, writers: Sequence[Writer], counts: Counter[str]) -> None:
-    """Say what was logged, where it is, and how to look at it."""
+    """Print what was logged, where it is, and how to view it."""
     size = sum(writer.stats().bytes_stored for writer in writers) / 1e6
-    total = f"{counts.total():,} values, {size:.1f} MB"
-    console.print(f"\nLogged {total}. TensorBoard shows them in its tabs:")
-    for plugin, count in counts.most_common():
-        console.print(f"{count:7,}  {TABS[plugin]}")
-    console.print("to the folder")
-    # What is to be copied stays on one line, however long, and as it is.
+    console.print(f"\nLogged {counts.total():,} values, {size:.1f} MB, to")
+    # Text to be copied stays on one line, however long, and is not interpreted as markup.
     console.print(f"  {logdir}", style="cyan", markup=False, soft_wrap=True)
+    console.print("TensorBoard shows them in these tabs:")
+    for plugin, count in counts.most_common():
+        is_missing = plugin == "profile" and importlib.util.find_spec("xprof") is None
+        console.print(f"{count:7,}  {TABS[plugin]}{PROFILE_HINT if is_missing else ''}")
     tensorboard = _find_tensorboard()
     if tensorboard is None:
-        console.print("\nLook at it with TensorBoard, which is not installed here:")
+        console.print("\nTo view the runs, install TensorBoard and start it:")
         console.print("  pip install tensorboard", style="bold green")
     else:
-        console.print("\nLook at it:")
+        console.print("\nTo view the runs, start TensorBoard:")
     command = [tensorboard or "tensorboard", "--logdir", logdir]
     line = subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
     console.print(f"  {line}", style="bold green", markup=False, soft_wrap=True)
-    console.print("and open the address that it prints.")
+    console.print("Then open the URL that it prints in your browser.")
 
 
 def _find_tensorboard() -> str | None:
-    """Return how to call TensorBoard from a shell, this environment's if it has one."""
+    """Return the shell command for TensorBoard, preferably from this environment, or None."""
     on_path = shutil.which("tensorboard")
-    own = shutil.which("tensorboard", path=sysconfig.get_path("scripts"))
-    if own is None or own == on_path:
+    in_environment = shutil.which("tensorboard", path=sysconfig.get_path("scripts"))
+    if in_environment is None or in_environment == on_path:
         return on_path and "tensorboard"
-    # A shell takes a relative path for a command only if there is a folder in it.
-    below = Path.cwd() in Path(own).parents[1:]
-    return os.path.relpath(own) if below else own
+    # A shell treats a relative path as a command only if it contains a directory.
+    is_below = Path.cwd() in Path(in_environment).parents[1:]
+    return os.path.relpath(in_environment) if is_below else in_environment

@@ -1,4 +1,4 @@
-"""``sm-tblog doctor``: what this container or laptop looks like, and what to do about it."""
+"""``sm-tblog doctor``: checks a container or laptop and suggests fixes."""
 
 # No ``from __future__ import annotations``: Typer reads the annotations.
 
@@ -27,24 +27,28 @@ def run(
     logdir: Annotated[
         str,
         typer.Argument(
-            help="The folder or URL to log to. A bucket is written to and read from.",
-            show_default="the job's own",
+            help="Directory or URL to log to. In a bucket, a small object is written, read and "
+            "removed.",
+            show_default="where Writer() logs",
         ),
     ] = "",
     job: Annotated[
         str, typer.Option(help="Ask SageMaker whether its TensorBoard lists this training job.")
     ] = "",
     network: Annotated[
-        bool, typer.Option(help="Ask servers; only about what is named, or the job uploads to.")
+        bool,
+        typer.Option(help="Query servers, but only about what you name or the job uploads to."),
     ] = True,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each request.")] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Timeout of each request, in seconds.")
+    ] = 10.0,
 ) -> None:
-    """Look at everything that logging needs, and say what to do about what is wrong.
+    """Check everything logging depends on and suggest fixes.
 
-    The exit code is 1 if there is a problem: something that logging will fail by.
+    The exit code is 1 if there is a problem that will make logging fail.
     """
-    here = training_job()
-    url = logdir or (here.s3_output_path if here else None) or ""
+    current_job = training_job()
+    url = logdir or (current_job.s3_output_path if current_job else None) or ""
     remote = url if scheme_of(url) != "file" else ""
     console = Console(highlight=False)
     counts: Counter[str] = Counter()
@@ -54,19 +58,19 @@ def run(
         console.print(f"\n[bold]{title}[/]")
         _print(console, findings)
 
-    show("This machine", _checks.check_place())
+    show("This machine", _checks.check_machine())
     show("Logs", _checks.check_logdir(logdir))
-    asks = network and bool(scheme_of(url) in S3_SCHEMES or job)
-    show("AWS", _checks_aws.check_credentials(ask=asks, timeout=timeout))
+    online = network and bool(scheme_of(url) in S3_SCHEMES or job)
+    show("AWS", _checks_aws.check_credentials(online=online, timeout=timeout))
     if remote and network:
-        with console.status("Asking the store"):
+        with console.status("Checking the bucket"):
             findings = _checks_aws.check_bucket(remote, timeout)
         show("Bucket", findings)
     elif not remote:
         advice = "Check one: sm-tblog doctor s3://bucket/folder"
-        show("Bucket", [Finding("note", "none is named, and none was asked", advice)])
+        show("Bucket", [Finding("note", "no bucket given, so none was checked", advice)])
     show("SageMaker's TensorBoard", _checks_aws.check_app(job if network else "", timeout))
-    show("Packages", _checks.check_software(remote))
+    show("Packages", _checks.check_packages(remote))
     console.print()
     console.print(_summary(counts))
     if counts["problem"]:
@@ -74,11 +78,11 @@ def run(
 
 
 def _print(console: Console, findings: list[Finding]) -> None:
-    """Print findings, wrapped in a terminal; in a log each stays on its line, to be copied."""
+    """Print findings: wrapped in a terminal, one per line in a log, where they are copied from."""
     width = max(console.width - INDENT, 20) if console.is_terminal else sys.maxsize
     for level, text, advice in findings:
         for mark, words, style in ((level, text, ""), ("", advice, "cyan")):
-            # A long URL stays whole.
+            # Long URLs are not broken.
             lines = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
             if lines:
                 start = f"  {mark:{INDENT - 2}}"
@@ -94,4 +98,4 @@ def _summary(counts: Counter[str]) -> Text:
         if (count := counts[level])
     ]
     worst = "problem" if counts["problem"] else "warning" if counts["warning"] else "ok"
-    return Text(", ".join(parts) or "Nothing is wrong.", STYLES[worst])
+    return Text(", ".join(parts) or "No problems found.", STYLES[worst])

@@ -1,4 +1,4 @@
-"""``sm-tblog upload``: finishes the uploads that a process has left behind."""
+"""``sm-tblog upload``: finishes uploads that an ended process left in the spool."""
 
 # No ``from __future__ import annotations``: Typer reads the annotations.
 
@@ -17,18 +17,20 @@ __all__ = ["run"]
 def run(
     spool: Annotated[
         Path | None,
-        typer.Argument(help="A spool folder, or one file in it.", show_default="the user's own"),
+        typer.Argument(help="Spool directory, or one file in it.", show_default="the user's spool"),
     ] = None,
     endpoint_url: Annotated[
-        str, typer.Option(help="The server, if it is not AWS.", show_default="the one it was for")
+        str, typer.Option(help="Server, if not AWS.", show_default="the server logged to")
     ] = "",
-    profile: Annotated[str, typer.Option(help="A profile of the shared configuration.")] = "",
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for each file.")] = 300.0,
+    profile: Annotated[str, typer.Option(help="AWS profile of the shared configuration.")] = "",
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Timeout for each file, in seconds.")
+    ] = 300.0,
 ) -> None:
-    """Upload what was logged to an object store and had not arrived when its process ended.
+    """Upload logs that had not reached the object store when their process ended.
 
-    Files that a living process holds are left to it. What is uploaded is removed. The exit code is
-    1 if something could not be uploaded.
+    Files in use by a running process are skipped. Uploaded files are removed from the spool. The
+    exit code is 1 if a file could not be uploaded.
     """
     folder = default_folder() if spool is None else spool
     options = {"endpoint_url": endpoint_url, "profile": profile}
@@ -40,6 +42,6 @@ def run(
         state = "uploaded" if error is None else f"not uploaded: {error}"
         console.print(f"{file.url}/{file.name}  {file.size:,} bytes  {state}", markup=False)
     if not results:
-        console.print(f"Nothing is left behind in {folder}", markup=False)
+        console.print(f"Nothing to upload in {folder}", markup=False)
     if not all(results):
         raise typer.Exit(1)

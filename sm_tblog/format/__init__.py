@@ -1,1 +1,1 @@
-"""Bytes to values and back: no input or output, no clock, no thread."""
+"""Encoders and decoders between values and bytes, without I/O, clocks or threads."""

@@ -1,17 +1,17 @@
-"""CRC-32C (Castagnoli), of bytes and of many rows at once.
+"""CRC-32C (Castagnoli) of bytes, and of many rows at once.
 
-Bytes go through the ``crc32c`` package, which uses the processor's instruction. For many rows there
-is a vectorised form that never visits the bytes that rows have in common. It rests on
-the CRC being affine over GF(2): with ``Z`` the CRC of ``n`` zero bytes,
+For bytes, the ``crc32c`` package uses the processor's instruction. For many rows, a vectorised form
+never reads the bytes that the rows have in common. It relies on the CRC being affine over GF(2):
+with ``Z`` the CRC of ``n`` zero bytes,
 
     crc(row) = Z  xor  T[n-1][row[0]]  xor  T[n-2][row[1]]  xor  …  xor  T[0][row[n-1]]
 
-where ``T[k][b]`` is what a byte ``b`` with ``k`` bytes after it contributes. So the CRC of a row
-that differs from a known template in a few columns is the template's CRC, changed by one table
+where ``T[k][b]`` is the contribution of a byte ``b`` with ``k`` bytes after it. So the CRC of a row
+that differs from a known template in a few columns is the CRC of the template, changed by one table
 look-up for each of these columns.
 
-Record files store a *masked* CRC, because the CRC of data that holds its own CRC is degenerate:
-rotate right by 15 bits and add a constant (tensorflow/tsl/lib/hash/crc32c.h).
+Record files store a *masked* CRC, because the CRC of data that contains its own CRC is degenerate:
+the CRC is rotated right by 15 bits, and a constant is added (tensorflow/tsl/lib/hash/crc32c.h).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MAX_ROW = 1024
-"""The longest row that has tables, in bytes: they take 1 KiB for each byte."""
+"""Maximum row length in bytes; the tables need 1 KiB for each byte."""
 
 _MASK_DELTA = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78  # reflected
@@ -69,31 +69,35 @@ def _byte_table() -> UInt32Array:
 
 @lru_cache(maxsize=1)
 def _tables() -> UInt32Array:
-    """Return 256 zeros, then ``T[0]``, ``T[1]``, … of the module's docstring; flat."""
+    """Return 256 zeros, then ``T[0]``, ``T[1]``, … of the module docstring, in one flat array."""
     tables = np.zeros((MAX_ROW + 1, 256), np.uint32)
     tables[1] = _byte_table()
     for position in range(2, MAX_ROW + 1):
-        last = tables[position - 1]
-        tables[position] = last >> 8 ^ tables[1].take(last & 0xFF)
+        previous = tables[position - 1]
+        tables[position] = previous >> 8 ^ tables[1].take(previous & 0xFF)
     return tables.ravel()
 
 
 def table_starts(after: IndexArray) -> IndexArray:
-    """Return where ``contributions`` finds the tables of some bytes.
+    """Return the positions of bytes' tables, for ``contributions``.
 
     Args:
-        after: how many bytes stand after each in its row, less than ``MAX_ROW``; -1 for a byte
-            that is no part of its row and contributes nothing.
+        after: number of bytes after each byte in its row, less than ``MAX_ROW``; -1 for a byte
+            that is not part of its row and contributes nothing.
     """
     return (after + 1) * 256
 
 
 def contributions(columns: UInt8Array, starts: IndexArray) -> UInt32Array:
-    """Return what some bytes of each row make, by xor, of the CRC of the row with zeros there.
+    """Return the contribution of some bytes to the CRC of each row.
+
+    The CRC of a row is the xor of this contribution and the CRC of the row with zeros in place of
+    these bytes.
 
     Args:
-        columns: the bytes; shape (columns, rows).
-        starts: of their tables, from ``table_starts``; shape (columns, rows) or (columns, 1).
+        columns: the bytes; uint8, shape (columns, rows).
+        starts: positions of their tables, from ``table_starts``; shape (columns, rows) or
+            (columns, 1).
 
     Returns:
         uint32, shape (rows,).
@@ -104,7 +108,7 @@ def contributions(columns: UInt8Array, starts: IndexArray) -> UInt32Array:
 
 
 def crc32c_rows(rows: UInt8Array) -> UInt32Array:
-    """Return the CRC-32C of each row of a matrix whose rows are no longer than ``MAX_ROW``.
+    """Return the CRC-32C of each row of a matrix with at most ``MAX_ROW`` columns.
 
     Returns:
         uint32, shape (rows,).

@@ -1,4 +1,4 @@
-"""Message classes from a compiled schema, in a pool of its own (see ADR 2)."""
+"""Creates message classes from a compiled schema in a private descriptor pool (see ADR 2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["load_pool", "message_class"]
 
 
 def load_pool(name: str) -> descriptor_pool.DescriptorPool:
-    """Return a new pool with the messages of ``<name>.binpb``, which ``make proto`` compiles."""
+    """Return a new pool with the messages of ``<name>.binpb``, compiled by ``make proto``."""
     files = descriptor_pb2.FileDescriptorSet()
     files.ParseFromString(Path(__file__).with_name(f"{name}.binpb").read_bytes())
     pool = descriptor_pool.DescriptorPool()
@@ -21,7 +21,7 @@ def load_pool(name: str) -> descriptor_pool.DescriptorPool:
 
 
 def message_class(pool: descriptor_pool.DescriptorPool, name: str) -> Any:
-    """Return the class of the message with that full name."""
+    """Return the class of the message with the full name ``name``."""
     descriptor = pool.FindMessageTypeByName(name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)

@@ -1,4 +1,4 @@
-"""Framing: the record file that holds an event file's messages.
+"""Framing of messages as the records of an event file.
 
 A record is (tensorflow/tsl/lib/io/record_writer.h)::
 
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 HEADER = 12
-"""Bytes before a record's data."""
+"""Bytes before the data of a record."""
 FOOTER = 4
-"""Bytes after a record's data."""
+"""Bytes after the data of a record."""
 
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
@@ -45,7 +45,7 @@ _HEADER = struct.Struct("<QI")
 
 
 def frame_header(length: int) -> bytes:
-    """Return the twelve bytes that stand before ``length`` bytes of data."""
+    """Return the twelve bytes that precede ``length`` bytes of data."""
     return _HEADER.pack(length, masked_crc32c(_LENGTH.pack(length)))
 
 
@@ -55,11 +55,11 @@ def frame(data: Bytes) -> bytes:
 
 
 def padding(nbytes: int) -> bytes:
-    """Return a record of so many bytes, 64 or more, that every reader of event files passes over.
+    """Return a record of ``nbytes`` bytes, at least 64, that every reader of event files skips.
 
-    Its message has one field, of a number that no schema of TensorBoard's has.
+    Its message has one field, with a number that does not occur in TensorBoard's schemas.
     """
-    key = b"\xc2\x3e"  # field 1000, of a given length
+    key = b"\xc2\x3e"  # field 1000, length-delimited
     room = nbytes - HEADER - FOOTER - len(key)
     digits = next(n for n in range(1, 6) if room - n < 1 << (7 * n))
     length = room - digits
@@ -70,53 +70,53 @@ def padding(nbytes: int) -> bytes:
 
 
 class Record(NamedTuple):
-    """A record's data and where the record begins in the stream, in bytes."""
+    """The data of a record and the record's offset in the stream, in bytes."""
 
     offset: int
     data: bytes
 
 
 class Unframer:
-    """Takes a stream in pieces of any size and gives back its records.
+    """Parses the records of a stream that is fed in chunks of any size.
 
     ::
 
         unframer = Unframer()
-        unframer.feed(first_piece)
+        unframer.feed(first_chunk)
         for record in unframer:
             ...
-        unframer.feed(next_piece)
+        unframer.feed(next_chunk)
 
-    Iteration stops where the bytes fed so far hold no further whole record and goes on after the
-    next ``feed``. A record whose checksum is wrong raises ``CorruptRecordError`` once; iterating
-    again goes on with the next twelve bytes that are a valid header.
+    Iteration stops when the bytes fed so far contain no further complete record, and continues
+    after the next ``feed``. A record with a wrong checksum raises ``CorruptRecordError`` once;
+    iterating again continues at the next twelve bytes that are a valid header.
 
     Attributes:
-        offset: where the next record begins, in bytes from the start of the stream.
+        offset: offset of the next record in the stream, in bytes.
     """
 
     def __init__(self, offset: int = 0) -> None:
         self.offset = offset
         self._buffer = bytearray()
         self._start = 0
-        self._lost = False
+        self._out_of_sync = False
 
     @property
     def pending(self) -> int:
-        """Bytes fed that are not part of a record given back yet."""
+        """Number of bytes fed that are not part of a record returned so far."""
         return len(self._buffer) - self._start
 
     def feed(self, data: Bytes) -> None:
-        """Take the next piece of the stream."""
+        """Add the next chunk of the stream."""
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
         self._buffer += data
 
     def __iter__(self) -> Iterator[Record]:
-        """Iterate over the whole records among the bytes fed so far."""
+        """Iterate over the complete records among the bytes fed so far."""
         while self.pending >= HEADER:
-            if self._lost and not self._resynchronise():
+            if self._out_of_sync and not self._resynchronise():
                 return
             length = self._length()
             end = self._start + HEADER + length + FOOTER
@@ -126,8 +126,8 @@ class Unframer:
             (expected,) = _CRC.unpack_from(self._buffer, end - FOOTER)
             offset = self.offset
             if masked_crc32c(data) != expected:
-                # Bytes may be missing, and what stands behind the data be inside another record.
-                self._lost = True
+                # If bytes are missing, the data may extend into the next record.
+                self._out_of_sync = True
                 self._advance(HEADER)
                 message = f"the data of the record at byte {offset} do not match their checksum"
                 raise CorruptRecordError(message, offset)
@@ -135,30 +135,31 @@ class Unframer:
             yield Record(offset, data)
 
     def skip(self) -> None:
-        """Give up the record that the bytes fed so far hold a part of.
+        """Skip the record of which only a part has been fed.
 
-        At the end of a stream it will never be whole, but whole ones may stand in what it claims.
+        At the end of a stream it will never be complete, but complete records may lie within the
+        length that it claims.
         """
         if self.pending:
-            self._lost = True
+            self._out_of_sync = True
             self._advance(1)
 
     def _length(self) -> int:
         length, expected = _HEADER.unpack_from(self._buffer, self._start)
         if masked_crc32c(_LENGTH.pack(length)) != expected:
             offset = self.offset
-            self._lost = True
+            self._out_of_sync = True
             self._advance(1)
-            message = f"the bytes at {offset} are not a record's header"
+            message = f"the bytes at offset {offset} are not a valid record header"
             raise CorruptRecordError(message, offset)
         return int(length)
 
     def _resynchronise(self) -> bool:
         found = find_header(memoryview(self._buffer)[self._start :])
-        self._lost = found is None
-        # A header may begin among the last bytes: they wait for the next piece.
+        self._out_of_sync = found is None
+        # A header may begin within the last bytes, so they are kept for the next chunk.
         self._advance(self.pending - HEADER + 1 if found is None else found)
-        return not self._lost
+        return not self._out_of_sync
 
     def _advance(self, count: int) -> None:
         self._start += count
@@ -166,15 +167,15 @@ class Unframer:
 
 
 def find_header(data: Bytes) -> int | None:
-    """Return where the first valid record header in ``data`` begins, or None.
+    """Return the offset of the first valid record header in ``data``, or None.
 
-    Twelve arbitrary bytes pass for a header once in 2^32.
+    Twelve random bytes are mistaken for a header with probability 2^-32.
     """
     view = np.frombuffer(data, np.uint8)
-    piece = 1 << 13
-    for start in range(0, len(view) - HEADER + 1, piece):
+    chunk = 1 << 13
+    for start in range(0, len(view) - HEADER + 1, chunk):
         windows = np.lib.stride_tricks.sliding_window_view(
-            view[start : start + piece + HEADER - 1], HEADER
+            view[start : start + chunk + HEADER - 1], HEADER
         )
         stored = np.ascontiguousarray(windows[:, 8:]).view("<u4").ravel()
         found = np.flatnonzero(mask(crc32c_rows(windows[:, :8])) == stored)

@@ -1,13 +1,13 @@
-"""Scalars to records, one at a time and by the batch.
+"""Encodes scalars as records, one at a time or in batches.
 
-A scalar's record is its series' template with four places filled in: the wall time, the step (a
-varint, of 0 to 10 bytes), the value and the checksum. ``encode_scalar`` fills one. Where there are
-many, ``encode_scalars`` makes a matrix of them, one row a record, in which every field has the
-columns that the widest record needs; fills it column by column; and leaves out the padding. Both
-give the same bytes in the same order; a property test holds them to it.
+The record of a scalar is the template of its series with four fields filled in: the wall time, the
+step (a varint of 0 to 10 bytes), the value and the checksum. ``encode_scalar`` fills one record.
+``encode_scalars`` builds a matrix with one row for each record, in which every field is as wide as
+the widest record needs, fills it column by column, and removes the padding. Both return the same
+bytes in the same order, which a property test checks.
 
-The encoding of the messages is that of protobuf (https://protobuf.dev/programming-guides/encoding),
-field by field in ascending order as protobuf itself writes them::
+The messages are encoded as by protobuf (https://protobuf.dev/programming-guides/encoding), with the
+fields in ascending order::
 
     Event          09 <wall_time>   10 <step>   2a <length> Summary
     Summary        0a <length> Value
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 __all__ = ["encode_scalar", "encode_scalars", "encode_varint"]
 
-_FEW = 24
-"""Below so many records, one at a time is faster than by columns."""
+_MIN_VECTORISED = 24
+"""Minimum number of records for which encoding by columns is faster than one at a time."""
 
-_BLOCK = 1024
-"""Records filled at a time: what is computed on the way stays in the processor's cache."""
+_BLOCK_SIZE = 1024
+"""Records filled at a time, so that intermediate arrays stay in the processor's cache."""
 
 _DOUBLE = struct.Struct("<d")
 _FLOAT = struct.Struct("<f")
 _VARINT_WIDTHS = np.array([1 << 7 * i for i in range(10)], np.uint64)
-_VARINT_WIDTHS[0] = 1  # zero is the default of the field and takes no bytes at all
+_VARINT_WIDTHS[0] = 1  # zero is the field's default and is not written
 _DATA_CLASS_SCALAR = 1
-_CHANGING = {"wall_time": "<f8", "step": "u1", "single": "<f4", "double": "<f8"}
-"""The fields whose bytes are not known before the scalar is, but for the checksum."""
+_VARIABLE = {"wall_time": "<f8", "step": "u1", "single": "<f4", "double": "<f8"}
+"""The fields that depend on the scalar, without the checksum."""
 
 
 def encode_varint(number: int) -> bytes:
-    """Return the varint of an int64; negative numbers take ten bytes, as in protobuf."""
+    """Return the varint of an int64; negative numbers have ten bytes, as in protobuf."""
     number &= (1 << 64) - 1
     out = bytearray()
     while number > 0x7F:
@@ -68,7 +68,7 @@ def _field(key: int, data: bytes) -> bytes:
 
 
 class _Template(NamedTuple):
-    """A scalar's ``Summary``: what stands before the value, after it, and the value's bytes."""
+    """A scalar's ``Summary``: the bytes before and after the value, and the value's width."""
 
     head: bytes
     tail: bytes
@@ -104,13 +104,13 @@ def _template(series: Series) -> _Template:
 
 
 def encode_scalar(series: Series, step: int, wall_time: float, value: float) -> bytes:
-    """Return one scalar as one record.
+    """Return the record of one scalar.
 
     Args:
         series: the curve.
         step: the global step, an int64.
         wall_time: seconds since the epoch.
-        value: rounded to float32, to ±Inf beyond its range, unless ``series.double``.
+        value: the value; unless ``series.double``, rounded to float32, or to ±Inf beyond its range.
     """
     template = _template(series)
     if template.width == 8:
@@ -143,31 +143,31 @@ def encode_scalars(
     wall_times: Float64Array,
     values: Float64Array,
 ) -> bytes:
-    """Return many scalars as records, in the order given.
+    """Return the records of many scalars, in the given order.
 
     Args:
         series: the curves.
-        codes: for each scalar the position of its curve in ``series``; shape (n,).
-        steps: shape (n,).
-        wall_times: seconds since the epoch; shape (n,).
-        values: shape (n,); rounded as by ``encode_scalar``.
+        codes: the index of each scalar's curve in ``series``; intp, shape (n,).
+        steps: the global steps; int64, shape (n,).
+        wall_times: seconds since the epoch; float64, shape (n,).
+        values: the values, rounded as by ``encode_scalar``; float64, shape (n,).
     """
     step_widths = np.searchsorted(_VARINT_WIDTHS, steps.view(np.uint64), side="right")
     keys = codes * 16 + step_widths
     present = np.flatnonzero(np.bincount(keys))
     layout = _layout(tuple((series[key // 16], key % 16) for key in present.tolist()))
-    if len(keys) < _FEW or layout.patterns.itemsize > MAX_ROW:
+    if len(keys) < _MIN_VECTORISED or layout.patterns.itemsize > MAX_ROW:
         columns = (codes, steps, wall_times, values)
         return b"".join(
             encode_scalar(series[code], step, wall_time, value)
             for code, step, wall_time, value in zip(*(c.tolist() for c in columns), strict=True)
         )
-    place = np.empty(present[-1] + 1, np.intp)
-    place[present] = np.arange(len(present))
-    kinds = place[keys]
+    kind_of = np.empty(present[-1] + 1, np.intp)
+    kind_of[present] = np.arange(len(present))
+    kinds = kind_of[keys]
+    blocks = (slice(start, start + _BLOCK_SIZE) for start in range(0, len(keys), _BLOCK_SIZE))
     return b"".join(
-        _fill(layout, kinds[rows], steps[rows], wall_times[rows], values[rows])
-        for rows in (slice(start, start + _BLOCK) for start in range(0, len(keys), _BLOCK))
+        _fill(layout, kinds[rows], steps[rows], wall_times[rows], values[rows]) for rows in blocks
     )
 
 
@@ -175,21 +175,23 @@ class _Layout(NamedTuple):
     """Several kinds of record, each field padded to the width that the widest kind needs.
 
     Attributes:
-        patterns: a record of each kind, with zeros for what changes; structured, shape (kinds,).
-        kept: the bytes that are no padding; shape (kinds, columns).
-        crcs: of the patterns' data; shape (kinds,).
-        changing: the columns of ``_CHANGING``; shape (changing,).
-        starts: of these columns' tables, for ``contributions``; shape (changing, kinds).
+        patterns: a record of each kind, with zeros in the variable fields; structured, shape
+            (kinds,).
+        kept: whether each byte is not padding; bool, shape (kinds, columns).
+        crcs: CRCs of the patterns' data; uint32, shape (kinds,).
+        variable: the columns of ``_VARIABLE``; intp, shape (variable,).
+        starts: table positions of these columns, for ``contributions``; intp, shape (variable,
+            kinds).
     """
 
     patterns: npt.NDArray[np.void]
     kept: npt.NDArray[np.bool_]
     crcs: UInt32Array
-    changing: IndexArray
+    variable: IndexArray
     starts: IndexArray
 
 
-# A loop logs the same series at every step, so the worker asks for few layouts again and again.
+# A loop logs the same series at every step, so few layouts are needed repeatedly.
 @lru_cache(maxsize=16)
 def _layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
     """Return the layout of records of these series and step widths."""
@@ -197,13 +199,13 @@ def _layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
     lengths = np.array([[len(field) for field in fields.values()] for fields in records])
     widths = lengths.max(axis=0)
     begins = widths.cumsum() - widths
-    field_of = np.repeat(np.arange(len(widths)), widths)  # of each column
+    field_of = np.repeat(np.arange(len(widths)), widths)  # the field of each column
     kept = np.arange(len(field_of)) - begins[field_of] < lengths[:, field_of]
     after = kept[:, ::-1].cumsum(axis=1)[:, ::-1] - 1 - FOOTER
 
     names = list(records[0])
-    changing = np.flatnonzero(np.isin(field_of, [names.index(name) for name in _CHANGING]))
-    formats = {**_CHANGING, "step": f"({widths[names.index('step')]},)u1", "crc": "<u4"}
+    variable = np.flatnonzero(np.isin(field_of, [names.index(name) for name in _VARIABLE]))
+    formats = {**_VARIABLE, "step": f"({widths[names.index('step')]},)u1", "crc": "<u4"}
     present = [name for name, width in zip(names, widths, strict=True) if width and name in formats]
     dtype = np.dtype(
         {
@@ -223,13 +225,13 @@ def _layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
         np.frombuffer(b"".join(padded), dtype),
         kept,
         np.array([crc32c(one) for one in data], np.uint32),
-        changing,
-        table_starts(np.where(kept, after, -1)[:, changing].T.copy()),
+        variable,
+        table_starts(np.where(kept, after, -1)[:, variable].T.copy()),
     )
 
 
 def _fields(series: Series, step_width: int) -> dict[str, bytes]:
-    """Return a record by its fields, with zeros for what changes."""
+    """Return the fields of a record, with zeros in the variable ones."""
     template = _template(series)
     fields = {
         "start": b"\x09",
@@ -252,22 +254,22 @@ def _fill(
     wall_times: Float64Array,
     values: Float64Array,
 ) -> bytes:
-    """Return records, each of one of the layout's kinds."""
+    """Return records, each of one kind of the layout."""
     records = layout.patterns.take(kinds)
     fields = records.dtype.names or ()
     records["wall_time"] = wall_times
     if "step" in fields:
-        rest = steps.view(np.uint64)
+        remaining = steps.view(np.uint64)
         for digit in records["step"].T:
-            low = rest.astype(np.uint8) & np.uint8(0x7F)
-            rest = rest >> np.uint64(7)
-            digit[:] = low | (rest > 0).view(np.uint8) << np.uint8(7)
+            low = remaining.astype(np.uint8) & np.uint8(0x7F)
+            remaining = remaining >> np.uint64(7)
+            digit[:] = low | (remaining > 0).view(np.uint8) << np.uint8(7)
     with np.errstate(over="ignore", invalid="ignore"):
         for name in ("single", "double"):
             if name in fields:
                 records[name] = values
     octets = records.view(np.uint8).reshape(len(records), -1)
-    changed = contributions(octets.T[layout.changing], layout.starts.take(kinds, axis=1))
+    changed = contributions(octets.T[layout.variable], layout.starts.take(kinds, axis=1))
     records["crc"] = mask(layout.crcs.take(kinds) ^ changed)
     if not layout.kept.all():
         octets = octets[layout.kept.take(kinds, axis=0)]

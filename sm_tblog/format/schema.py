@@ -1,9 +1,9 @@
-"""TensorBoard's messages, from our own descriptor set in a pool of our own.
+"""TensorBoard's messages, from our own descriptor set in a private pool.
 
-Generated ``_pb2`` modules work with one range of protobuf releases and register themselves in the
-process-wide pool, where TensorFlow, tensorboard and tensorboardX register messages of the same
-names. A descriptor set in a private pool has neither limit: this module loads under every protobuf
-from 3.20 to 7, and beside all three.
+Generated ``_pb2`` modules work with one range of protobuf releases only. They also register in the
+process-wide pool, where TensorFlow, tensorboard and tensorboardX register messages with the same
+names. A descriptor set in a private pool has neither limitation: this module works with every
+protobuf release from 3.20 to 7, and alongside all three packages.
 
 The message classes are attributes of this module (``schema.Event``, ``schema.Summary``, …). They
 are declared in ``tensorboard.proto``; ``make proto`` compiles it to ``tensorboard.binpb``.
@@ -73,8 +73,8 @@ __all__ = [
 ]
 
 FILE_VERSION = "brain.Event:2"
-"""What the first record of an event file says. Version 2 means that a step which goes back is
-data, not a restart; only an explicit ``SessionLog.START`` supersedes earlier points."""
+"""The version in the first record of an event file. In version 2, a decreasing step is data, not a
+restart; only an explicit ``SessionLog.START`` supersedes earlier points."""
 
 
 _POOL = load_pool("tensorboard")

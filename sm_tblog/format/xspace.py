@@ -1,4 +1,4 @@
-"""The messages of a profile, from our own descriptor set in a pool of our own (see ``schema``).
+"""The messages of a profile, from our own descriptor set in a private pool (see ``schema``).
 
 They are declared in ``xspace.proto``; ``make proto`` compiles it to ``xspace.binpb``.
 """

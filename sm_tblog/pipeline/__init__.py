@@ -1,1 +1,1 @@
-"""From the caller to the sinks: the buffer, batches, the worker thread and its lifecycle."""
+"""From the calling thread to the sinks: buffer, batches, worker thread and its lifecycle."""

@@ -1,4 +1,4 @@
-"""From what waits to a batch: flat rows to columns, items to built values."""
+"""Make batches: convert flat rows to columns and build items."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["ENTRIES", "Item", "make_batch"]
 
 ENTRIES = 4
-"""Entries of the flat list that make a row: series, value, step, wall time."""
+"""Entries of the flat list per row: series, value, step, wall time."""
 
 
 class Item(NamedTuple):
-    """Something richer than a number, to be built by the worker.
+    """Something richer than a number, built by the worker thread.
 
     Attributes:
-        run: the folder below the log folder.
-        tag: named in messages.
+        run: the folder below the log directory.
+        tag: the tag, as used in messages.
         step: the global step.
         wall_time: seconds since the epoch.
-        nbytes: the memory that it keeps until it is built.
-        build: returns a ``Summary.Value`` message, or that and a remark to be said once for the
-            tag, or a list of messages, ``Scalar``, ``Value``, ``Event`` and ``File``.
-        args: what ``build`` is given behind the tag.
+        nbytes: the memory in bytes that the item holds until it is built.
+        build: called as ``build(tag, *args)``. Returns a ``Summary.Value`` message, or a list of
+            messages, ``Scalar``, ``Value``, ``Event`` and ``File``; or a tuple of that and a
+            warning, which is logged once per tag.
+        args: the arguments of ``build`` after the tag.
     """
 
     run: str
@@ -52,14 +53,14 @@ def make_batch(
     tags: TagRegistry,
     rename: Callable[[str], str] | None = None,
 ) -> tuple[Batch, int]:
-    """Return a batch, and how many rows and items had to be left out of it.
+    """Return a batch, and the number of rows and items that had to be left out of it.
 
     Args:
-        rows: flat, ``ENTRIES`` to a row.
-        items: what is to be built.
-        faults: told what was left out, and why.
-        tags: told which tag holds what.
-        rename: applied to every tag.
+        rows: the flat list, ``ENTRIES`` entries per row.
+        items: the items to build.
+        faults: receives a fault for each row or item that is left out.
+        tags: the tag registry, which assigns the tags.
+        rename: a function applied to every tag.
     """
     if rename is not None:
         items = [item._replace(tag=rename(item.tag)) for item in items]
@@ -68,10 +69,10 @@ def make_batch(
     given = len(rows) // ENTRIES
     try:
         columns = _columns(rows)
-    except Exception:  # noqa: BLE001 - any array library's
-        rows = _readable(rows, faults)
+    except Exception:  # noqa: BLE001 - an array library may raise anything
+        rows = _readable_rows(rows, faults)
         columns = _columns(rows)
-    series, codes = _codes(rows[0::ENTRIES])
+    series, codes = _encode_series(rows[0::ENTRIES])
     if rename is not None:
         series = [one._replace(tag=rename(one.tag)) for one in series]
     series = tags.assign_series(series)
@@ -94,14 +95,14 @@ def _columns(rows: list[Any]) -> tuple[Any, Any, Any]:
     return steps, np.fromiter(rows[3::ENTRIES], np.float64, count), values
 
 
-def _readable(rows: list[Any], faults: FaultLog) -> list[Any]:
-    """Return the rows that can be read: a value on a device may turn out not to be."""
+def _readable_rows(rows: list[Any], faults: FaultLog) -> list[Any]:
+    """Return the rows that can be read, which may fail for a value on a device."""
     good: list[Any] = []
     for i in range(0, len(rows), ENTRIES):
         series, value, step, wall_time = rows[i : i + ENTRIES]
         try:
             row = series, float(value), int(np.int64(step)), float(wall_time)
-        except Exception as error:  # noqa: BLE001 - any array library's
+        except Exception as error:  # noqa: BLE001 - an array library may raise anything
             tag = series if isinstance(series, str) else series.tag
             fault = InvalidValueError(f"{tag!r}: the value at step {step} cannot be read: {error}")
             fault.__cause__ = error
@@ -111,8 +112,8 @@ def _readable(rows: list[Any], faults: FaultLog) -> list[Any]:
     return good
 
 
-def _codes(series: list[Any]) -> tuple[list[Series], Any]:
-    """Return the distinct series, in the order of their first row, and each row's position."""
+def _encode_series(series: list[Any]) -> tuple[list[Series], Any]:
+    """Return the distinct series, ordered by first row, and each row's index into them."""
     distinct = dict.fromkeys(series)
     if len(distinct) < 2:
         codes = np.zeros(len(series), np.intp)
@@ -125,30 +126,30 @@ def _codes(series: list[Any]) -> tuple[list[Series], Any]:
 def _build(
     items: Sequence[Item], faults: FaultLog
 ) -> tuple[list[Value | Event | File], list[Any], int]:
-    """Return what the items make, the rows among it, and how many items could not be built."""
+    """Return the built parts, the rows among them, and the number of items that failed."""
     built: list[Value | Event | File] = []
     rows: list[Any] = []
     lost = 0
     for item in items:
         try:
             made = item.build(item.tag, *item.args)
-            remark = ""
+            warning = ""
             if isinstance(made, tuple) and not isinstance(made, _PARTS):
-                made, remark = made
+                made, warning = made
             parts = made if isinstance(made, list) else [made]
             scalars = [part for part in parts if isinstance(part, Scalar)]
             built += [_as_part(part, item) for part in parts if not isinstance(part, Scalar)]
             for tag, value in scalars:
                 series = Series(tag, item.run) if item.run else tag
                 rows += (series, value, item.step, item.wall_time)
-        except Exception as error:  # noqa: BLE001 - a builder meets any user's data
+        except Exception as error:  # noqa: BLE001 - builders process arbitrary user data
             fault = SinkError(f"{item.tag!r} at step {item.step} is not logged: {error}")
             fault.__cause__ = error
             faults.report(f"build {item.tag}", fault)
             lost += 1
             continue
-        if remark:
-            faults.warn_once(f"remark {item.tag}", f"{item.tag!r}: {remark}")
+        if warning:
+            faults.warn_once(f"warning {item.tag}", f"{item.tag!r}: {warning}")
     return built, rows, lost
 
 
@@ -156,7 +157,7 @@ _PARTS = (Value, Event, File, Scalar)
 
 
 def _as_part(part: Any, item: Item) -> Value | Event | File:
-    """Return what a builder has made, a message as a ``Value``."""
+    """Return a part made by a builder; convert a message to a ``Value``."""
     if isinstance(part, Value | Event | File):
         return part
     plugin = part.metadata.plugin_data.plugin_name

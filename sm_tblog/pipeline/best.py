@@ -1,7 +1,7 @@
-"""The best value so far of chosen metrics, each a curve of its own.
+"""Track the best value so far of chosen metrics, each as a separate curve.
 
 TensorBoard's HParams tab shows the last value of every scalar. A curve that gets a point only when
-its metric improves ends with the best one.
+its metric improves ends with the best value.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "BestTracker"]
 
 PREFIX = "best/"
-"""What stands before the metric's tag in that of its best value."""
+"""Prefix of the metric's tag that gives the tag of its best value."""
 
 
 class BestTracker:
-    """A processor that adds to each batch a row for every value that is better than all before.
+    """A processor that adds a row to the batch for every value that improves on all earlier ones.
 
-    The row has the step and time of that value and the tag ``best/<tag>``. Values are compared in
-    the order in which they were logged, whatever their steps; NaN is never better. Metrics are the
-    scalars of one run: curves in folders below it are not looked at.
+    The row has the step and wall time of that value and the tag ``best/<tag>``. Values are compared
+    in the order in which they were logged, regardless of their steps; NaN is never an improvement.
+    Metrics are the scalars of one run: curves of its child runs are ignored.
 
-    A batch without any of the metrics is returned as it is. ``watch`` may be called while another
+    A batch without any of the metrics is returned unchanged. ``watch`` may be called while another
     thread processes a batch.
 
     Attributes:
-        run: the folder below the log folder, "" for the log folder itself.
+        run: the folder below the log directory, "" for the log directory itself.
     """
 
     def __init__(self) -> None:
@@ -43,19 +43,19 @@ class BestTracker:
         self._metrics: dict[str, _Metric] = {}
 
     def watch(self, tag: str, mode: str, best: float | None = None) -> None:
-        """Look for the best value of a metric from now on.
+        """Track the best value of a metric from now on.
 
         Args:
-            tag: of the metric. One that is watched already in this mode keeps its best value.
+            tag: the metric's tag. If it is already tracked in this mode, it keeps its best value.
             mode: ``"min"`` or ``"max"``.
-            best: the best value so far, if one is known.
+            best: the best value so far, if known.
         """
         known = self._metrics.get(tag)
         if known is None or known.mode != mode or best is not None:
             self._metrics[tag] = _Metric(mode, best)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the batch, with rows added."""
+        """Return the batch with the rows of improved values added."""
         watched: dict[str, list[int]] = {}
         for code, series in enumerate(batch.series):
             if series.tag in self._metrics and series.run == self.run:
@@ -78,7 +78,7 @@ class BestTracker:
         )
 
     def _improvements(self, tag: str, codes: list[int], batch: Batch) -> IndexArray:
-        """Return which rows of the batch are better than all before."""
+        """Return the indices of the rows that improve on all earlier values."""
         is_metric = np.zeros(len(batch.series), bool)
         is_metric[codes] = True
         rows: IndexArray = np.flatnonzero(is_metric[batch.codes])
@@ -87,16 +87,16 @@ class BestTracker:
 
 
 class _Metric:
-    """A metric's best value so far, NaN before any; negated if more is better."""
+    """A metric's best value so far: NaN before the first, negated if higher is better."""
 
     def __init__(self, mode: str, best: float | None) -> None:
         self.mode = mode
         self._sign = -1.0 if mode == "max" else 1.0
-        self._least = float("nan") if best is None else self._sign * best
+        self._lowest = float("nan") if best is None else self._sign * best
 
     def improved(self, values: Float64Array) -> npt.NDArray[np.bool_]:
-        """Return which of the values are better than all before, and keep the best."""
+        """Return a mask of the values that improve on all earlier ones; keep the best value."""
         costs = self._sign * values
-        least = np.fmin.accumulate(np.concatenate(([self._least], costs)))
-        self._least = float(least[-1])
-        return np.asarray(~(costs >= least[:-1]) & ~np.isnan(costs))
+        lowest = np.fmin.accumulate(np.concatenate(([self._lowest], costs)))
+        self._lowest = float(lowest[-1])
+        return np.asarray(~(costs >= lowest[:-1]) & ~np.isnan(costs))

@@ -1,12 +1,13 @@
-"""The caller's side of the pipeline: taking rows and items, and what happens when they are many.
+"""The calling thread's side of the pipeline: it buffers rows and items and limits their memory.
 
-A scalar is four entries on a flat list: ``extend((series, value, step, wall_time))``. That one
-call is atomic in CPython, so it needs no lock, and makes nothing that the garbage collector looks
-at. The caller looks at one number besides, ``limit``: while the list is longer, it calls
-``on_limit``. All that is out of the ordinary hangs on that: starting the worker at the first row,
-waking it early, waiting for it or dropping rows when memory is used up.
+A scalar is four entries on a flat list: ``extend((series, value, step, wall_time))``. That single
+call is atomic in CPython, so it needs no lock, and it creates no object that the garbage collector
+tracks. The caller also checks one number, ``limit``: if the list is longer, it calls ``on_limit``.
+Everything out of the ordinary happens there: starting the worker thread at the first row, waking
+it early, and waiting for it or dropping rows when the buffer is full.
 
-What is more than a number is an ``Item`` on a second list, counted by the memory that it keeps.
+Anything richer than a number is an ``Item`` on a second list, which is limited by the memory that
+its items hold.
 """
 
 from __future__ import annotations
@@ -31,28 +32,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Buffer"]
 
-STALL = 5.0
-"""Seconds that a caller with a full buffer waits for a worker that gets nothing done."""
+STALL_TIMEOUT = 5.0
+"""Seconds without progress of the worker thread after which a full buffer stops blocking."""
 
 ROW_BYTES = 128
-"""Memory of a waiting row: four references, three numbers, the list's room to grow."""
+"""Memory of a buffered row: four references, three numbers, the list's spare capacity."""
 
 WAKE_ROWS = 16_384
-"""Waiting rows that wake the worker ahead of its tick."""
+"""Number of buffered rows that wakes the worker thread before its next tick."""
 
 
 class Buffer(ABC):
-    """Rows and items that wait for a worker.
+    """Rows and items waiting for a worker thread.
 
     Args:
-        max_queue: rows that may wait before the worker is woken ahead of its tick.
-        max_bytes: memory for rows that wait, and for items that wait.
-        overflow: what happens when that is used up: the caller waits, or the row is dropped.
+        max_queue: the number of buffered rows that wakes the worker thread before its next tick;
+            by default ``WAKE_ROWS``.
+        max_bytes: memory for buffered rows, and the same again for buffered items.
+        overflow: what to do when the buffer is full: ``"block"`` until there is room, or
+            ``"drop"`` the row.
 
     Attributes:
-        rows: flat, ``ENTRIES`` to a row.
+        rows: the flat list, ``ENTRIES`` entries per row.
         extend: adds rows.
-        limit: a caller that finds ``rows`` longer calls ``on_limit``.
+        limit: the length of ``rows`` above which the caller must call ``on_limit``.
     """
 
     _faults: FaultLog
@@ -60,36 +63,36 @@ class Buffer(ABC):
     def __init__(self, max_queue: int | None, max_bytes: int, overflow: Overflow) -> None:
         self.rows: list[Any] = []
         self._max_bytes = max_bytes
-        self._full = max(max_bytes // ROW_BYTES, 1) * ENTRIES
-        self._wake_at = min((max_queue or WAKE_ROWS) * ENTRIES, self._full // 2)
+        self._max_length = max(max_bytes // ROW_BYTES, 1) * ENTRIES
+        self._wake_length = min((max_queue or WAKE_ROWS) * ENTRIES, self._max_length // 2)
         self._overflow = overflow
 
-    def _begin_intake(self) -> None:
-        """Begin with no items and no worker."""
+    def _reset_buffer(self) -> None:
+        """Reset to no items and no worker thread."""
         self.extend: Callable[[Iterable[Any]], None] = self.rows.extend
-        self.limit = -1  # the first row starts the worker
+        self.limit = -1  # the first row starts the worker thread
         self._items: deque[Item] = deque()
-        self._item_bytes = 0  # of the items that wait and of those being built
+        self._item_bytes = 0  # of buffered items and of those being built
         self._dropped = 0
         self._condition = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._woken = False
+        self._wake_requested = False
         self._progress = time.monotonic()
         self._stalled = False
 
     @abstractmethod
     def _start(self) -> None:
-        """Start the worker."""
+        """Start the worker thread."""
 
     def put(self, item: Item) -> None:
-        """Take an item; wait, or drop it, if memory is used up."""
+        """Add an item; wait or drop it if the buffer is full."""
         if sys.is_finalizing():
-            self._come_too_late(1)
+            self._drop_at_shutdown(1)
             return
         with self._condition:
             if not self._has_room_for(item):
                 self._wake()
-                if not self._may_wait_for(lambda: self._has_room_for(item)):
+                if not self._wait_for_room(lambda: self._has_room_for(item)):
                     self._drop(1)
                     return
             self._items.append(item)
@@ -103,66 +106,66 @@ class Buffer(ABC):
         return not self._item_bytes or self._item_bytes + item.nbytes <= self._max_bytes
 
     def on_limit(self) -> None:
-        """Do what a list longer than ``limit`` asks for. Called after the row was added."""
+        """Handle a list longer than ``limit``. Called after the row was added."""
         if sys.is_finalizing():
-            self._come_too_late(len(self.rows) // ENTRIES)
+            self._drop_at_shutdown(len(self.rows) // ENTRIES)
             return
         with self._condition:
             if self._worker is None:
                 self._start()
-            elif len(self.rows) <= self._full:
-                self.limit = self._full
+            elif len(self.rows) <= self._max_length:
+                self.limit = self._max_length
                 self._wake()
             else:
                 self._wake()
-                if not self._may_wait_for(lambda: len(self.rows) <= self._full):
+                if not self._wait_for_room(lambda: len(self.rows) <= self._max_length):
                     self.extend = self._extend_if_room
                     self.limit = sys.maxsize
 
     def _extend_if_room(self, rows: Iterable[Any]) -> None:
-        """Stand in for ``rows.extend`` while memory is used up."""
-        if len(self.rows) < self._full:
+        """Replace ``rows.extend`` while the buffer is full."""
+        if len(self.rows) < self._max_length:
             self.extend = self.rows.extend
-            self.limit = -1 if self._worker is None else self._wake_at
+            self.limit = -1 if self._worker is None else self._wake_length
             self.rows.extend(rows)
         else:
             self._drop(len(tuple(rows)) // ENTRIES)
 
-    def _may_wait_for(self, has_room: Callable[[], bool]) -> bool:
-        """Wait until there is room; False to drop instead.
+    def _wait_for_room(self, has_room: Callable[[], bool]) -> bool:
+        """Wait until there is room; return False if the data must be dropped instead.
 
-        A worker that gets nothing done for a while is waited for no longer, by anyone, until it
-        moves: whatever hangs, training goes on.
+        Once the worker thread has made no progress for ``STALL_TIMEOUT``, no call waits for it
+        until it makes progress again, so training continues whatever hangs.
         """
         if self._overflow == "drop" or threading.current_thread() is self._worker:
             return has_room()
         while not has_room():
-            patience = self._progress + STALL - time.monotonic()
-            if self._stalled or patience <= 0:
+            remaining = self._progress + STALL_TIMEOUT - time.monotonic()
+            if self._stalled or remaining <= 0:
                 self._stalled = True
                 return False
-            self._condition.wait(patience)
+            self._condition.wait(remaining)
         return True
 
-    def _come_too_late(self, count: int) -> None:
-        """Drop rows at the interpreter's teardown.
+    def _drop_at_shutdown(self, count: int) -> None:
+        """Drop rows logged during interpreter shutdown.
 
-        The worker and whoever holds the lock have been stopped for ever, where they stood.
+        By then the worker thread, and any thread that holds the lock, no longer runs.
         """
         self.rows.clear()
         self._dropped += count
         with contextlib.suppress(Exception):
-            message = f"{self}: logged at the interpreter's teardown; rows are dropped"
-            self._faults.report("teardown", SinkError(message))
+            message = f"{self}: logged during interpreter shutdown; rows are dropped"
+            self._faults.report("shutdown", SinkError(message))
 
     def _drop(self, count: int) -> None:
         with self._condition:
             self._dropped += count
-        why = "nothing has been stored for a while" if self._stalled else "rows come too fast"
-        message = f"{self}: {why} and the memory for waiting rows is used up; rows are dropped"
+        why = "nothing has been stored for a while" if self._stalled else "rows are logged too fast"
+        message = f"{self}: {why}, and the buffer is full; rows are dropped"
         self._faults.report(f"overflow: {why}", SinkError(message))
 
     def _wake(self) -> None:
-        if not self._woken:
-            self._woken = True
+        if not self._wake_requested:
+            self._wake_requested = True
             self._condition.notify_all()

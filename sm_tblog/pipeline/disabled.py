@@ -1,4 +1,4 @@
-"""What a disabled writer has instead of a pipeline."""
+"""The pipeline of a disabled writer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DisabledPipeline"]
 
 
 class DisabledPipeline:
-    """Stands in for a pipeline and does nothing."""
+    """A pipeline that does nothing."""
 
     rows = ()
     limit = sys.maxsize
@@ -31,11 +31,11 @@ class DisabledPipeline:
         """Do nothing."""
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:  # noqa: ARG002
-        """Say that everything is stored."""
+        """Return True: everything is stored."""
         return True
 
     def close(self, timeout: float | None = None) -> bool:  # noqa: ARG002
-        """Say that everything is stored."""
+        """Return True: everything is stored."""
         return True
 
     def stats(self) -> Stats:

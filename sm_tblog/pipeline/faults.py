@@ -1,4 +1,4 @@
-"""What goes wrong on the worker: counted, said once, raised at the barrier if asked for."""
+"""Faults on the worker thread: counted, logged once, and raised at the barrier on request."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ logger = logging.getLogger("sm_tblog")
 
 
 class FaultLog:
-    """The failures of one writer.
+    """The faults of one writer.
 
-    A failure has a key: the sink or the tag that it concerns. It is said when it begins, and again
-    only after it had ended.
+    Each fault has a key: the sink or tag it concerns. A fault is logged when it first occurs, and
+    again only after it was resolved.
 
     Args:
-        on_error: ``"warn"`` says it through the logger ``sm_tblog``; ``"raise"`` also keeps the
-            first for ``raise_first``; a function is called with the exception instead.
+        on_error: ``"warn"`` logs a warning to the logger ``sm_tblog``; ``"raise"`` also keeps the
+            first fault for ``raise_first``; a function is called with the exception instead.
 
     Attributes:
-        count: failures so far, each attempt counted.
-        last: what the last one said.
+        count: the number of faults so far, counting every attempt.
+        last: the message of the last fault, "" before the first.
     """
 
     def __init__(self, on_error: OnError) -> None:
         if on_error not in ("warn", "raise") and not callable(on_error):
-            message = f"on_error is 'warn', 'raise' or a function of an exception, not {on_error!r}"
+            message = f"on_error must be 'warn', 'raise' or a function, got {on_error!r}"
             raise InvalidTypeError(message)
         self._on_error = on_error
-        self._lock = threading.RLock()  # a signal's handler may come back here
+        self._lock = threading.RLock()  # a signal handler may re-enter
         self._current: set[str] = set()
         self._first: Exception | None = None
         self.count = 0
         self.last = ""
 
     def report(self, key: str, error: Exception) -> None:
-        """Take note of a failure, and say it if it is new."""
+        """Count a fault, and log it if it is new."""
         with self._lock:
             self.count += 1
             self.last = str(error)
@@ -54,17 +54,17 @@ class FaultLog:
             try:
                 self._on_error(error)
             except Exception:
-                logger.exception("on_error itself failed, given: %s", error)
+                logger.exception("on_error itself failed when called with: %s", error)
         elif is_new:
             logger.warning("%s", error)
 
     def warn_once(self, key: str, message: str) -> None:
-        """Say, once, what is worth knowing and no failure."""
+        """Log a warning once, without counting a fault."""
         if self._add(key):
             logger.warning("%s", message)
 
     def resolve(self, key: str, message: str = "") -> None:
-        """Take note that what failed works again."""
+        """Mark a fault as resolved; log ``message`` if it was current."""
         with self._lock:
             was_current = key in self._current
             self._current.discard(key)
@@ -72,7 +72,7 @@ class FaultLog:
             logger.info("%s", message)
 
     def raise_first(self) -> None:
-        """Raise the first failure since the last call, if ``on_error`` is ``"raise"``."""
+        """Raise the first fault since the last call, if ``on_error`` is ``"raise"``."""
         error, self._first = self._first, None
         if error is not None:
             raise error

@@ -1,14 +1,14 @@
-"""What happens to pipelines when the process forks, is asked to end, or ends.
+"""What happens to pipelines when the process forks, is terminated, or exits.
 
 =========================  ===================================================================
-``fork``                   the child forgets the parent's rows and workers; what it logs itself
-                           goes into files of its own
-the interpreter's exit     every pipeline is closed, with a deadline
-a child of                 the same, by that package's own exit hook: such a child ends with
-``multiprocessing``        ``os._exit``, which runs no exit handlers
-``SIGTERM``                every pipeline is flushed; then whatever was to happen before happens:
-                           an earlier handler is called, or the signal ends the process. Not so
-                           in a child of ``multiprocessing``, which is commonly ended that way
+``fork``                   the child discards the parent's rows and worker threads; what the
+                           child logs goes to its own files
+interpreter exit           every pipeline is closed, with a deadline
+exit of a child of         the same, through the package's own exit hook, because such a child
+``multiprocessing``        ends with ``os._exit``, which runs no exit handlers
+``SIGTERM``                every pipeline is flushed; then the earlier handler is called, or the
+                           signal ends the process. Not in a child of ``multiprocessing``,
+                           because such children are commonly ended with this signal
 =========================  ===================================================================
 """
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["close_at_exit", "is_exiting", "register", "register_for_forks", "unregister"]
 
 EXIT_TIMEOUT = 30.0
-"""Seconds that the end of the process waits for all pipelines together."""
+"""Seconds that the process waits at exit for all pipelines together."""
 
 TERM_TIMEOUT = 15.0
-"""Seconds that ``SIGTERM`` waits; containers are commonly killed 30 s later, or sooner."""
+"""Seconds that the ``SIGTERM`` handler waits; containers are often killed 30 s later or sooner."""
 
 
 class _Pipeline(Protocol):
@@ -43,61 +43,61 @@ class _Pipeline(Protocol):
     def close(self, timeout: float | None = None) -> bool: ...
 
 
-_all: weakref.WeakSet[Any] = weakref.WeakSet()
+_fork_hooks: weakref.WeakSet[Any] = weakref.WeakSet()
 _running: set[Any] = set()
-_finalized: weakref.WeakSet[Any] = weakref.WeakSet()
+_with_finalizer: weakref.WeakSet[Any] = weakref.WeakSet()
 _exiting = False
 _installed = False
 _previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
 
 
 def register(pipeline: _Pipeline) -> None:
-    """Have a forked child begin anew with this pipeline."""
-    _all.add(pipeline)
-    _install_handler()  # its worker may begin in another thread, where that is not possible
+    """Reset this pipeline in forked children."""
+    _fork_hooks.add(pipeline)
+    _install_handler()  # its worker may be started from another thread, where this is impossible
 
 
 def register_for_forks(thing: Any) -> None:
-    """Have a forked child call ``reset_after_fork`` of this, as long as it exists."""
-    _all.add(thing)
+    """Call ``thing.reset_after_fork()`` in forked children for as long as ``thing`` exists."""
+    _fork_hooks.add(thing)
 
 
 def close_at_exit(pipeline: _Pipeline) -> None:
-    """Close this pipeline, whose worker has begun, when the process ends."""
+    """Close this pipeline, whose worker thread is starting, when the process exits."""
     _running.add(pipeline)
     _install_handler()
-    if _is_multiprocessing_child() and pipeline not in _finalized:
+    if _is_multiprocessing_child() and pipeline not in _with_finalizer:
         from multiprocessing import util
 
-        _finalized.add(pipeline)
+        _with_finalizer.add(pipeline)
         util.Finalize(pipeline, _close, args=(weakref.ref(pipeline),), exitpriority=0)
 
 
 def unregister(pipeline: _Pipeline) -> None:
-    """Forget a pipeline that is closed."""
+    """Remove a closed pipeline from those to close at exit."""
     _running.discard(pipeline)
 
 
 def _close(reference: weakref.ref[Any]) -> None:
     pipeline = reference()
     if pipeline is not None:
-        _for_all([pipeline], "close", EXIT_TIMEOUT)
+        _call_all([pipeline], "close", EXIT_TIMEOUT)
 
 
 def is_exiting() -> bool:
-    """Return whether the pipelines have been closed because the interpreter ends."""
+    """Return whether the pipelines are being or have been closed because the interpreter exits."""
     return _exiting
 
 
 def _close_all() -> None:
-    global _exiting  # noqa: PLW0603 - there is one interpreter
+    global _exiting  # noqa: PLW0603 - the interpreter exits once
     _exiting = True
-    _for_all(list(_running), "close", EXIT_TIMEOUT)
+    _call_all(list(_running), "close", EXIT_TIMEOUT)
 
 
-def _for_all(pipelines: list[Any], action: str, timeout: float) -> None:
+def _call_all(pipelines: list[Any], action: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    # The failure has been said; nobody is left to catch it.
+    # Faults have been logged, and nothing is left to catch the exception.
     with contextlib.suppress(KeyboardInterrupt):
         for pipeline in pipelines:
             with contextlib.suppress(Exception):
@@ -112,22 +112,23 @@ def _is_multiprocessing_child() -> bool:
 def _reset_after_fork() -> None:
     _uninstall_handler()
     _running.clear()
-    _finalized.clear()
-    for pipeline in list(_all):
+    _with_finalizer.clear()
+    for pipeline in list(_fork_hooks):
         pipeline.reset_after_fork()
 
 
 def _install_handler() -> None:
-    """Install the handler, once: one installed later may call it, and must not be called by it."""
-    global _previous_handler, _installed  # noqa: PLW0603 - the signal's handler is global too
+    """Install the handler only once: a later one may call ours, and ours must not call it back."""
+    global _previous_handler, _installed  # noqa: PLW0603 - the signal handler is global too
     if _installed or threading.current_thread() is not threading.main_thread():
         return
     if _is_multiprocessing_child():
-        # Its parent expects the signal to end it at once. A handler in Python is not run when the
-        # signal comes just before a wait: Pool.terminate() would then wait for ever.
+        # The parent expects the signal to end the child at once. A Python handler does not run if
+        # the signal arrives just before a wait, and Pool.terminate() would then wait forever.
         return
     current = signal.getsignal(signal.SIGTERM)
-    # None: not a Python handler, which could not be put back. SIG_IGN: nothing ends the process.
+    # None: a handler not set from Python, which could not be restored. SIG_IGN: the process
+    # ignores the signal.
     if current is None or current == signal.SIG_IGN:
         return
     _installed = True
@@ -136,18 +137,18 @@ def _install_handler() -> None:
 
 
 def _uninstall_handler() -> None:
-    """Have ``SIGTERM`` do what it did before; a forked child may be ended by it at any time."""
-    global _installed  # noqa: PLW0603 - the signal's handler is global too
+    """Restore the previous handler, because ``SIGTERM`` may end a forked child at any time."""
+    global _installed  # noqa: PLW0603 - the signal handler is global too
     if _installed and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, _previous_handler)
         _installed = False
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    _for_all(list(_running), "flush", TERM_TIMEOUT)
+    _call_all(list(_running), "flush", TERM_TIMEOUT)
     if callable(_previous_handler):
         _previous_handler(number, frame)
-    elif signal.getsignal(number) is _on_sigterm:  # else a later handler calls this one
+    elif signal.getsignal(number) is _on_sigterm:  # otherwise a later handler called this one
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

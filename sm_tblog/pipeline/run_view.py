@@ -1,7 +1,7 @@
-"""A pipeline as the writer of one run below the log folder sees it.
+"""The pipeline of a child run: a view of the pipeline of the log directory's writer.
 
-Whatever it is given goes to the pipeline, as of that run; so the runs of one writer share its
-worker, its sinks and its memory, and keep their order.
+Everything passed to the view goes to that pipeline, assigned to the child run. So all runs of a
+writer share its worker thread, its sinks and its memory, and their data keeps its order.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["RunView"]
 
 
 class RunView:
-    """Stands in for a pipeline.
+    """A view of a pipeline with the same interface.
 
     Args:
-        pipeline: where everything goes.
-        run: the folder below the pipeline's log folder.
-        owner: kept alive as long as this is.
+        pipeline: the pipeline that receives everything.
+        run: the folder below the pipeline's log directory.
+        owner: an object to keep alive as long as the view.
     """
 
     def __init__(self, pipeline: Pipeline, run: str, owner: object) -> None:
@@ -40,66 +40,66 @@ class RunView:
 
     @property
     def rows(self) -> list[Any]:
-        """The rows that wait, of all runs."""
+        """The buffered rows of all runs."""
         return self.pipeline.rows
 
     @property
     def limit(self) -> int:
-        """As of the pipeline."""
+        """The pipeline's limit."""
         return self.pipeline.limit
 
     @property
     def processors(self) -> list[Callable[[Batch], Batch]]:
-        """As of the pipeline: they look at batches of all runs."""
+        """The pipeline's processors, which receive the batches of all runs."""
         return self.pipeline.processors
 
     def extend(self, rows: Iterable[Any]) -> None:
-        """Add rows of this run and of those below it."""
-        known = self._series
-        of_run = list(rows)
-        of_run[0::ENTRIES] = [known.get(one) or self._of_run(one) for one in of_run[0::ENTRIES]]
-        self.pipeline.extend(of_run)
+        """Add rows of this run and of its child runs."""
+        cache = self._series
+        in_run = list(rows)
+        in_run[0::ENTRIES] = [cache.get(one) or self._in_run(one) for one in in_run[0::ENTRIES]]
+        self.pipeline.extend(in_run)
 
     def put(self, item: Item) -> None:
-        """Take an item of this run or of one below it."""
+        """Add an item of this run or of one of its child runs."""
         build = partial(_build, item.build, self.run)
-        self.pipeline.put(item._replace(run=_joined(self.run, item.run), build=build))
+        self.pipeline.put(item._replace(run=_join_runs(self.run, item.run), build=build))
 
     def on_limit(self) -> None:
-        """As of the pipeline."""
+        """Call the pipeline's ``on_limit``."""
         self.pipeline.on_limit()
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
-        """As of the pipeline: of all runs."""
+        """Flush the pipeline, with all its runs."""
         return self.pipeline.flush(timeout, force=force)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Flush. The files are closed with the pipeline."""
+        """Flush the pipeline, which keeps the files open until it is closed."""
         return self.pipeline.flush(timeout, force=True)
 
     def stats(self) -> Stats:
-        """As of the pipeline: of all runs."""
+        """Return the pipeline's counters, which cover all runs."""
         return self.pipeline.stats()
 
-    def _of_run(self, one: str | Series) -> Series:
+    def _in_run(self, one: str | Series) -> Series:
         series = Series(one) if isinstance(one, str) else one
-        self._series[one] = series._replace(run=_joined(self.run, series.run))
+        self._series[one] = series._replace(run=_join_runs(self.run, series.run))
         return self._series[one]
 
 
-def _joined(run: str, below: str) -> str:
+def _join_runs(run: str, below: str) -> str:
     return f"{run}/{below}" if below else run
 
 
 def _build(build: Any, run: str, tag: str, *args: Any) -> Any:
-    """Build an item; move the parts that know their run below this one."""
+    """Build an item; move the parts that have a run below ``run``."""
     made = build(tag, *args)
-    remark: list[str] = []
+    warning: list[str] = []
     if type(made) is tuple:
-        made, *remark = made
+        made, *warning = made
     parts = made if isinstance(made, list) else [made]
     moved = [
-        part._replace(run=_joined(run, part.run)) if hasattr(part, "run") else part
+        part._replace(run=_join_runs(run, part.run)) if hasattr(part, "run") else part
         for part in parts
     ]
-    return (moved, *remark) if remark else moved
+    return (moved, *warning) if warning else moved

@@ -1,4 +1,4 @@
-"""The sinks of one writer, each behind a guard: what one does wrong concerns it alone."""
+"""The sinks of one writer, isolated from each other: a fault in one does not affect the rest."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
 
 __all__ = ["SinkGroup"]
 
-SLOW = 10.0
-"""Seconds after which a sink that took so long for one action is spoken of."""
+SLOW_SECS = 10.0
+"""Seconds that one call of a sink may take before it is reported as slow."""
 
 
 class SinkGroup:
-    """Feeds, flushes and closes sinks. Used by the worker alone, but for the counters.
+    """Feeds, flushes and closes sinks. Only the worker thread uses it, except for its counters.
 
     Args:
-        sinks: a sink that was closed begins anew at the next batch.
-        flush_secs: seconds between flushes; by default what the sinks ask for.
-        max_bytes: a sink that keeps more than this for a store is given nothing further.
-        faults: told what goes wrong.
-        on_progress: called after everything that got done.
+        sinks: the sinks. A closed sink reopens at the next batch.
+        flush_secs: seconds between flushes; by default the smallest ``flush_secs`` of the sinks.
+        max_bytes: a sink with more pending bytes than this gets no further batches.
+        faults: receives the faults of the sinks.
+        on_progress: called after each action of a sink.
 
     Attributes:
-        rows: scalars given to the sinks.
-        values: values, events and side files given to the sinks.
-        last_flush: when every sink had stored everything, in seconds since the epoch.
+        rows: the number of scalars passed to the sinks.
+        values: the number of values, events and side files passed to the sinks.
+        last_flush: the last time at which every sink had stored everything, in seconds since the
+            epoch; None before the first.
     """
 
     def __init__(
@@ -54,36 +55,36 @@ class SinkGroup:
 
     @property
     def stored(self) -> int:
-        """Bytes that stores have taken."""
+        """Bytes that stores have accepted."""
         return sum(guard.bytes("stored") for guard in self._sinks)
 
     @property
     def pending(self) -> int:
-        """Bytes that the sinks keep for a store that refused them."""
+        """Bytes that the sinks keep because a store has not accepted them."""
         return sum(guard.bytes("pending") for guard in self._sinks)
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that wait on the disk until a remote store has them."""
+        """Bytes on the local disk that a remote store has not acknowledged."""
         return sum(guard.bytes("unacknowledged") for guard in self._sinks)
 
     @property
     def dropped(self) -> int:
-        """Rows and values that a sink was not given or has lost, summed over the sinks."""
+        """Rows and values that were withheld from a sink or lost by it, summed over the sinks."""
         return sum(guard.dropped for guard in self._sinks)
 
     @property
     def losses(self) -> int:
-        """A number that grows with everything lost, whether dropped or gone after it was stored."""
+        """A number that grows with every loss: data dropped, or gone after it was stored."""
         return self.dropped + sum(guard.stores_lost for guard in self._sinks)
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for ``flush``."""
+        """Whether it is time to flush."""
         return time.monotonic() >= self._next_flush
 
     def write(self, batch: Batch) -> None:
-        """Give every sink a batch."""
+        """Pass a batch to every sink."""
         if self._next_flush == float("inf"):
             self._next_flush = time.monotonic() + self._flush_secs
         rich = len(batch.values) + len(batch.events) + len(batch.files)
@@ -94,41 +95,41 @@ class SinkGroup:
         self.values += rich
 
     def flush(self) -> bool:
-        """Flush every sink; return whether all have stored what they have."""
+        """Flush every sink; return whether all have stored all their data."""
         self._next_flush = time.monotonic() + self._flush_secs
-        return self._stored([guard.flush() for guard in self._sinks])
+        return self._record_flush([guard.flush() for guard in self._sinks])
 
     def close(self) -> bool:
-        """Close every sink; return whether all have stored what they had."""
+        """Close every sink; return whether all have stored all their data."""
         self._next_flush = float("inf")
-        return self._stored([guard.close() for guard in self._sinks])
+        return self._record_flush([guard.close() for guard in self._sinks])
 
     def wait(self, timeout: float, *, force: bool) -> list[str]:
-        """Wait for so many seconds until remote stores have everything.
+        """Wait at most ``timeout`` seconds until remote stores have everything.
 
         Called by the thread that waits at a barrier.
 
         Returns:
-            What it is that they do not have: the sinks, and the local files that hold it.
+            A description of what they lack: each sink, with the local files that hold the data.
         """
         deadline = time.monotonic() + timeout
         waits = [guard.wait(max(deadline - time.monotonic(), 0.0), force) for guard in self._sinks]
         if not any(waits):
             self.last_flush = time.time()
-        return [what for what in waits if what]
+        return [missing for missing in waits if missing]
 
-    def _stored(self, results: list[bool]) -> bool:
+    def _record_flush(self, results: list[bool]) -> bool:
         if all(results) and not self.unacknowledged:
             self.last_flush = time.time()
         return all(results)
 
 
 class _GuardedSink:
-    """One sink, and what became of what it was given.
+    """One sink, with its faults and losses.
 
     Attributes:
-        dropped: rows and values that it was not given or has lost.
-        stores_lost: how often what a store had taken was gone.
+        dropped: the number of rows and values withheld from the sink or lost by it.
+        stores_lost: how often data was gone that a store had accepted.
     """
 
     def __init__(
@@ -139,45 +140,48 @@ class _GuardedSink:
         self._faults = faults
         self._on_progress = on_progress
         self._key = f"sink {id(sink)}"
-        self._failing = ""  # the action that has failed and not succeeded since
-        self._kept = 0  # rows and values that are not all stored yet
+        self._failed_action = ""  # the action that failed and has not succeeded since
+        self._unstored = 0  # rows and values that are not all stored yet
         self.dropped = self.stores_lost = 0
 
     def bytes(self, attribute: str) -> int:
-        """Return how many bytes are ``"stored"`` or ``"pending"``; 0 if the sink does not say."""
+        """Return an attribute of the sink that counts bytes, 0 if the sink does not have it."""
         return int(getattr(self._sink, attribute, 0))
 
     def write(self, batch: Batch, count: int) -> None:
-        """Give the sink a batch of so many rows and values."""
+        """Pass the sink a batch of ``count`` rows and values."""
         backlog = f"backlog of {self._key}"
         if self.bytes("pending") > self._max_bytes:
-            message = f"{self._sink}: {self._max_bytes} bytes wait to be stored; rows are dropped"
+            message = (
+                f"{self._sink}: more than {self._max_bytes} bytes are waiting to be stored; "
+                "rows are dropped"
+            )
             self._faults.report(backlog, SinkError(message))
             self.dropped += count
             return
         self._faults.resolve(backlog)
-        took = self._do("write", batch)
+        succeeded = self._call("write", batch)
         if self.bytes("pending"):
-            self._kept += count
-        elif not took:
+            self._unstored += count
+        elif not succeeded:
             self.dropped += count
 
     def flush(self) -> bool:
-        """Flush the sink; return whether it has stored what it has."""
-        return self._do("flush")
+        """Flush the sink; return whether it has stored all its data."""
+        return self._call("flush")
 
     def close(self) -> bool:
-        """Close the sink; return whether it has stored what it had."""
-        kept = self._kept
-        stored = self._do("close")
-        if kept and not stored:
-            self.dropped += kept
-            message = f"{self._sink}: {kept} rows and values could not be stored and are lost"
+        """Close the sink; return whether it has stored all its data."""
+        unstored = self._unstored
+        stored = self._call("close")
+        if unstored and not stored:
+            self.dropped += unstored
+            message = f"{self._sink}: {unstored} rows and values could not be stored and are lost"
             self._faults.report(f"loss of {self._key}", SinkError(message))
         return stored
 
     def wait(self, timeout: float, force: bool) -> str:
-        """Wait until the sink's stores have everything; say where it is if they have not."""
+        """Wait until the sink's stores have everything; return where the rest is, or ""."""
         wait = getattr(self._sink, "wait", None)
         try:
             if wait is None or wait(timeout, force=force):
@@ -186,39 +190,39 @@ class _GuardedSink:
             self._faults.report(f"delivery of {self._key}", error)
         return f"{self._sink}: {', '.join(getattr(self._sink, 'spool_files', ()))}"
 
-    def _do(self, action: str, *args: object) -> bool:
-        """Have the sink do something; return whether it succeeded."""
-        begun = time.monotonic()
+    def _call(self, action: str, *args: object) -> bool:
+        """Call a method of the sink; return whether it succeeded."""
+        started = time.monotonic()
         try:
             getattr(self._sink, action)(*args)
         except NotUploadedError as error:
             self._faults.report(f"delivery of {self._key}", error)
-            return True  # it is stored, in the spool; whether it is delivered, ``wait`` says
-        except Exception as error:  # noqa: BLE001 - a sink may be anyone's
-            self._failing = self._failing or action
+            return True  # the data is stored in the spool; ``wait`` tells whether it is delivered
+        except Exception as error:  # noqa: BLE001 - a sink may raise anything
+            self._failed_action = self._failed_action or action
             self.stores_lost += isinstance(error, StoreLostError)
-            self._faults.report(self._key, self._as_ours(error))
+            self._faults.report(self._key, self._as_tblog_error(error))
             return False
         finally:
             self._on_progress()
             if not self.bytes("pending"):
-                self._kept = 0
-        took = time.monotonic() - begun
-        if took > SLOW:
-            message = f"{self._sink}: {action} took {took:.0f} s"
+                self._unstored = 0
+        seconds = time.monotonic() - started
+        if seconds > SLOW_SECS:
+            message = f"{self._sink}: {action} took {seconds:.0f} s"
             self._faults.report(f"slow {self._key}", SinkError(message))
         if action != "write":
-            self._faults.resolve(f"delivery of {self._key}", f"{self._sink}: uploads go on")
-        # A sink that keeps what it could not store has recovered when anything succeeds; any
-        # other one when that succeeds which had failed.
-        if self._failing == action or hasattr(self._sink, "pending"):
-            self._failing = ""
+            self._faults.resolve(f"delivery of {self._key}", f"{self._sink}: uploads have resumed")
+        # A sink that keeps unstored data has recovered when any action succeeds; any other sink
+        # only when the action that failed succeeds.
+        if self._failed_action == action or hasattr(self._sink, "pending"):
+            self._failed_action = ""
             self._faults.resolve(self._key, f"{self._sink} works again")
         return True
 
-    def _as_ours(self, error: Exception) -> TBLogError:
+    def _as_tblog_error(self, error: Exception) -> TBLogError:
         if isinstance(error, TBLogError):
             return error
-        ours = SinkError(f"{self._sink} failed: {type(error).__name__}: {error}")
-        ours.__cause__ = error
-        return ours
+        wrapped = SinkError(f"{self._sink} failed: {type(error).__name__}: {error}")
+        wrapped.__cause__ = error
+        return wrapped

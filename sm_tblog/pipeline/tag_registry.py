@@ -1,8 +1,8 @@
-"""One tag, one kind of data.
+"""Keep each tag to one kind of data.
 
-TensorBoard keeps, for each run and tag, the plugin that it meets first, and shows nothing of any
-other kind. So what comes later under a tag that is taken is logged as ``<tag>/<kind>``, and that is
-said once. It is found out by the worker: the call that logs a number looks nothing up.
+For each run and tag, TensorBoard keeps the first plugin it finds and shows no other kind of data.
+So data of another kind under a tag that is already in use is logged as ``<tag>/<kind>``, with one
+warning. The worker thread checks this, so a call that logs a number needs no lookup.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TagRegistry:
     """The kinds of data of one writer, by run and tag.
 
     Args:
-        faults: told of tags that are taken.
+        faults: receives a warning for each tag that is renamed.
     """
 
     def __init__(self, faults: FaultLog) -> None:
@@ -32,14 +32,14 @@ class TagRegistry:
         self._kinds: dict[tuple[str, str], str] = {}
 
     def assign_series(self, series: Sequence[Series]) -> list[Series]:
-        """Return the curves with tags that are free."""
-        return [one._replace(tag=self._free(one.run, one.tag, SCALARS)) for one in series]
+        """Return the series, renamed where the tag holds another kind of data."""
+        return [one._replace(tag=self._assign(one.run, one.tag, SCALARS)) for one in series]
 
     def assign_value(self, value: Value) -> Value:
-        """Return a value with a tag that is free."""
-        if not value.plugin:  # somebody else's message, which says what it is by its field
+        """Return the value, renamed if its tag holds another kind of data."""
+        if not value.plugin:  # a message from elsewhere, whose kind only its field tells
             return value
-        tag = self._free(value.run, value.tag, value.plugin)
+        tag = self._assign(value.run, value.tag, value.plugin)
         if tag == value.tag:
             return value
         from sm_tblog.format import schema
@@ -48,14 +48,14 @@ class TagRegistry:
         message.tag = tag
         return value._replace(tag=tag, data=message.SerializeToString())
 
-    def _free(self, run: str, tag: str, kind: str) -> str:
+    def _assign(self, run: str, tag: str, kind: str) -> str:
         known = self._kinds.setdefault((run, tag), kind)
         if known == kind:
             return tag
-        free = self._free(run, f"{tag}/{kind}", kind)
+        renamed = self._assign(run, f"{tag}/{kind}", kind)
         self._faults.warn_once(
             f"kind {run} {tag} {kind}",
-            f"the tag {tag!r} holds {known}, and TensorBoard shows one kind of data a tag: its "
-            f"{kind} are logged as {free!r}",
+            f"the tag {tag!r} holds data of the plugin {known!r}, and TensorBoard shows only one "
+            f"kind of data per tag; data of the plugin {kind!r} is logged as {renamed!r}",
         )
-        return free
+        return renamed

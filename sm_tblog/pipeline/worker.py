@@ -1,12 +1,12 @@
-"""From the caller's hands to the sinks, without the caller waiting.
+"""The pipeline: moves data from the calling thread to the sinks without blocking the caller.
 
-Scalars wait as rows of a flat list; what is more than a number waits, as a function that builds
-it, on a second list (see ``_intake``). A worker thread takes both up at every tick, makes a
-``Batch`` of them, has each processor look at it, and gives it to each sink. After ``close``, and
-in a forked child, the next row begins anew.
+Scalars wait as rows of a flat list; anything richer than a number waits on a second list, as a
+function that builds it (see ``buffer``). At every tick, a worker thread takes both, makes a
+``Batch`` of them, passes it through the processors, and writes it to each sink. After ``close``,
+and in a forked child, the next row starts a new worker thread.
 
-Nothing that goes wrong on the worker reaches the caller by itself. It is counted, said once, and
-raised by ``flush`` and ``close`` if the user asked for that.
+Faults on the worker thread never reach the caller on their own. They are counted and logged once,
+and ``flush`` and ``close`` raise them if the user asked for that.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline"]
 
 TICK = 0.5
-"""Seconds between two looks of the worker at the list: what a sudden death of the process costs."""
+"""Seconds between two rounds of the worker thread: what is lost if the process dies suddenly."""
 
-PATIENCE = 30.0
-"""Seconds that a barrier waits for a worker that gets nothing done."""
+BARRIER_TIMEOUT = 30.0
+"""Seconds that a barrier waits for a worker thread that makes no progress."""
 
-CLOSE_PATIENCE = 60.0
+CLOSE_TIMEOUT = 60.0
 """Seconds that ``close`` waits for remote stores."""
 
-BUILDING_PATIENCE = 600.0
-"""Seconds that a barrier waits while values are built: a long video takes its time."""
+BUILD_TIMEOUT = 600.0
+"""Seconds without progress that a barrier waits while items are built, such as a long video."""
 
-CHUNK_ROWS = 16_384
-"""Rows that make a batch at most."""
+MAX_BATCH_ROWS = 16_384
+"""Maximum number of rows per batch."""
 
-CHUNK_BYTES = 8 << 20
-"""Memory of the items that make a batch, at most, if they are more than one."""
+MAX_BATCH_BYTES = 8 << 20
+"""Maximum memory of a batch's items in bytes; a single item may exceed it."""
 
 
 class _Worker(threading.Thread):
-    """The thread that drains one pipeline. A daemon: the process may end without it."""
+    """The thread that drains one pipeline: a daemon, so it does not keep the process alive."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(name="sm_tblog", daemon=True)
@@ -65,27 +65,31 @@ class _Worker(threading.Thread):
             self._pipeline.drain_once()
 
     def stop(self) -> None:
-        """Store everything and end, as frameworks ask of a background thread."""
+        """Store everything and end. Frameworks call this method on background threads."""
         self._pipeline.close()
 
 
 class Pipeline(Buffer):
-    """A buffer, a worker and some sinks.
+    """A buffer, a worker thread and sinks.
 
     Args:
-        sinks: used by the worker alone. They begin anew after ``close`` and in a forked child.
-        name: where the rows go, for messages.
-        flush_secs: at most so many seconds pass before a row is flushed; by default what the
-            sinks ask for.
-        max_queue: rows that may wait before the worker is woken ahead of its tick.
-        max_bytes: memory for rows that wait, for values that wait, and for what each sink keeps.
-        overflow: what happens when that is used up: the caller waits, or the row is dropped.
-        on_error: what happens to a failure on the worker besides being counted.
-        rename: applied by the worker to every tag.
+        sinks: the sinks, which only the worker thread uses. They reopen after ``close`` and in a
+            forked child.
+        name: the destination of the rows, for messages.
+        flush_secs: maximum seconds before a row is flushed; by default the smallest ``flush_secs``
+            of the sinks.
+        max_queue: the number of buffered rows that wakes the worker thread before its next tick.
+        max_bytes: memory for buffered rows; the same limit applies to buffered items, and to the
+            pending bytes of each sink.
+        overflow: what to do when the buffer is full: ``"block"`` until there is room, or
+            ``"drop"`` the row.
+        on_error: how to report faults on the worker thread, besides counting them; see
+            ``FaultLog``.
+        rename: a function that the worker thread applies to every tag.
 
     Attributes:
-        processors: called by the worker with each batch in turn; the sinks are given what the last
-            one returns.
+        processors: functions that the worker thread applies to each batch in turn; the sinks get
+            the result of the last one.
     """
 
     def __init__(
@@ -108,24 +112,24 @@ class Pipeline(Buffer):
         self._on_error = on_error
         self._rename = rename
         self.processors: list[Callable[[Batch], Batch]] = []
-        self._begin()
+        self._reset()
         lifecycle.register(self)
 
     def reset_after_fork(self) -> None:
-        """Begin anew in a forked child, where what there is belongs to the parent."""
+        """Reset in a forked child, where the existing data and thread belong to the parent."""
         self.rows.clear()
-        self._begin()
+        self._reset()
         for sink in self._sinks:
             if hasattr(sink, "reset_after_fork"):
                 sink.reset_after_fork()
 
-    def _begin(self) -> None:
-        """Begin with nothing waiting and no worker."""
-        self._begin_intake()
+    def _reset(self) -> None:
+        """Reset to an empty buffer and no worker thread."""
+        self._reset_buffer()
         self._building = self._closing = self._threadless = False
-        self._asked = self._done = 0  # the tickets of barriers
-        self._losses_before = 0  # the last barrier
-        self._failed = 0  # the last ticket of a barrier that found something not stored
+        self._last_ticket = self._done_ticket = 0  # each barrier gets a ticket
+        self._failed_ticket = 0  # of the last barrier that found something not stored
+        self._reported_losses = 0  # losses up to the last barrier
         self._faults = FaultLog(self._on_error)
         self._tags = TagRegistry(self._faults)
         self._sink_group = SinkGroup(
@@ -133,7 +137,7 @@ class Pipeline(Buffer):
         )
 
     def __str__(self) -> str:
-        """Return where the rows go."""
+        """Return the destination of the rows."""
         return self._name
 
     def stats(self) -> Stats:
@@ -152,19 +156,19 @@ class Pipeline(Buffer):
         )
 
     def _start(self) -> None:
-        """Start the worker; where no thread can be started, do its work here.
+        """Start the worker thread; if no thread can be started, do its work here.
 
-        That is so at the interpreter's shutdown, and on platforms without threads.
+        That is the case during interpreter shutdown and on platforms without threads.
         """
         self._closing = False
         self._progress = time.monotonic()
-        self.limit = self._wake_at
+        self.limit = self._wake_length
         self._worker = _Worker(self)
         lifecycle.close_at_exit(self)
         try:
             if lifecycle.is_exiting():
-                message = "a thread's rows might not be waited for"
-                raise RuntimeError(message)  # noqa: TRY301 - as where no thread can be started
+                message = "nothing would wait for the thread's rows"
+                raise RuntimeError(message)  # noqa: TRY301 - same as a failed start
             self._worker.start()
         except BaseException as error:
             if not self._worker.is_alive():
@@ -176,42 +180,43 @@ class Pipeline(Buffer):
         if self._threadless:
             self.drain_once()
 
-    # The caller's side: barriers.
+    # Called by the calling thread: barriers.
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
-        """Wait until all that was logged before is stored.
+        """Wait until everything logged before is stored.
 
         Args:
-            timeout: seconds. By default as long as the worker gets something done.
-            force: wait for a remote store also if its next delivery is due within a second.
+            timeout: maximum wait in seconds; by default, as long as the worker thread makes
+                progress.
+            force: wait for a remote store even if its next upload is due within a second.
 
         Returns:
-            Whether all that was logged since the last barrier is stored.
+            Whether everything logged since the last barrier is stored.
 
         Raises:
-            TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
+            TBLogError: the first fault since the last barrier, with ``on_error="raise"``.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         _, stored = self._barrier(timeout, closing=False)
-        limit = PATIENCE if timeout is None else timeout
-        stored &= self._delivered(begun + limit, force=force)
+        limit = BARRIER_TIMEOUT if timeout is None else timeout
+        stored &= self._wait_for_uploads(started + limit, force=force)
         self._faults.raise_first()
         return stored
 
     def close(self, timeout: float | None = None) -> bool:
-        """Store everything, close the sinks and end the worker. A later row begins anew.
+        """Store everything, close the sinks and end the worker thread. A later row reopens them.
 
-        Takes, returns and raises what ``flush`` does.
+        The argument, the result and the exceptions are the same as for ``flush``.
         """
-        begun = time.monotonic()
+        started = time.monotonic()
         worker, stored = self._barrier(timeout, closing=True)
-        limit = CLOSE_PATIENCE if timeout is None else timeout
-        stored &= self._delivered(begun + limit, force=True)
+        limit = CLOSE_TIMEOUT if timeout is None else timeout
+        stored &= self._wait_for_uploads(started + limit, force=True)
         if worker is not None:
             with self._condition:
-                self._condition.wait_for(lambda: not self._closing, PATIENCE)
+                self._condition.wait_for(lambda: not self._closing, BARRIER_TIMEOUT)
                 ended = self._worker is not worker
-            if ended:  # else rows came in the meantime, and it goes on with them
+            if ended:  # otherwise new rows arrived, and it continues with them
                 worker.join()
         self._faults.raise_first()
         return stored
@@ -219,11 +224,11 @@ class Pipeline(Buffer):
     def _barrier(
         self, timeout: float | None, *, closing: bool
     ) -> tuple[threading.Thread | None, bool]:
-        """Have everything stored; return the worker that has done it, and whether it is."""
+        """Store everything; return the worker thread that did it, and whether it succeeded."""
         if sys.is_finalizing():
             if self.rows:
-                self._come_too_late(len(self.rows) // ENTRIES)
-            return None, self._losses() == self._losses_before
+                self._drop_at_shutdown(len(self.rows) // ENTRIES)
+            return None, self._losses() == self._reported_losses
         with self._condition:
             if self._worker is None and (self.rows or self._items):
                 self._start()
@@ -231,25 +236,26 @@ class Pipeline(Buffer):
             if threading.current_thread() is worker or not (worker or self._threadless):
                 return None, True
             self._closing |= closing
-            self._asked += 1
-            ticket = self._asked
+            self._last_ticket += 1
+            ticket = self._last_ticket
             if worker is None:
                 self.drain_once()
-            elif not self._done_in_time(ticket, timeout):
-                message = f"{self}: not everything could be stored in time; what waits is kept"
+            elif not self._wait_for_ticket(ticket, timeout):
+                message = f"{self}: not everything could be stored in time; the rest is kept"
                 self._faults.report("barrier", FlushTimeoutError(message))
                 return None, False
-            return worker, ticket > self._failed
+            return worker, ticket > self._failed_ticket
 
-    def _delivered(self, deadline: float, *, force: bool) -> bool:
-        """Wait until remote stores have what the sinks gave them; return whether they have."""
+    def _wait_for_uploads(self, deadline: float, *, force: bool) -> bool:
+        """Wait until remote stores have everything from the sinks; return whether they do."""
         if threading.current_thread() is self._worker:
             return True
         missing = self._sink_group.wait(max(deadline - time.monotonic(), 0.0), force=force)
         if missing:
             message = (
-                f"not everything could be uploaded in time. It is kept and uploaded later, by this "
-                f"process, the next writer to that folder, or sm-tblog upload: {'; '.join(missing)}"
+                f"not everything could be uploaded in time. The rest is kept and uploaded later by "
+                f"this process, the next writer to that folder, or sm-tblog upload: "
+                f"{'; '.join(missing)}"
             )
             self._faults.report("delivery", FlushTimeoutError(message))
         else:
@@ -259,84 +265,84 @@ class Pipeline(Buffer):
     def _losses(self) -> int:
         return self._dropped + self._sink_group.losses
 
-    def _done_in_time(self, ticket: int, timeout: float | None) -> bool:
-        begun = time.monotonic()
-        while self._done < ticket and self._worker is not None:
+    def _wait_for_ticket(self, ticket: int, timeout: float | None) -> bool:
+        started = time.monotonic()
+        while self._done_ticket < ticket and self._worker is not None:
             self._wake()
             now = time.monotonic()
             if timeout is not None:
-                patience = begun + timeout - now
+                remaining = started + timeout - now
             elif self._stalled:
-                patience = 0.0
+                remaining = 0.0
             else:
-                allowed = BUILDING_PATIENCE if self._building else PATIENCE
-                patience = max(self._progress, begun) + allowed - now
-                self._stalled = patience <= 0
-            if patience <= 0:
+                allowed = BUILD_TIMEOUT if self._building else BARRIER_TIMEOUT
+                remaining = max(self._progress, started) + allowed - now
+                self._stalled = remaining <= 0
+            if remaining <= 0:
                 return False
-            self._condition.wait(patience)
+            self._condition.wait(remaining)
         return True
 
     def close_without_waiting(self) -> None:
-        """Have the worker store everything, close the sinks and end."""
+        """Tell the worker thread to store everything, close the sinks and end."""
         with self._condition:
             if self._worker is not None:
                 self._closing = True
-                self._asked += 1
+                self._last_ticket += 1
                 self._wake()
 
-    # The worker's side.
+    # Called by the worker thread.
 
     def wait(self) -> bool:
-        """Wait for the next tick; False when the pipeline is closed and nothing is left."""
+        """Wait for the next tick; return False if the pipeline is closed and nothing is left."""
         with self._condition:
-            if self._closing and self._done >= self._asked:
+            if self._closing and self._done_ticket >= self._last_ticket:
                 self._closing = False
                 self._condition.notify_all()
-                self.limit = -1  # from here on, a row starts a new worker
+                self.limit = -1  # from here on, a row starts a new worker thread
                 if not self.rows and not self._items:
                     self._worker = None
                     lifecycle.unregister(self)
                     return False
-                self.limit = self._wake_at  # rows came during close: they begin new files
-            elif not self._woken:
+                self.limit = self._wake_length  # rows arrived during close: they go to new files
+            elif not self._wake_requested:
                 self._condition.wait(self._tick)
-            self._woken = False
+            self._wake_requested = False
         return True
 
     def drain_once(self) -> None:
-        """Give the sinks everything that waits, and flush or close them if it is time."""
+        """Write everything buffered to the sinks, and flush or close them if it is time."""
         with self._condition:
-            ticket, closing = self._asked, self._closing
+            ticket, closing = self._last_ticket, self._closing
             items = len(self._items)
         flushed = False
         try:
             self._feed(items)
-            if ticket > self._done or self._sink_group.is_due:
+            if ticket > self._done_ticket or self._sink_group.is_due:
                 flushed = self._sink_group.flush()
             if closing:
                 flushed &= self._sink_group.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
+        except Exception as error:  # noqa: BLE001 - nothing may end the worker thread
             self._dropped += 1
-            fault = SinkError(f"{self}: rows are lost: {type(error).__name__}: {error}")
+            fault = SinkError(f"{self}: rows were lost: {type(error).__name__}: {error}")
             fault.__cause__ = error
             self._faults.report("worker", fault)
         with self._condition:
-            if ticket > self._done:
-                self._done = ticket
+            if ticket > self._done_ticket:
+                self._done_ticket = ticket
                 losses = self._losses()
-                if not flushed or losses > self._losses_before:
-                    self._failed = ticket
-                self._losses_before = losses
+                if not flushed or losses > self._reported_losses:
+                    self._failed_ticket = ticket
+                self._reported_losses = losses
                 if flushed:
                     self._faults.resolve("barrier")
             self._on_progress()
 
     def _feed(self, items: int) -> None:
-        """Give the sinks the rows that wait now, and the first so many items."""
+        """Write the rows buffered now, and the first ``items`` items, to the sinks."""
         waiting = len(self.rows)
         while waiting or items:
-            count = min(waiting, CHUNK_ROWS * ENTRIES)
+            count = min(waiting, MAX_BATCH_ROWS * ENTRIES)
             rows = self.rows[:count]
             del self.rows[:count]
             waiting -= count
@@ -352,32 +358,34 @@ class Pipeline(Buffer):
                     self._item_bytes -= sum(item.nbytes for item in chosen)
             self._dropped += lost
             self._on_progress()
-            self._sink_group.write(self._processed(batch))
-        if self.limit == self._full:
-            self.limit = self._wake_at
+            self._sink_group.write(self._process(batch))
+        if self.limit == self._max_length:
+            self.limit = self._wake_length
 
-    def _processed(self, batch: Batch) -> Batch:
+    def _process(self, batch: Batch) -> Batch:
         for process in self.processors:
             try:
                 batch = process(batch)
-            except Exception as error:  # noqa: BLE001, PERF203 - its fault costs no rows
+            except Exception as error:  # noqa: BLE001, PERF203 - a failing processor costs no rows
                 fault = SinkError(f"{self}: {process} failed: {type(error).__name__}: {error}")
                 fault.__cause__ = error
                 self._faults.report(f"processor {process}", fault)
         return batch
 
-    def _take_items(self, most: int) -> list[Item]:
-        """Take so many items at most, and more than one only if they are small."""
+    def _take_items(self, max_count: int) -> list[Item]:
+        """Remove and return up to ``max_count`` items, and more than one only if they are small."""
         taken: list[Item] = []
         nbytes = 0
         with self._condition:
-            while len(taken) < most and (not taken or nbytes + self._items[0].nbytes < CHUNK_BYTES):
+            while len(taken) < max_count and (
+                not taken or nbytes + self._items[0].nbytes < MAX_BATCH_BYTES
+            ):
                 taken.append(self._items.popleft())
                 nbytes += taken[-1].nbytes
         return taken
 
     def _on_progress(self) -> None:
-        """Let those who wait see that the worker gets something done."""
+        """Record progress of the worker thread and notify the waiting threads."""
         with self._condition:
             self._progress = time.monotonic()
             self._stalled = False

@@ -1,1 +1,1 @@
-"""Profiles: what ran when, on which thread and device, for TensorBoard's Profile tab."""
+"""Profiles for TensorBoard's Profile tab: what ran when, on which thread and device."""

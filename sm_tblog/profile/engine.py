@@ -1,12 +1,11 @@
-"""What records while a session is open, beside the spans that the script marks itself.
+"""The interface of engines: profilers that record while a session is open.
 
-An engine is started and stopped on the thread of the script, around what is profiled, and has to be
-quick there. What it has recorded is made part of the session's file later, on the writer's
-worker.
+The script's thread starts an engine before the profiled code and stops it after that, so both must
+be quick. The writer's worker thread later adds the engine's records to the session's file.
 
-How several engines' records fit together: what happens on a thread of this process goes to the
-plane ``HOST_PLANE``, on the line whose id is the thread's ``threading.get_native_id()``. So the
-operators that PyTorch records stand inside the step that ``step_span`` has marked.
+To combine the records of several engines, events on a thread of this process go to the plane
+``HOST_PLANE``, on the line whose id is the thread's ``threading.get_native_id()``. That is how
+operators that PyTorch records appear inside the step that ``step_span`` has marked.
 """
 
 from __future__ import annotations
@@ -22,38 +21,42 @@ __all__ = ["Engine"]
 
 
 class Engine(Protocol):
-    """Something that records while a session is open.
+    """A profiler that records while a session is open.
 
-    An engine may have an attribute ``warms_up``. If that is true it is started with the warm-up of
-    a step-driven session, and not only with the first step that counts; what begins before
-    ``space.begin_ns`` it then leaves out.
+    An engine may have a true attribute ``warms_up``. It is then started at the beginning of the
+    warm-up of a step-driven session instead of at the first recorded step. It must leave out events
+    that begin before ``space.begin_ns``.
 
-    It may have a method ``reset_after_fork()``, called in a child that is forked while the engine
-    records: it removes its hooks there, and leaves alone what belongs to the parent.
+    It may have a method ``reset_after_fork()``, which is called in a child process that is forked
+    while the engine records. The method must remove the engine's hooks in the child, and must not
+    touch what belongs to the parent.
+
+    It may have an attribute ``name``, a str, for messages; the default is the name of its class.
     """
 
     def start(self) -> None:
-        """Begin to record. Called once.
+        """Start recording. Called once.
 
         Raises:
-            TBLogError: it cannot, and why; another profiler runs, for example.
+            TBLogError: the engine cannot start, for example because another profiler is running.
         """
         ...
 
     def stop(self) -> None:
-        """End recording, on the thread that has started it. Called once, and only if started."""
+        """Stop recording. Called once, on the thread that called ``start``, if that succeeded."""
         ...
 
     def export(self, space: Space) -> Mapping[str, bytes] | None:
-        """Add what was recorded to a session, after ``stop``, on the worker.
+        """Add the records to a session. Called on the worker thread, after ``stop``.
 
-        An exception loses what this engine has recorded, and nothing else; it is said once.
+        If this raises an exception, only the records of this engine are lost, and one warning is
+        logged.
 
         Args:
-            space: the session. What is not quite right is said in ``space.warnings``.
+            space: the session. Append warnings about the records to ``space.warnings``.
 
         Returns:
-            Further files of the session by their name in its folder, for an engine that makes
-            whole files by itself.
+            Additional files of the session by their name in its folder, for an engine that creates
+            whole files; None if there are none.
         """
         ...

@@ -1,19 +1,22 @@
-"""What a session and its files are called, so that all ranks agree without asking each other.
+"""Names of sessions and their files, on which all ranks agree without communicating.
 
 A viewer shows the files of one folder, ``plugins/profile/<session>``, as the hosts of one session.
-So all ranks of a job have to come to the same name, each by itself:
+So all ranks of a job must independently choose the same name:
 
-- A name that the script gives is the session's.
-- Otherwise, in a job of several processes, it is the job's name and, of a step-driven session, its
-  first step: ``4711-step1002``; of another, how many this process has opened: ``4711-session1``.
-  The job's name is what its launcher has put into the environment of all of its processes, and a
-  count of restarts, if there was one. Ranks that do the same steps so agree.
-- A process by itself agrees with nobody: the name is the time, as others write it, and the first
-  step, if there is one: ``2026_11_26_20_51_03-step12``.
+- If the script sets a name, the session has that name. A step-driven session also has its first
+  step: ``first-step12``.
+- Otherwise, in a job of several processes, the name consists of the job's name and a suffix. For a
+  step-driven session the suffix is its first step: ``4711-step1002``. For any other session it is
+  the number of sessions that the process has opened: ``4711-session1``. The job's name is the one
+  that the launcher puts into the environment of all processes, plus the number of restarts, if
+  any. Ranks that run the same steps therefore agree.
+- In a single process, the name is the time, in the format that other profilers use, and the first
+  step, if any: ``2026_11_26_20_51_03-step12``.
 
-A session is never written over, for viewers keep what they have made of it beside it. In a local
-folder, a name for which this rank has a file already, from an earlier start of the script, gets a
-number behind it: ``first-2``. All ranks of that start had a file each, so they agree again.
+A session is never overwritten, because viewers cache derived data next to it. If the log directory
+is local and already has a file of this rank under the chosen name, from an earlier start of the
+script, the name gets a numeric suffix: ``first-2``. In that start every rank wrote a file, so all
+ranks choose the same suffix.
 """
 
 from __future__ import annotations
@@ -34,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["FOLDER", "check_name", "file_stem", "free_name", "job_name", "session_name"]
 
 FOLDER = "plugins/profile"
-"""Where sessions are looked for, below the log folder."""
+"""The folder of all sessions, relative to the log directory."""
 
 _JOB = (
-    "TORCHELASTIC_RUN_ID",  # torchrun; "none" where nobody has given one
+    "TORCHELASTIC_RUN_ID",  # torchrun; "none" if not set
     "TRAINING_JOB_NAME",  # SageMaker
     "SLURM_JOB_ID",
     "LSB_JOBID",
@@ -49,25 +52,25 @@ _RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
 def check_name(name: Any) -> None:
-    """Raise if a session cannot have a name; None is for a name of our choice.
+    """Raise an error if a session name is invalid. None stands for a generated name.
 
     Raises:
-        InvalidTypeError: it is not a str.
-        InvalidValueError: it cannot be the name of a folder everywhere.
+        InvalidTypeError: the name is not a str.
+        InvalidValueError: the name is not a valid folder name on all systems.
     """
     if name is not None and not isinstance(name, str):
-        message = f"profile: a session's name is a str, got {name!r:.60}"
+        message = f"profile: the session name must be a str, got {name!r:.60}"
         raise InvalidTypeError(message)
     if name is not None and not re.fullmatch(r"[\w+-](?:[\w .+-]{0,98}[\w+-])?", name, re.ASCII):
         message = (
-            f"profile: a session's name is a folder's: up to 100 letters, digits, spaces, or "
-            f"any of ._+-, and no dot or space at its ends; got {name!r:.120}"
+            f"profile: the session name must be a valid folder name: 1 to 100 letters, digits, "
+            f"spaces or ._+-, with no dot or space at its ends; got {name!r:.120}"
         )
         raise InvalidValueError(message)
 
 
 def job_name() -> str:
-    """Return what all processes of a distributed job call it, "" in a process by itself."""
+    """Return the name that all processes of a job have for it; "" in a single process."""
     if (ranks.world_size() or 1) < 2:
         return ""
     found = (os.environ.get(variable, "") for variable in _JOB)
@@ -78,12 +81,12 @@ def job_name() -> str:
 
 
 def session_name(given: str | None, step: int | None, opened: int) -> str:
-    """Return a session's name, which may be taken.
+    """Return the name for a session. It may be taken already.
 
     Args:
-        given: by the script.
-        step: its first step, of a step-driven one.
-        opened: how many sessions this process has opened, this one included.
+        given: the name that the script has set; None for a generated one.
+        step: the first step of a step-driven session; None for any other session.
+        opened: the number of sessions that this process has opened, including this one.
     """
     if given is not None:
         return given if step is None else f"{given}-step{step}"
@@ -95,13 +98,14 @@ def session_name(given: str | None, step: int | None, opened: int) -> str:
 
 
 def free_name(name: str, logdir: str, taken: Container[str], own: str | None = None) -> str:
-    """Return a session's name, or that with a number behind it if it is taken.
+    """Return a session name, with a numeric suffix if the name is taken.
 
     Args:
-        name: as ``session_name`` returns it.
-        logdir: the log folder. Whether there is such a session is looked up if it is local.
+        name: a name from ``session_name``.
+        logdir: the log directory. Existing sessions are looked up only if it is local.
         taken: the names that this process has used.
-        own: matches the names of files that take a name; by default those of this rank.
+        own: a glob pattern: a session that contains a matching file is taken. By default it matches
+            the files of this rank.
     """
     folder = local_path(logdir) / FOLDER if scheme_of(logdir) == "file" else None
     own = own or f"{_rank_prefix()}*.xplane.pb"
@@ -113,8 +117,8 @@ def free_name(name: str, logdir: str, taken: Container[str], own: str | None = N
 
 
 def file_stem() -> str:
-    """Return what this process's file is called, without its ending; the viewer's "host"."""
-    import socket  # takes as long to import as half of this package
+    """Return the name of this process's file without its suffix: the viewer's "host"."""
+    import socket  # importing it takes half as long as importing this package
 
     return _rank_prefix() + re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)
 

@@ -1,4 +1,4 @@
-"""Sessions that a training loop opens and closes by counting its steps."""
+"""Step-driven sessions: a training loop counts steps, and a schedule opens and closes sessions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = logging.getLogger("sm_tblog")
 
 
 class Profiler:
-    """What opens and closes sessions as a schedule says; a context manager.
+    """Opens and closes sessions according to a schedule; a context manager.
 
     Args:
-        schedule: which steps are profiled.
-        make_session: returns a session, not open yet; called with a function that returns the
-            number of its first step, when that begins.
-        recorder: the writer's.
+        schedule: the steps to profile.
+        make_session: returns a session that is not open yet. Its argument is a function that
+            returns the number of the session's first step, once that step begins.
+        recorder: the writer's recorder.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Profiler:
         self._session: Session | None = None
         self._phase: Phase | None = None
         self._step = 0
-        self._begun = 0
+        self._step_started = 0
 
     @property
     def session(self) -> str:
-        """The name of the session that is open, "" if none is."""
+        """The name of the open session; "" if no session is open."""
         return "" if self._session is None else self._session.name
 
     def __enter__(self) -> Self:
@@ -56,23 +56,23 @@ class Profiler:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        """Close the session that is open, if one is."""
+        """Close the open session, if any."""
         self.close()
 
     def step(self) -> None:
-        """Say that a step has ended, as the last thing in the loop.
+        """End a step. Call this at the end of the loop's body.
 
-        What goes wrong does not stop the training: a session that cannot be opened is left out,
-        and that is said.
+        Errors do not interrupt training: a session that cannot be opened is skipped, with a
+        warning.
         """
-        if self._phase is None:  # there was no with block
+        if self._phase is None:  # not used as a context manager
             self._begin_step()
-        self._mark()
+        self._record_step()
         self._step += 1
         self._begin_step()
 
     def close(self) -> None:
-        """Close the session that is open, if one is. The steps that it has are written."""
+        """Close the open session, if any. The steps recorded so far are written."""
         self._end()
 
     def _begin_step(self) -> None:
@@ -82,19 +82,19 @@ class Profiler:
                 self._end()
             self._phase = phase
             try:
-                self._change(phase)
-            except Exception as error:  # noqa: BLE001 - any profiler's fault costs no training
+                self._enter_phase(phase)
+            except Exception as error:  # noqa: BLE001 - must not interrupt training
                 self._session = None
-                logger.warning("steps from %d on are not profiled: %s", self._number(), error)
-        self._begun = clock()
+                logger.warning("steps from %d on are not profiled: %s", self._step_number(), error)
+        self._step_started = clock()
 
-    def _change(self, phase: Phase) -> None:
+    def _enter_phase(self, phase: Phase) -> None:
         if phase.is_warm_up:
-            self._session = self._make_session(self._number)
+            self._session = self._make_session(self._step_number)
             self._session.warm_up()
         elif phase.is_active:
             if self._session is None:
-                self._session = self._make_session(self._number)
+                self._session = self._make_session(self._step_number)
             self._session.begin()
 
     def _end(self) -> None:
@@ -102,10 +102,10 @@ class Profiler:
         if session is not None:
             session.end()
 
-    def _number(self) -> int:
-        """Return the number of the step that begins: the script's, if it marks steps."""
+    def _step_number(self) -> int:
+        """Return the number of the step that begins: the script's number, if it marks steps."""
         return max(self._recorder.next_step, self._step)
 
-    def _mark(self) -> None:
+    def _record_step(self) -> None:
         if self._recorder.recording is not None:
-            self._recorder.thread().add(ProfilerMark(self._step), self._begun, clock())
+            self._recorder.thread().add(ProfilerMark(self._step), self._step_started, clock())

@@ -1,4 +1,4 @@
-"""Which steps of a training loop are profiled."""
+"""The schedule of a step-driven profile: which steps of a training loop are recorded."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Phase", "Schedule"]
 
 
 class Phase(NamedTuple):
-    """What a step is.
+    """The phase that a step belongs to. Neither flag is set while nothing is recorded.
 
     Attributes:
-        cycle: of which cycle, from 0; -1 before the first and after the last.
-        is_warm_up: engines run, and what they record does not count.
-        is_active: what is recorded counts.
+        cycle: the number of the cycle, from 0; -1 outside warm-up and recording.
+        is_warm_up: whether engines run but their records are discarded.
+        is_active: whether the step is recorded.
     """
 
     cycle: int
@@ -26,22 +26,23 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which steps of a training loop are profiled: cycles of waiting, warming up and recording.
+    """The steps of a training loop to profile: cycles of waiting, warming up and recording.
 
-    Each cycle makes a session of its own. The names and their meaning are those of
+    Each cycle creates one session. The arguments have the same names and meanings as those of
     ``torch.profiler.schedule``.
 
     Args:
-        skip_first: steps before the first cycle. The first steps of a loop are not like the others.
-        wait: steps of a cycle in which nothing is recorded.
-        warmup: steps in which engines run and what they record does not count: the first step that
-            one runs in pays for its start.
-        active: steps that are recorded, at least one.
-        repeat: how many cycles there are; 0 for as many as the loop lasts.
+        skip_first: the number of steps before the first cycle. The first steps of a loop are not
+            representative.
+        wait: the number of steps per cycle in which nothing is recorded.
+        warmup: the number of steps per cycle in which engines run but their records are discarded,
+            because the first step of an engine includes its start-up cost.
+        active: the number of recorded steps per cycle, at least 1.
+        repeat: the number of cycles; 0 repeats until the loop ends.
 
     Raises:
-        InvalidTypeError: a number is not an integer.
-        InvalidValueError: it is negative, or ``active`` is 0.
+        InvalidTypeError: an argument is not an integer.
+        InvalidValueError: an argument is negative, or ``active`` is 0.
     """
 
     skip_first: int = 0
@@ -51,26 +52,26 @@ class Schedule:
     repeat: int = 1
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the arguments."""
         for field in fields(self):
             number = getattr(self, field.name)
-            least = 1 if field.name == "active" else 0
+            minimum = 1 if field.name == "active" else 0
             if not isinstance(number, int):
-                message = f"Schedule: {field.name} is an integer, got {number!r:.60}"
+                message = f"Schedule: {field.name} must be an integer, got {number!r:.60}"
                 raise InvalidTypeError(message)
-            if number < least:
-                message = f"Schedule: {field.name} is {least} or more, got {number}"
+            if number < minimum:
+                message = f"Schedule: {field.name} must be {minimum} or more, got {number}"
                 raise InvalidValueError(message)
 
     def phase(self, step: int) -> Phase:
-        """Return what a step is.
+        """Return the phase of a step.
 
         Args:
-            step: how many steps there were before it.
+            step: the index of the step in the loop, from 0.
         """
         length = self.wait + self.warmup + self.active
-        cycle, place = divmod(step - self.skip_first, length)
-        if cycle < 0 or (self.repeat and cycle >= self.repeat) or place < self.wait:
+        cycle, position = divmod(step - self.skip_first, length)
+        if cycle < 0 or (self.repeat and cycle >= self.repeat) or position < self.wait:
             return Phase(-1)
-        is_active = place >= self.wait + self.warmup
+        is_active = position >= self.wait + self.warmup
         return Phase(cycle, not is_active, is_active)

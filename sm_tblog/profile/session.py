@@ -1,11 +1,11 @@
-"""Sessions: what is recorded between two moments, and makes one file in the Profile tab.
+"""Sessions: each records for a period of time and creates one file for the Profile tab.
 
-A session starts engines and has the spans recorded; when it ends, it stops them, and leaves it to
-the writer's worker to make the file of it. That is written once, through the writer's store. There
-is one session at a time in a process, for most engines are the process's.
+A session starts its engines and the recording of spans. When it ends, it stops them, and the
+writer's worker thread builds the file and writes it once, through the writer's store. Only one
+session can be open in a process, because most engines are global to the process.
 
-A session that was opened is written, however its ``with`` block is left: by an exception, or by the
-end of the process. A forked child leaves it to its parent.
+An open session is written even if an exception leaves its ``with`` block or the process exits. In a
+forked child, the session is dropped; the parent writes it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,18 @@ class Session:
     """A session; a context manager, for one ``with`` block.
 
     Args:
-        recorder: the writer's.
-        engines: what records beside it. One that cannot start ends the attempt; one of ``optional``
-            is left out, which is said.
-        optional: see there.
-        find_name: returns the name, when the session is opened.
-        deliver: called with a name for messages, a function for the worker that returns files and
-            a remark, and its arguments; None for a session that does nothing.
-        max_events: how many events the file may have.
-        log_dir: the writer's.
+        recorder: the writer's recorder.
+        engines: the required engines. If one cannot start, opening the session fails.
+        optional: the optional engines. If one cannot start, it is left out with a warning.
+        find_name: returns the name of the session; called when the session is opened.
+        deliver: hands a job to the worker thread. Called with a name for messages, a function that
+            returns files and a remark, and its arguments. None for a session that does nothing.
+        max_events: the maximum number of events in the file.
+        log_dir: the writer's log directory.
 
     Attributes:
-        log_dir: the writer's.
-        name: the session's, which is its folder's; "" before it is opened.
+        log_dir: the writer's log directory.
+        name: the name of the session and of its folder; "" before the session is opened.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Session:
         self._remarks: list[str] = []
 
     def __enter__(self) -> Self:
-        """Open it.
+        """Open the session.
 
         Raises:
             InvalidValueError: another session is open in this process.
@@ -85,31 +84,31 @@ class Session:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        """Close it, and have it written."""
+        """Close the session, and let the worker thread write it."""
         self.end()
 
     def warm_up(self) -> None:
-        """Start the engines that gain from running before the session begins. Raises as ``begin``.
+        """Start the engines that need a warm-up. Raises the same errors as ``begin``.
 
-        ``end`` stops them, if the session does not begin.
+        If the session does not begin, ``end`` stops them.
         """
         if self._deliver is None:
             return
         self._acquire()
-        self._start([one for one in self._all() if getattr(one, "warms_up", False)])
+        self._start([one for one in self._all_engines() if getattr(one, "warms_up", False)])
 
     def begin(self) -> None:
-        """Open it. Raises as ``__enter__``."""
+        """Open the session. Raises the same errors as ``__enter__``."""
         if self._deliver is None:
             return
         self._acquire()
-        self._start([one for one in self._all() if one not in self._started])
+        self._start([one for one in self._all_engines() if one not in self._started])
         self.name = self._find_name()
         self._recording = Recording(self._max_events)
         self._recorder.begin(self._recording)
 
     def end(self) -> None:
-        """Close it, and have the worker write it. Does nothing if it is not open."""
+        """Close the session, and let the worker thread write it. Do nothing if it is not open."""
         if self._deliver is None or not _release(self):
             return
         recording = self._recording
@@ -121,18 +120,18 @@ class Session:
             self._deliver(f"profile {self.name}", _build_files, args)
 
     def reset_after_fork(self) -> None:
-        """Take engines' hooks off in a forked child."""
+        """Remove the engines' hooks in a forked child."""
         for engine in self._started:
             if hasattr(engine, "reset_after_fork"):
                 engine.reset_after_fork()
 
     def _acquire(self) -> None:
         if self._recording is not None:
-            message = f"profile: the session {self.name!r} was opened before; make another"
+            message = f"profile: session {self.name!r} has been opened before; create another"
             raise InvalidValueError(message)
         _acquire(self)
 
-    def _all(self) -> list[Engine]:
+    def _all_engines(self) -> list[Engine]:
         return [*self._engines, *self._optional]
 
     def _start(self, engines: Sequence[Engine]) -> None:
@@ -148,7 +147,7 @@ class Session:
     def _try(
         self, what: str, engine: Engine, method: Callable[[], None], *, is_optional: bool
     ) -> str:
-        """Call a method; return what is to be said of it, "" if it did what it should."""
+        """Call a method of an engine; return a remark if it fails, "" otherwise."""
         try:
             method()
         except Exception as error:
@@ -169,9 +168,9 @@ def _build_files(
     remarks: list[str],
     max_events: int,
 ) -> tuple[list[File], str]:
-    """Return a session's files, and what is to be said of it; on the worker."""
+    """Return the files of a session and a remark. Called on the worker thread."""
     from sm_tblog.profile.formats.xspace import Space
-    from sm_tblog.profile.recording.timeline import add_marks  # with protobuf and the schema
+    from sm_tblog.profile.recording.timeline import add_marks  # imports protobuf and the schema
 
     stem = names.file_stem()
     space = Space(recording.begin_ns, max_events=max_events)
@@ -182,9 +181,9 @@ def _build_files(
     for engine in engines:
         try:
             files.update(engine.export(space) or {})
-        except Exception as error:  # noqa: BLE001, PERF203 - its fault costs nobody else's records
+        except Exception as error:  # noqa: BLE001, PERF203 - the others' records stay
             space.warnings.append(
-                f"{_name_of(engine)} is left out: {type(error).__name__}: {error}"
+                f"{_name_of(engine)} was left out: {type(error).__name__}: {error}"
             )
     files[f"{stem}.xplane.pb"] = space.encode()
     folder = f"{names.FOLDER}/{name}"
@@ -198,29 +197,29 @@ def _name_of(engine: Engine) -> str:
 
 _lock = threading.RLock()
 _open: Session | None = None
-"""The session that is open in this process, or warming up."""
+"""The session that is open or warming up in this process."""
 
 
 def _acquire(session: Session) -> None:
-    """Make a session the one that is open.
+    """Make a session the open one.
 
     Raises:
-        InvalidValueError: another is.
+        InvalidValueError: another session is open.
     """
-    global _open  # noqa: PLW0603 - most engines are the process's
+    global _open  # noqa: PLW0603 - most engines are global, too
     with _lock:
         if _open is not None and _open is not session:
             message = (
-                f"profile: a session is open already in this process, {_open.name or 'warming up'};"
-                f" there is one at a time. End it first"
+                f"profile: a session is already open in this process: {_open.name or 'warming up'};"
+                f" only one can be open at a time, so end it first"
             )
             raise InvalidValueError(message)
         _open = session
 
 
 def _release(session: Session) -> bool:
-    """Make no session the one that is open; return whether this one was."""
-    global _open  # noqa: PLW0603 - most engines are the process's
+    """Mark a session as closed; return whether it was the open one."""
+    global _open  # noqa: PLW0603 - most engines are global, too
     with _lock:
         was_open = _open is session
         if was_open:
@@ -229,17 +228,17 @@ def _release(session: Session) -> bool:
 
 
 def end_open(log_dir: str | None = None) -> None:
-    """End the open session, if it is that of a writer to this log folder, or else whose it is."""
+    """End the open session, if any; only that of a writer to ``log_dir`` unless it is None."""
     session = _open
     if session is not None and log_dir in (None, session.log_dir):
         session.end()
 
 
 class _Forks:
-    """What a forked child does about a session."""
+    """Drops the open session in a forked child."""
 
     def reset_after_fork(self) -> None:
-        """Leave the session to the parent."""
+        """Leave the open session to the parent."""
         global _open, _lock
         session, _open, _lock = _open, None, threading.RLock()
         if session is not None:
@@ -248,4 +247,4 @@ class _Forks:
 
 _forks = _Forks()
 lifecycle.register_for_forks(_forks)
-atexit.register(end_open)  # before the pipelines are closed: what is registered last runs first
+atexit.register(end_open)  # runs before the pipelines are closed: last registered, first called

@@ -1,4 +1,4 @@
-"""Sessions made of traces that PyTorch's profiler has written, or is about to."""
+"""Sessions created from traces of PyTorch's profiler, existing or new."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 __all__ = ["KEPT", "Trace", "files_of", "import_trace", "read_trace", "torch_trace_handler"]
 
 KEPT = ".pt.trace.json.gz"
-"""What the name of a kept trace ends with, as PyTorch's own handler has it."""
+"""The suffix of a kept trace's file name, the same as that of PyTorch's own handler."""
 
 
 def torch_trace_handler(writer: Any, *, keep_trace: bool = False) -> Callable[[Any], None]:
     """Return a function for ``torch.profiler.profile``: ``on_trace_ready=torch_trace_handler(w)``.
 
-    It stands where ``torch.profiler.tensorboard_trace_handler(folder)`` does, and makes a session
-    of what was recorded, which the Profile tab shows. That is done in the background, and goes
-    where the writer's files go. Kineto writes its results once: have the trace kept instead of
-    calling ``export_chrome_trace`` as well.
+    It replaces ``torch.profiler.tensorboard_trace_handler(folder)`` and converts the results to a
+    session that the Profile tab shows. The conversion runs in the background, and the session is
+    stored with the writer's other files. Kineto, the recorder inside PyTorch, can write its results
+    only once: use ``keep_trace`` instead of also calling ``export_chrome_trace``.
 
     Args:
         writer: a ``Writer``.
-        keep_trace: keep the profiler's own trace beside the session, compressed, for Perfetto.
+        keep_trace: whether to keep the profiler's own trace beside the session, compressed with
+            gzip, for Perfetto.
 
     Raises:
-        InvalidTypeError: ``writer`` is no ``Writer``.
+        InvalidTypeError: ``writer`` is not a ``Writer``.
     """
     if not hasattr(writer, "add_trace"):
-        message = f"torch_trace_handler: a Writer is needed, got {writer!r:.60}"
+        message = f"torch_trace_handler: writer must be a Writer, got {writer!r:.60}"
         raise InvalidTypeError(message)
 
     def handle(profile: Any) -> None:
@@ -56,26 +57,29 @@ def import_trace(
     max_events: int = 1_000_000,
     storage_options: Mapping[str, Any] | None = None,
 ) -> str:
-    """Make a session for the Profile tab of a trace that PyTorch's profiler has written.
+    """Convert a trace that PyTorch's profiler has written to a session for the Profile tab.
 
     Args:
-        writer_or_logdir: a ``Writer``, or a log folder, as a path or URL.
-        path: the trace, ``*.pt.trace.json`` or compressed by gzip.
-        name: the session's; by default what the trace is called. Traces of several ranks that are
-            given one name are one session. If a session of that name has such a file already, the
-            name gets a number.
-        keep_trace: keep a compressed copy of the trace beside the session, for Perfetto.
-        max_events: how many events the session may have. A viewer takes about a million.
-        storage_options: passed to the store of a log folder; a writer has its own.
+        writer_or_logdir: a ``Writer``, or a log directory as a path or URL.
+        path: the trace, ``*.pt.trace.json``, optionally compressed with gzip.
+        name: the name of the session; by default that of the trace. Traces of several ranks that
+            you import under one name form one session. If a session of that name already contains
+            a file of this trace's name, the name gets a numeric suffix.
+        keep_trace: whether to keep a compressed copy of the trace beside the session, for Perfetto.
+        max_events: the maximum number of events in the session. A viewer can handle about a
+            million.
+        storage_options: passed to the store of a log directory; not used with a writer, which has
+            its own.
 
     Returns:
-        The session's name.
+        The name of the session.
 
     Raises:
-        InvalidTypeError: an argument is of the wrong kind.
-        InvalidValueError: the file is no trace, damaged, or cut off; says where.
+        InvalidTypeError: an argument has the wrong type.
+        InvalidValueError: the file is not a trace, damaged, or truncated. The message gives the
+            position.
         OSError: the trace cannot be read.
-        StoreError: the session cannot be stored in the log folder.
+        StoreError: the session cannot be stored in the log directory.
     """
     if hasattr(writer_or_logdir, "add_trace"):
         found: str = writer_or_logdir.add_trace(
@@ -83,7 +87,7 @@ def import_trace(
         )
         return found
     if not isinstance(writer_or_logdir, (str, os.PathLike)):
-        message = f"import_trace: a Writer or a log folder is needed, got {writer_or_logdir!r:.60}"
+        message = f"import_trace: expected a Writer or log directory, got {writer_or_logdir!r:.60}"
         raise InvalidTypeError(message)
     from sm_tblog.storage.base import open_store
 
@@ -101,14 +105,14 @@ def import_trace(
 
 
 class Trace(NamedTuple):
-    """A trace that was read, as the files of a session.
+    """A converted trace: the contents of a session's files.
 
     Attributes:
-        title: what the trace is called.
-        stem: what its files are called in the session's folder, without their endings.
-        data: the session's file.
-        kept: the trace, if it is to be kept.
-        remark: what is to be said of it.
+        title: the name of the trace, the default name of the session.
+        stem: the name of the files in the session's folder, without their suffixes.
+        data: the contents of the session's file.
+        kept: the trace, compressed with gzip; None if it is not kept.
+        remark: warnings about the conversion; "" if there are none.
     """
 
     title: str
@@ -118,36 +122,37 @@ class Trace(NamedTuple):
     remark: str
 
     def session(self, name: str | None, logdir: str, taken: Any) -> str:
-        """Return a name for the session that is free."""
+        """Return a free name for the session."""
         return names.free_name(name or self.title, logdir, taken, f"{self.stem}.xplane.pb")
 
     def files(self, session: str) -> dict[str, bytes]:
-        """Return the files by their names below the log folder."""
+        """Return the files by their paths relative to the log directory."""
         return files_of(session, self.stem, self.data, self.kept)
 
 
 def files_of(session: str, stem: str, data: bytes, kept: bytes | None) -> dict[str, bytes]:
-    """Return a session's files by their names below the log folder."""
-    place = f"{names.FOLDER}/{session}/{stem}"
-    files = {f"{place}.xplane.pb": data}
-    return files if kept is None else {**files, place + KEPT: kept}
+    """Return a session's files by their paths relative to the log directory."""
+    base = f"{names.FOLDER}/{session}/{stem}"
+    files = {f"{base}.xplane.pb": data}
+    return files if kept is None else {**files, base + KEPT: kept}
 
 
 def read_trace(path: PathLike, *, keep_trace: bool, max_events: int) -> Trace:
-    """Read a trace from a file.
+    """Read a trace from a file and convert it.
 
     Raises:
-        InvalidTypeError: the path is none.
-        InvalidValueError: the file is no trace, damaged, or cut off; says where.
+        InvalidTypeError: ``path`` is not a path.
+        InvalidValueError: the file is not a trace, damaged, or truncated. The message gives the
+            position.
         OSError: the file cannot be read.
     """
-    from sm_tblog.profile.formats.kineto import convert_trace  # with protobuf and the schema
+    from sm_tblog.profile.formats.kineto import convert_trace  # imports protobuf and the schema
     from sm_tblog.profile.formats.xspace import Space
 
     try:
         source = Path(path)
     except TypeError as error:
-        message = f"a trace's path is needed, or a profiler of PyTorch; got {path!r:.60}"
+        message = f"expected the path of a trace, or a profiler of PyTorch; got {path!r:.60}"
         raise InvalidTypeError(message) from error
     title = re.sub(r"(\.pt)?(\.trace)?(\.json)?(\.gz)?$", "", source.name)
     title = (
@@ -157,7 +162,7 @@ def read_trace(path: PathLike, *, keep_trace: bool, max_events: int) -> Trace:
     with source.open("rb") as file:
         extent = convert_trace(file, str(source), space)
     if not extent.events:
-        message = f"trace {source}: there is no event in it"
+        message = f"trace {source}: it contains no events"
         raise InvalidValueError(message)
     space.begin_ns = extent.begin_ns
     space.hostname = title

@@ -1,4 +1,4 @@
-"""Event files back to values."""
+"""Readers that return the values of event files."""
 
 from sm_tblog.readers.columns import Scalars
 from sm_tblog.readers.events import Damage

@@ -1,16 +1,15 @@
-"""Events to columns: what TensorBoard would show of a run, as numpy arrays.
+"""Collects the events of a run into numpy columns, as TensorBoard would show them.
 
-All scalars of a run go, in the order of the files, into four growing columns: number of the tag,
-step, wall time, value. Only at the end are the superseded ones taken out and the rest sorted by
-tag, with numpy.
+All scalars of a run are appended in file order to four growing columns: index of the tag, step,
+wall time, value. At the end, numpy removes the superseded scalars and sorts the rest by tag.
 
-A number is one however it was written: as a ``simple_value``, or as a tensor of one element whose
-tag belongs to the scalars plugin. A tag's first value may be the only one that says so.
+A scalar may be written as a ``simple_value``, or as a tensor of one element whose tag belongs to
+the scalars plugin. The plugin may be given only with a tag's first value.
 
-``SessionLog.START`` at a step supersedes what came before it at this step and after, as in
-TensorBoard's ``EventAccumulator``. That also has a rule for files without a version or of a version
-below 2, in which a step that goes back supersedes. The writers in use all name version 2, but
-damage to its first record makes any file look older; so the rule is left out here.
+``SessionLog.START`` at a step supersedes earlier points at and after this step, as in TensorBoard's
+``EventAccumulator``. The latter has another rule for files without a version or with a version
+below 2: a decreasing step supersedes earlier points. All writers in use write version 2, but a
+damaged first record makes any file look older; so this rule is not implemented here.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _KINDS = {
     "audio": "audio",
     "tensor": "tensors",
 }
-"""What a value is shown as if no plugin is named."""
+"""The plugin of a value, by its field, if its metadata names none."""
 
 
 def _half(bits: int) -> float:
@@ -65,8 +64,8 @@ _ELEMENTS: dict[str, tuple[str, str, Callable[[Any], float]]] = {
     "DT_UINT64": ("<Q", "uint64_val", float),
     "DT_BOOL": ("<?", "bool_val", float),
 }
-"""By data type: an element's layout in ``tensor_content``, the field that it may be in instead, and
-its value."""
+"""For each data type: the layout of an element in ``tensor_content``, the field that may hold it
+instead, and the conversion to float."""
 
 _DTYPES = schema.TensorProto.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_name
 _LAYOUTS = {
@@ -79,9 +78,9 @@ class Scalars(NamedTuple):
     """The points of one curve, in the order in which they were written.
 
     Attributes:
-        step: int64, shape (n,).
+        step: the global step; int64, shape (n,).
         wall_time: seconds since the epoch; float64, shape (n,).
-        value: float64, shape (n,); a value that was written as float32 is that float32.
+        value: float64, shape (n,); values written as float32 are converted exactly.
     """
 
     step: Int64Array
@@ -90,7 +89,7 @@ class Scalars(NamedTuple):
 
 
 class Columns:
-    """Takes the events of one run, in order.
+    """Collects the events of one run, added in order.
 
     Attributes:
         tags: the plugin that shows each tag, in the order in which the tags first appear.
@@ -103,10 +102,10 @@ class Columns:
         self._steps = array("q")
         self._wall_times = array("d")
         self._values = array("d")
-        self._starts: list[tuple[int, int]] = []  # how many points came before, and the step
+        self._starts: list[tuple[int, int]] = []  # number of points before, and the step
 
     def add(self, event: Any) -> None:
-        """Take the next event."""
+        """Add the next event."""
         what = event.WhichOneof("what")
         if what == "summary":
             for value in event.summary.value:
@@ -115,7 +114,7 @@ class Columns:
             self._starts.append((len(self._steps), event.step))
 
     def scalars(self) -> dict[str, Scalars]:
-        """Return the points of each tag that has had any, less the superseded ones."""
+        """Return the points of each scalar tag, without the superseded ones."""
         index = np.frombuffer(self._index, np.int64)
         steps = np.frombuffer(self._steps, np.int64)
         wall_times = np.frombuffer(self._wall_times, np.float64)
@@ -134,13 +133,13 @@ class Columns:
         }
 
     def _add_value(self, value: Any, step: int, wall_time: float) -> None:
-        tag = value.tag or value.node_name  # the latter in files of TensorFlow 1
-        held = value.WhichOneof("value")
+        tag = value.tag or value.node_name  # TensorFlow 1 writes the latter
+        field = value.WhichOneof("value")
         plugin = value.metadata.plugin_data.plugin_name if value.HasField("metadata") else ""
-        first = self.tags.setdefault(tag, plugin or _KINDS.get(held, ""))
-        if held == "simple_value":
+        first = self.tags.setdefault(tag, plugin or _KINDS.get(field, ""))
+        if field == "simple_value":
             number = value.simple_value
-        elif held == "tensor" and (plugin or first) == _SCALARS:
+        elif field == "tensor" and (plugin or first) == _SCALARS:
             number = maybe_number(value.tensor)
         else:
             return
@@ -152,7 +151,7 @@ class Columns:
 
 
 def maybe_number(tensor: Any) -> float | None:
-    """Return the only element of a ``TensorProto``, or None if it is not one number."""
+    """Return the value of a ``TensorProto`` with one number, None for any other."""
     if tensor.dtype not in _LAYOUTS or any(dim.size != 1 for dim in tensor.tensor_shape.dim):
         return None
     layout, field, decode = _LAYOUTS[tensor.dtype]

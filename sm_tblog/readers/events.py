@@ -1,9 +1,9 @@
-"""Event files to events: which files a run has, and what in each of them is whole.
+"""Finds the event files of runs and reads the complete events in them.
 
-A run is a folder with event files; their names hold ``tfevents``, and their order is that of the
-names, as for TensorBoard. A file is read in pieces, so memory holds a piece or a record, whichever
-is longer, and never a whole file. Bytes that are not part of a whole event are passed over and
-reported: the tail of a file that is being written, and damage anywhere.
+A run is a folder with event files. Their names contain ``tfevents``, and they are read in the order
+of their names, as by TensorBoard. A file is read in chunks, so memory holds one chunk or one
+record, whichever is longer, and never a whole file. Bytes that are not part of a complete event are
+skipped and reported: the tail of a file that is being written, and damage anywhere.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Damage", "EventFile", "RunFiles", "find_runs", "mapped_errors", "read_events"]
 
-PIECE = 1 << 20
+CHUNK_SIZE = 1 << 20
 """Bytes read at a time."""
 
 
 class Damage(NamedTuple):
-    """Bytes of an event file that are not part of a whole event.
+    """Bytes of an event file that are not part of a complete event.
 
     Attributes:
         path: the file.
-        offset: where they begin, in bytes from the start of the file.
-        size: how many they are.
-        reason: what is wrong with them.
+        offset: offset of the first such byte in the file.
+        size: number of bytes.
+        reason: why they could not be read.
     """
 
     path: str
@@ -56,7 +56,7 @@ class Damage(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        """Return a sentence for a person."""
+        """Return a readable description."""
         return f"{self.path}: skipped {self.size:,} bytes at byte {self.offset}: {self.reason}"
 
 
@@ -71,9 +71,9 @@ class RunFiles(NamedTuple):
     """A run's event files.
 
     Attributes:
-        name: the run's folder below the log folder, "." for the log folder itself.
-        path: where it is: the log folder as it was given, and the name.
-        files: in the order of their names.
+        name: the run's folder below the log directory, "." for the log directory itself.
+        path: the log directory as given, joined with the name.
+        files: the files, sorted by name.
     """
 
     name: str
@@ -84,33 +84,33 @@ class RunFiles(NamedTuple):
 def find_runs(
     path: PathLike, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[RunFiles]:
-    """Iterate over the runs at and below ``path``, the one at ``path`` itself first.
+    """Iterate over the runs at and below ``path``, starting with ``path`` itself.
 
     Args:
-        path: a log folder or an event file; a path or a URL that fsspec knows.
+        path: a log directory or an event file; a path or a URL that fsspec supports.
         storage_options: passed to the URL's file system.
 
     Raises:
         InvalidTypeError: ``path`` is neither a string nor a path.
-        InvalidValueError: there is nothing at ``path``, or no file system for the URL.
+        InvalidValueError: ``path`` does not exist, or there is no file system for the URL.
         MissingDependencyError: the file system needs a package that is not installed.
         StoreError: a folder cannot be read.
     """
     url = _as_url(path)
     with mapped_errors(url):
-        place = _open_place(url, dict(storage_options or {}))
-        if place.is_file(place.root):
-            yield RunFiles(".", url, [EventFile(url, partial(place.open, place.root))])
+        file_system = _open_file_system(url, dict(storage_options or {}))
+        if file_system.is_file(file_system.root):
+            yield RunFiles(".", url, [EventFile(url, partial(file_system.open, file_system.root))])
             return
-        if not place.is_folder(place.root):
+        if not file_system.is_folder(file_system.root):
             message = f"there is no file or folder {url!r}"
             raise InvalidValueError(message)
-        for folder, folders, names in place.walk(place.root):
+        for folder, folders, names in file_system.walk(file_system.root):
             folders.sort()
-            name = folder[len(place.root) :].replace(os.sep, "/").strip("/")
+            name = folder[len(file_system.root) :].replace(os.sep, "/").strip("/")
             run = join(url, name) if name else url
             files = [
-                EventFile(join(run, file), partial(place.open, join(folder, file)))
+                EventFile(join(run, file), partial(file_system.open, join(folder, file)))
                 for file in sorted(names)
                 if _is_event_file(file)
             ]
@@ -120,7 +120,7 @@ def find_runs(
 
 @contextlib.contextmanager
 def mapped_errors(path: str) -> Iterator[None]:
-    """Raise a ``StoreError`` that names ``path`` for what the operating system refuses."""
+    """Raise an ``OSError`` as a ``StoreError`` that names ``path``."""
     try:
         yield
     except StoreError:
@@ -131,16 +131,16 @@ def mapped_errors(path: str) -> Iterator[None]:
 
 
 def read_events(file: BinaryIO, path: str, damages: list[Damage]) -> Iterator[Any]:
-    """Iterate over the whole events, ``schema.Event``, in a file.
+    """Iterate over the complete events, ``schema.Event``, in a file.
 
     Args:
-        file: open at its beginning.
-        path: its name in ``damages``.
-        damages: is given what lies between the whole events and behind them.
+        file: the file, open at its beginning.
+        path: the name of the file in ``damages``.
+        damages: receives the bytes between and after the complete events.
     """
     unframer = Unframer()
     reasons: list[str] = []
-    end = 0  # of the last whole event
+    end = 0  # of the last complete event
     for offset, data in _read_records(file, unframer, reasons):
         try:
             event = schema.Event.FromString(data)
@@ -160,9 +160,9 @@ def read_events(file: BinaryIO, path: str, damages: list[Damage]) -> Iterator[An
 
 def _read_records(file: BinaryIO, unframer: Unframer, reasons: list[str]) -> Iterator[Record]:
     while True:
-        piece = file.read(PIECE)
-        unframer.feed(piece)
-        if not piece:
+        chunk = file.read(CHUNK_SIZE)
+        unframer.feed(chunk)
+        if not chunk:
             if unframer.pending < HEADER:
                 return
             unframer.skip()
@@ -176,13 +176,13 @@ def _read_records(file: BinaryIO, unframer: Unframer, reasons: list[str]) -> Ite
 
 
 def _is_event_file(name: str) -> bool:
-    # TensorFlow's profiler marks a folder by a file of that suffix that holds no summaries;
-    # TensorBoard leaves it out too (tensorboard issue 2084).
+    # TensorFlow's profiler marks a folder with a file of this suffix that contains no summaries;
+    # TensorBoard ignores it too (tensorboard issue 2084).
     return "tfevents" in name and not name.endswith(".profile-empty")
 
 
-class _Place(NamedTuple):
-    """What finding and reading files takes of a file system, and where to begin."""
+class _FileSystem(NamedTuple):
+    """The functions of a file system that finding and reading files needs, and the root."""
 
     root: str
     is_folder: Callable[[str], bool]
@@ -191,11 +191,11 @@ class _Place(NamedTuple):
     open: Callable[[str], BinaryIO]
 
 
-def _open_place(url: str, storage_options: dict[str, Any]) -> _Place:
+def _open_file_system(url: str, storage_options: dict[str, Any]) -> _FileSystem:
     if scheme_of(url) == "file":
-        # Links are followed: people gather runs to compare by linking them into one folder.
+        # Follow links: users gather runs to compare by linking them into one folder.
         walk = partial(os.walk, onerror=_raise, followlinks=True)
-        return _Place(str(local_path(url)), os.path.isdir, os.path.isfile, walk, _open_local)
+        return _FileSystem(str(local_path(url)), os.path.isdir, os.path.isfile, walk, _open_local)
     from fsspec.core import url_to_fs
 
     try:
@@ -206,12 +206,12 @@ def _open_place(url: str, storage_options: dict[str, Any]) -> _Place:
     except ValueError as error:
         message = f"cannot read {url!r}: {error}"
         raise InvalidValueError(message) from error
-    files.invalidate_cache()  # a file that is being written has grown since it was last listed
-    return _Place(root, files.isdir, files.isfile, files.walk, files.open)
+    files.invalidate_cache()  # a file that is being written grows after it is listed
+    return _FileSystem(root, files.isdir, files.isfile, files.walk, files.open)
 
 
 def _open_local(path: str) -> BinaryIO:
-    return open(path, "rb")  # noqa: PTH123 - as fsspec's; the reader closes it
+    return open(path, "rb")  # noqa: PTH123 - as fsspec does; the reader closes it
 
 
 def _raise(error: OSError) -> None:
@@ -222,5 +222,5 @@ def _as_url(path: PathLike) -> str:
     try:
         return os.fsdecode(path)
     except TypeError as error:
-        message = f"a log folder is a path or URL, got {path!r:.60} ({type(path).__name__})"
+        message = f"a log directory must be a path or URL, got {path!r:.60} ({type(path).__name__})"
         raise InvalidTypeError(message) from error

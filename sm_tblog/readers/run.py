@@ -1,4 +1,4 @@
-"""What a run's event files hold, in memory."""
+"""Reads the event files of runs into memory."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 __all__ = ["DamagedFileWarning", "Run", "read", "read_all"]
 
-_NAMED = 3
-"""How many runs an error names."""
+_MAX_NAMED_RUNS = 3
+"""Maximum number of runs that an error names."""
 
 
 class DamagedFileWarning(UserWarning):
-    """Some bytes of an event file are not part of a whole event and were passed over.
+    """Some bytes of an event file are not part of a complete event and were skipped.
 
-    While the file is being written, its tail may be so for a moment.
+    This may temporarily happen for the tail of a file that is being written.
     """
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """What was logged in one run, without what a later ``SessionLog.START`` supersedes.
+    """The data of one run, without points superseded by a later ``SessionLog.START``.
 
     Attributes:
-        path: what was read.
+        path: the path or URL that was read.
         tags: the plugin that shows each tag (``"scalars"``, ``"histograms"``, ``"images"``,
             ``"text"``, …), in the order in which the tags first appear; ``"tensors"`` for a tensor
-            without a plugin, ``""`` where nothing says it.
-        scalars: the points by tag, each a triple ``step, wall_time, value`` of arrays, in the
+            without a plugin, ``""`` if the plugin is unknown.
+        scalars: the points of each tag as a triple ``step, wall_time, value`` of arrays, in the
             order in which they were written.
-        damages: what could not be read.
+        damages: the bytes that could not be read.
     """
 
     path: str
@@ -54,14 +54,14 @@ class Run:
     damages: tuple[Damage, ...]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the scalars as a table with a row for each point.
+        """Return the scalars as a table with one row for each point.
 
-        ``run.to_pandas().pivot_table(index="step", columns="tag", values="value")`` has a column
-        for each tag instead; ``pd.to_datetime(table["wall_time"], unit="s")`` are times in UTC.
+        ``run.to_pandas().pivot_table(index="step", columns="tag", values="value")`` has one column
+        for each tag instead; ``pd.to_datetime(table["wall_time"], unit="s")`` returns UTC times.
 
         Returns:
-            ``tag`` (str), ``step`` (int64), ``wall_time`` (seconds since the epoch, float64) and
-            ``value`` (float64), tag after tag, in the order of ``scalars``.
+            A table with the columns ``tag`` (str), ``step`` (int64), ``wall_time`` (seconds since
+            the epoch, float64) and ``value`` (float64), grouped by tag in the order of ``scalars``.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -72,7 +72,7 @@ class Run:
             message = "to_pandas needs pandas: pip install 'sm-tblog[pandas]'"
             raise MissingDependencyError(message) from error
         none = Scalars(np.empty(0, np.int64), np.empty(0), np.empty(0))
-        points = [none, *self.scalars.values()]  # concatenate refuses nothing at all
+        points = [none, *self.scalars.values()]  # concatenate rejects an empty list
         counts = [len(scalars.step) for scalars in self.scalars.values()]
         return pd.DataFrame(
             {
@@ -84,7 +84,7 @@ class Run:
         )
 
     def __repr__(self) -> str:
-        """Return where it is from and how much it is."""
+        """Return the path and the numbers of tags and scalars."""
         points = sum(len(points.step) for points in self.scalars.values())
         return f"<Run {self.path!r}: {len(self.tags):,} tags, {points:,} scalars>"
 
@@ -97,18 +97,18 @@ def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) ->
         run = sm_tblog.read("runs/first")
         step, wall_time, value = run.scalars["loss"]
 
-    Whatever is whole in the files is returned. For what is not, there is a ``DamagedFileWarning``
-    that names the file and the offset, and an entry in ``damages``.
+    All complete events in the files are returned. For any other bytes, there is a
+    ``DamagedFileWarning`` with the file and the offset, and an entry in ``damages``.
 
     Args:
-        path: an event file, or a folder with event files in it; a path or a URL that fsspec knows
-            (``"s3://…"``, ``"memory://…"``).
+        path: an event file, or a folder that contains event files; a path or a URL that fsspec
+            supports (``"s3://…"``, ``"memory://…"``).
         storage_options: passed to the URL's file system.
 
     Raises:
         InvalidTypeError: ``path`` is neither a string nor a path.
-        InvalidValueError: there is nothing at ``path``, no event file in it, or no file system for
-            the URL.
+        InvalidValueError: ``path`` does not exist or contains no event files, or there is no file
+            system for the URL.
         MissingDependencyError: the file system needs a package that is not installed.
         StoreError: a file cannot be read.
     """
@@ -118,11 +118,12 @@ def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) ->
         message = f"there are no event files in {path!r}"
         raise InvalidValueError(message)
     if found.name != ".":
-        names = [found.name, *(run.name for run in islice(runs, _NAMED))]
-        listed = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        names = [found.name, *(run.name for run in islice(runs, _MAX_NAMED_RUNS))]
+        listed = ", ".join(names[:_MAX_NAMED_RUNS])
+        listed += ", …" if len(names) > _MAX_NAMED_RUNS else ""
         message = (
-            f"there are no event files in {path!r} itself, but in folders below it: {listed}; "
-            "read one of them, or all with sm_tblog.readers.read_all"
+            f"there are no event files in {path!r} itself, only in folders below it: {listed}; "
+            "read one of these, or all of them with sm_tblog.readers.read_all"
         )
         raise InvalidValueError(message)
     run = _load(found)
@@ -133,13 +134,14 @@ def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) ->
 def read_all(
     logdir: PathLike, *, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, Run]:
-    """Read every run at and below a log folder.
+    """Read every run at and below a log directory.
 
-    Takes, warns and raises what ``read`` does, except that there may be no run.
+    Arguments, warnings and exceptions are those of ``read``, except that having no runs is not an
+    error.
 
     Returns:
-        The runs by name, as TensorBoard names them: the folder below ``logdir``, "." for
-        ``logdir`` itself. In the order of the names.
+        The runs by name, sorted. As in TensorBoard, the name is the folder below ``logdir``, or
+        "." for ``logdir`` itself.
     """
     found = sorted(find_runs(logdir, storage_options), key=lambda run: run.name)
     runs = {run.name: _load(run) for run in found}
@@ -160,4 +162,4 @@ def _load(run: RunFiles) -> Run:
 
 def _warn(run: Run) -> None:
     for damage in run.damages:
-        warnings.warn(str(damage), DamagedFileWarning, stacklevel=3)  # who called the reader
+        warnings.warn(str(damage), DamagedFileWarning, stacklevel=3)  # the reader's caller

@@ -1,9 +1,9 @@
-"""Rules that say what is wrong with a run, for ``writer.watch`` and ``writer.watch_rules``.
+"""Rules that detect training problems, for ``writer.watch`` and ``writer.watch_rules``.
 
-Those of layers are ``VanishingGradient``, ``ExplodingGradient``, ``ExplodingTensor``,
-``NaNSource``, ``WeightUpdateRatio``, ``AllZero``, ``UnchangedTensor``, ``DeadRelu``,
-``SaturatedActivation`` and ``PoorWeightInitialization``; those of losses ``LossNotDecreasing``,
-``Overfit``, ``Overtraining`` and ``StalledTraining``.
+Layer rules: ``VanishingGradient``, ``ExplodingGradient``, ``ExplodingTensor``, ``NaNSource``,
+``WeightUpdateRatio``, ``AllZero``, ``UnchangedTensor``, ``DeadRelu``, ``SaturatedActivation`` and
+``PoorWeightInitialization``. Loss rules: ``LossNotDecreasing``, ``Overfit``, ``Overtraining`` and
+``StalledTraining``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a rule is: how it finds faults, how patient it is, what happens when it fires."""
+"""The base classes of rules, and the findings and alerts that rules produce."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Alert", "Finding", "LayerRule", "Rule"]
 
 
 class Finding(NamedTuple):
-    """A fault at one step.
+    """A problem that a rule found at one step.
 
     Attributes:
-        where: the layer, parameter or curve.
-        value: the number that is out of bounds.
+        where: the name of the layer, parameter or curve.
+        value: the value that is out of bounds.
         threshold: the bound.
-        what: what the number is, in words.
-        kind: of the array, if it is of one; see ``observation.KINDS``.
+        what: a description of the value.
+        kind: the kind of array, see ``observation.KINDS``; "" if the finding is not about an array.
     """
 
     where: str
@@ -38,14 +38,14 @@ class Finding(NamedTuple):
 
 
 class Alert(NamedTuple):
-    """What a rule that fires says.
+    """A report that a rule has fired.
 
     Attributes:
-        rule: its name.
-        step: where it fired.
-        findings: the faults that are new.
-        message: all of it in one sentence.
-        advice: what to do.
+        rule: the name of the rule.
+        step: the step at which it fired.
+        findings: the new findings.
+        message: a summary in one sentence.
+        advice: how to fix the problem.
     """
 
     rule: str
@@ -57,17 +57,18 @@ class Alert(NamedTuple):
 
 @dataclass(kw_only=True)
 class Rule:
-    """What all rules have.
+    """The base class of all rules.
 
     Args:
-        action: what happens when the rule fires. ``"scalar"``: only the curve ``rules/<name>``,
-            which counts the places where it does. ``"warn"``: also a text ``alerts/<name>``, and,
-            the first time, a warning of the logger ``sm_tblog``. A function: also, it is called
-            with the ``Alert``, on the background thread. ``"stop"``: also, ``RuleViolationError``
-            is raised in the training thread, see ``writer.watch``.
-        patience: how many times in a row a fault is let pass at a place before the rule fires.
-        include: a regular expression; only places that it is found in are judged.
-        name: of the rule; by default that of its class.
+        action: what happens when the rule fires. ``"scalar"`` only updates the curve
+            ``rules/<name>``, which counts the places where the rule fires. ``"warn"`` also logs a
+            text ``alerts/<name>`` and, the first time, a warning to the logger ``sm_tblog``. A
+            function does the same and is also called with the ``Alert``, on the worker thread.
+            ``"stop"`` does the same and also raises ``RuleViolationError`` in the training thread,
+            see ``writer.watch``.
+        patience: how many findings in a row are tolerated at a place before the rule fires.
+        include: a regular expression; only places whose name matches it are judged.
+        name: the name of the rule; by default the name of its class.
     """
 
     advice: ClassVar[str] = ""
@@ -82,35 +83,35 @@ class Rule:
         self.name = self.name or type(self).__name__
         if self.action not in ("scalar", "warn", "stop") and not callable(self.action):
             message = (
-                f"{self.name}: action is 'scalar', 'warn', 'stop' or a function of an alert, "
-                f"not {self.action!r}"
+                f"{self.name}: action must be 'scalar', 'warn', 'stop' or a function of an alert, "
+                f"got {self.action!r}"
             )
             raise InvalidValueError(message)
         for argument, value in vars(self).items():
             default = getattr(type(self), argument, None)
             if isinstance(default, (int, float)) and not isinstance(value, (int, float)):
-                message = f"{self.name}: {argument} is a number, got {value!r}"
+                message = f"{self.name}: {argument} must be a number, got {value!r}"
                 raise InvalidTypeError(message)
         try:
             self._includes = re.compile(self.include)
         except (re.error, TypeError) as error:
-            message = f"{self.name}: include is a regular expression, got {self.include!r}"
+            message = f"{self.name}: include must be a regular expression, got {self.include!r}"
             raise InvalidValueError(message) from error
 
     def judges(self, finding: Finding) -> bool:
-        """Return whether the place of a finding is one that the rule is for."""
+        """Return whether the rule applies to the place of a finding."""
         return self._includes.search(finding.where) is not None
 
 
 class LayerRule(Rule):
-    """A rule of what is watched of a model.
+    """A rule that judges the arrays of a model.
 
     Attributes:
-        kinds: what must be watched for it, of ``observation.KINDS``.
+        kinds: the kinds of arrays that the rule needs, from ``observation.KINDS``.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
 
     def check(self, observation: Observation) -> Iterable[Finding]:
-        """Return the faults at a step. Called on the background thread, for each logged step."""
+        """Return the findings at a step. Called on the worker thread for each logged step."""
         raise NotImplementedError

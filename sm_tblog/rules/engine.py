@@ -1,9 +1,10 @@
-"""When rules fire, and what happens then.
+"""Evaluate rules and carry out their actions.
 
-A rule finds faults at places. A place at which it has found one more often in a row than its
-patience allows *fires*, until it finds none there. What is new is an alert, one for the rule and
-step; the curve ``rules/<rule>`` counts the places. The worker does all of that, with what the
-worker knows; only ``check``, which raises, is called by the training thread.
+A rule returns findings, each at a place: a layer, parameter or curve. A rule *fires* at a place
+when it has found something there more times in a row than its patience allows, and until it finds
+nothing there. The places where it has just started to fire form one alert for the rule and step.
+The curve ``rules/<rule>`` counts the places where the rule fires. All of this runs on the worker
+thread, except ``check``: the training thread calls it, because it raises.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ logger = logging.getLogger("sm_tblog")
 
 _text_value = builder("text.text_value")
 
-MOST_ALERTS = 1000
-"""Alerts that are kept for ``alerts``."""
+MAX_ALERTS = 1000
+"""Number of alerts kept in ``alerts``."""
 
-MOST_PLACES = 20
-"""Places that an alert names."""
+MAX_FINDINGS = 20
+"""Number of findings listed in the text of an alert."""
 
 
 def as_rules(rules: Any, default: Callable[[Any], Sequence[Rule]]) -> list[Rule]:
-    """Return rules that belong to one watch alone.
+    """Return rules that are not shared with any other watch.
 
     Args:
-        rules: rules, of which copies are made; or what to do by default: "scalar", "warn", "stop",
-            a function of an alert. None for no rules.
-        default: returns the default rules, given an action.
+        rules: rules, which are copied; or an action for the default rules: "scalar", "warn",
+            "stop" or a function that accepts an alert. None means no rules.
+        default: returns the default rules with the given action.
 
     Raises:
-        InvalidTypeError: it is nothing of the kind.
-        InvalidValueError: two rules have one name.
+        InvalidTypeError: ``rules`` is none of these.
+        InvalidValueError: two rules have the same name.
     """
     if isinstance(rules, str) or (callable(rules) and not isinstance(rules, type)):
         chosen: list[Any] = list(default(rules))
@@ -62,15 +63,15 @@ def as_rules(rules: Any, default: Callable[[Any], Sequence[Rule]]) -> list[Rule]
         try:
             chosen = [copy.deepcopy(rule) for rule in rules or ()]
         except TypeError as error:
-            message = f"rules is a sequence of rules, an action or None, got {rules!r:.60}"
+            message = f"rules must be a sequence of rules, an action or None, got {rules!r:.60}"
             raise InvalidTypeError(message) from error
     names: set[str] = set()
     for rule in chosen:
         if not isinstance(rule, Rule):
-            message = f"a rule is one of sm_tblog.rules, or a subclass of theirs, got {rule!r:.60}"
+            message = f"a rule must be an instance of a class in sm_tblog.rules, got {rule!r:.60}"
             raise InvalidTypeError(message)
         if rule.name in names:
-            message = f"two rules are called {rule.name!r}; give one another name="
+            message = f"two rules are called {rule.name!r}; set name= to rename one of them"
             raise InvalidValueError(message)
         names.add(rule.name)
     return chosen
@@ -80,26 +81,26 @@ class RuleEngine:
     """The rules of one watch.
 
     Args:
-        rules: belong to it.
+        rules: the rules; not shared with another engine.
 
     Attributes:
-        alerts: what has been said, newest last.
+        alerts: the most recent alerts, newest last; at most ``MAX_ALERTS``.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self.alerts: deque[Alert] = deque(maxlen=MOST_ALERTS)
+        self.alerts: deque[Alert] = deque(maxlen=MAX_ALERTS)
         self.rules = tuple(rules)
         self._layer_rules = [rule for rule in rules if isinstance(rule, LayerRule)]
         self._loss_rules = [rule for rule in rules if isinstance(rule, LossRule)]
         self._streaks: dict[str, dict[tuple[str, str], int]] = {}
-        self._wanted: dict[Series, list[LossRule]] = {}
+        self._rules_by_series: dict[Series, list[LossRule]] = {}
         self._stop: Alert | None = None
-        self._said: set[str] = set()
-        self._lock = threading.Lock()  # a stalled training is found by a thread of its own
+        self._logged: set[str] = set()
+        self._lock = threading.Lock()  # stalled training is detected on a separate thread
 
     @property
     def needs(self) -> frozenset[str]:
-        """The kinds of arrays that must be watched for the rules."""
+        """The kinds of arrays that the rules need."""
         return frozenset(kind for rule in self._layer_rules for kind in rule.kinds)
 
     @property
@@ -109,12 +110,12 @@ class RuleEngine:
 
     @property
     def judges_losses(self) -> bool:
-        """Whether there is a rule of scalars."""
+        """Whether any rule judges scalars."""
         return bool(self._loss_rules)
 
     @property
     def wants_spreads(self) -> bool:
-        """Whether a rule still needs percentiles of gradients."""
+        """Whether any rule still needs percentiles of gradients."""
         return any(
             rule.wants_spreads
             for rule in self._layer_rules
@@ -125,7 +126,7 @@ class RuleEngine:
         """Raise if a rule with the action ``"stop"`` has fired since the last call.
 
         Raises:
-            RuleViolationError: it has.
+            RuleViolationError: such a rule has fired.
         """
         alert, self._stop = self._stop, None
         if alert is not None:
@@ -133,32 +134,34 @@ class RuleEngine:
             raise RuleViolationError(message, alert)
 
     def evaluate(self, observation: Observation) -> list[Any]:
-        """Return what there is to be logged: ``Scalar`` and messages."""
-        made: list[Any] = []
+        """Judge an observation; return what to log: ``Scalar`` objects and ``Summary.Value``."""
+        results: list[Any] = []
         for rule in self._layer_rules:
             if not any(tensor.kind in rule.kinds for tensor in observation.tensors):
                 continue
             try:
                 findings = [found for found in rule.check(observation) if rule.judges(found)]
-            except Exception:  # noqa: BLE001 - anybody's rule; said with its trace
-                self._say_once(rule, logging.ERROR, f"the rule {rule.name} failed", trace=True)
+            except Exception:  # noqa: BLE001 - user code; logged with its traceback
+                self._log_once(rule, logging.ERROR, f"the rule {rule.name} failed", traceback=True)
                 continue
             before = self._streaks.get(rule.name, {})
             seen = {(kind, t.name) for t in observation.tensors for kind in (t.kind, "")}
             streaks = {place: count for place, count in before.items() if place not in seen}
             streaks.update({_place(found): before.get(_place(found), 0) + 1 for found in findings})
             self._streaks[rule.name] = streaks
-            made.append(Scalar(f"rules/{rule.name}", float(_firing(rule, streaks))))
+            results.append(Scalar(f"rules/{rule.name}", float(_count_firing(rule, streaks))))
             new = [found for found in findings if streaks[_place(found)] == rule.patience + 1]
-            made += self._alert(rule, observation.step, new)
-        return made
+            results += self._alert(rule, observation.step, new)
+        return results
 
     def __call__(self, batch: Batch) -> Batch:
-        """Judge the scalars of a batch; return it with what there is to be logged."""
+        """Judge the scalars of a batch; return the batch with the results added."""
         if not self._loss_rules:
             return batch
         rules_of = {
-            code: rules for code, series in enumerate(batch.series) if (rules := self._for(series))
+            code: rules
+            for code, series in enumerate(batch.series)
+            if (rules := self._rules_for(series))
         }
         if not rules_of:
             return batch
@@ -174,20 +177,20 @@ class RuleEngine:
                         added.append((row, part.tag, part.value))
                     else:
                         values.append(_as_value(part, batch, row))
-        return _with(batch, added, values)
+        return _with_results(batch, added, values)
 
-    def _for(self, series: Series) -> list[LossRule]:
-        if series not in self._wanted:
+    def _rules_for(self, series: Series) -> list[LossRule]:
+        if series not in self._rules_by_series:
             name = _name(series)
-            self._wanted[series] = [
+            self._rules_by_series[series] = [
                 rule
                 for rule in self._loss_rules
                 if not name.startswith("rules/") and rule.wants(name)
             ]
-        return self._wanted[series]
+        return self._rules_by_series[series]
 
     def _feed(self, rule: LossRule, series: Series, step: int, value: float) -> list[Any]:
-        made: list[Any] = []
+        results: list[Any] = []
         for found in rule.feed(_name(series), value):
             streaks = self._streaks.setdefault(rule.name, {})
             place = ("", _name(series))
@@ -197,12 +200,12 @@ class RuleEngine:
             else:
                 streaks[place] = streaks.get(place, 0) + 1
                 new = [found] if streaks[place] == rule.patience + 1 else []
-            made.append(Scalar(f"rules/{rule.name}", float(_firing(rule, streaks))))
-            made += self._alert(rule, step, new)
-        return made
+            results.append(Scalar(f"rules/{rule.name}", float(_count_firing(rule, streaks))))
+            results += self._alert(rule, step, new)
+        return results
 
     def fire(self, rule: Rule, step: int, finding: Finding) -> list[Any]:
-        """Have a rule fire that was judged elsewhere; return what there is to be logged."""
+        """Fire a rule that was evaluated elsewhere; return what to log."""
         return [Scalar(f"rules/{rule.name}", 1.0), *self._alert(rule, step, [finding])]
 
     def _alert(self, rule: Rule, step: int, findings: list[Finding]) -> list[Any]:
@@ -219,7 +222,7 @@ class RuleEngine:
             self.alerts.append(alert)
             if rule.action == "stop" and self._stop is None:
                 self._stop = alert
-        self._say_once(rule, logging.WARNING, f"{message}. {rule.advice}")
+        self._log_once(rule, logging.WARNING, f"{message}. {rule.advice}")
         if callable(rule.action):
             try:
                 rule.action(alert)
@@ -227,17 +230,17 @@ class RuleEngine:
                 logger.exception("the action of the rule %s failed", rule.name)
         return [_text_value(f"alerts/{rule.name}", _markdown(alert))]
 
-    def _say_once(self, rule: Rule, level: int, message: str, *, trace: bool = False) -> None:
-        if rule.name not in self._said:
-            self._said.add(rule.name)
-            logger.log(level, "%s", message, exc_info=trace)
+    def _log_once(self, rule: Rule, level: int, message: str, *, traceback: bool = False) -> None:
+        if rule.name not in self._logged:
+            self._logged.add(rule.name)
+            logger.log(level, "%s", message, exc_info=traceback)
 
 
 def _place(found: Finding) -> tuple[str, str]:
     return found.kind, found.where
 
 
-def _firing(rule: Rule, streaks: dict[tuple[str, str], int]) -> int:
+def _count_firing(rule: Rule, streaks: dict[tuple[str, str], int]) -> int:
     return sum(count > rule.patience for count in streaks.values())
 
 
@@ -248,11 +251,11 @@ def _name(series: Series) -> str:
 def _markdown(alert: Alert) -> str:
     lines = [f"**{alert.rule}** at step {alert.step}", "", "| where | what | value | threshold |"]
     lines.append("|---|---|---|---|")
-    for found in alert.findings[:MOST_PLACES]:
+    for found in alert.findings[:MAX_FINDINGS]:
         what = found.what.replace("|", r"\|")
         lines.append(f"| `{found.where}` | {what} | {found.value:.4g} | {found.threshold:.4g} |")
-    if len(alert.findings) > MOST_PLACES:
-        lines.append(f"| … and {len(alert.findings) - MOST_PLACES} more | | | |")
+    if len(alert.findings) > MAX_FINDINGS:
+        lines.append(f"| … and {len(alert.findings) - MAX_FINDINGS} more | | | |")
     return "\n".join([*lines, "", alert.advice])
 
 
@@ -262,8 +265,8 @@ def _as_value(message: Any, batch: Batch, row: int) -> Value:
     return Value("", step, wall_time, message.SerializeToString(), message.tag, plugin)
 
 
-def _with(batch: Batch, added: list[tuple[int, str, float]], values: list[Value]) -> Batch:
-    """Return a batch with rows added at the steps of others, and with values."""
+def _with_results(batch: Batch, added: list[tuple[int, str, float]], values: list[Value]) -> Batch:
+    """Return a batch with more values, and with rows added at the steps of existing rows."""
     tags = list(dict.fromkeys(tag for _, tag, _ in added))
     rows = np.array([row for row, _, _ in added], np.intp)
     codes = np.array([len(batch.series) + tags.index(tag) for _, tag, _ in added], np.intp)
@@ -279,12 +282,12 @@ def _with(batch: Batch, added: list[tuple[int, str, float]], values: list[Value]
 
 
 def stall_timer(engine: RuleEngine, rule: StalledTraining, put: Callable[..., None]) -> StallTimer:
-    """Return what has a rule fire when nothing is logged at a new step.
+    """Return a timer that fires a rule when no new step is logged.
 
     Args:
-        engine: that the rule is in.
+        engine: the engine that contains the rule.
         rule: the rule.
-        put: has the worker build something, as in ``Recorder``.
+        put: queues a build on the worker thread, as in ``Recorder``.
     """
 
     def stalled(step: int) -> None:
@@ -294,39 +297,39 @@ def stall_timer(engine: RuleEngine, rule: StalledTraining, put: Callable[..., No
     return StallTimer(rule.seconds, stalled)
 
 
-def _parts(tag: str, parts: list[Any]) -> list[Any]:  # noqa: ARG001 - as all builders are called
+def _parts(tag: str, parts: list[Any]) -> list[Any]:  # noqa: ARG001 - the signature of all builders
     return parts
 
 
 class StallTimer:
-    """A processor that sees steps go by, and a thread that finds out when none does.
+    """A batch processor that tracks steps, with a thread that detects when they stop.
 
-    What measures the machine, ``system/…``, goes on when training does not, and does not count.
+    System metrics, ``system/…``, are ignored: they continue when training does not.
 
     Args:
-        seconds: without a new step.
-        stalled: called, by that thread, with the last step.
+        seconds: the time without a new step after which training has stalled.
+        stalled: called with the last step, on that thread.
     """
 
     def __init__(self, seconds: float, stalled: Callable[[int], object]) -> None:
         self._seconds = seconds
         self._stalled = stalled
         self._condition = threading.Condition()
-        self._last: int | None = None
-        self._moved_at = 0.0
-        self._ended = False
+        self._last_step: int | None = None
+        self._last_step_at = 0.0
+        self._stopped = False
         self._thread: threading.Thread | None = None
 
     def __call__(self, batch: Batch) -> Batch:
-        """Note whether a batch has a new step."""
+        """Record whether a batch has a new step."""
         counts = np.array([not s.tag.startswith(("system/", "rules/")) for s in batch.series], bool)
         steps = batch.steps[counts[batch.codes]]
         last = int(steps.max()) if len(steps) else None
-        if last is not None and (self._last is None or last > self._last):
+        if last is not None and (self._last_step is None or last > self._last_step):
             with self._condition:
-                self._last = last
-                self._moved_at = time.monotonic()
-                if self._thread is None and not self._ended:
+                self._last_step = last
+                self._last_step_at = time.monotonic()
+                if self._thread is None and not self._stopped:
                     self._thread = threading.Thread(
                         target=self._run, name="sm_tblog stall", daemon=True
                     )
@@ -334,21 +337,21 @@ class StallTimer:
         return batch
 
     def _run(self) -> None:
-        said_at = -1.0
+        reported_at = -1.0
         while True:
             with self._condition:
-                now, moved_at, last = time.monotonic(), self._moved_at, self._last
-                is_new = moved_at != said_at
-                patience = moved_at + self._seconds - now if is_new else self._seconds
-                if patience > 0 and self._condition.wait_for(lambda: self._ended, patience):
+                now, last_step_at, last = time.monotonic(), self._last_step_at, self._last_step
+                is_new = last_step_at != reported_at
+                timeout = last_step_at + self._seconds - now if is_new else self._seconds
+                if timeout > 0 and self._condition.wait_for(lambda: self._stopped, timeout):
                     return
-                stalled = is_new and self._moved_at == moved_at
+                stalled = is_new and self._last_step_at == last_step_at
             if stalled:
-                said_at = moved_at
+                reported_at = last_step_at
                 self._stalled(last or 0)
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         with self._condition:
-            self._ended = True
+            self._stopped = True
             self._condition.notify_all()

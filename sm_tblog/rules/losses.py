@@ -1,8 +1,9 @@
-"""Rules of losses: judged by scalars that a script logs anyway, by their tags.
+"""Loss rules: judge scalars that a script logs anyway, selected by their tags.
 
-A curve is a training loss if "loss" is in its name, and a validation loss if "val", "valid",
-"validation", "test" or "eval" is, too; the name is the tag, behind the folder where there is one.
-A validation loss belongs to the training loss whose name is the same without those words.
+A curve is a training loss if its name contains "loss", and a validation loss if the name also
+contains "val", "valid", "validation", "test" or "eval". The name is the tag, preceded by the run if
+there is one. A validation loss belongs to the training loss whose name is the same without those
+words.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ _TRAINING = re.compile(r"(?<![a-z])(train|training)(?![a-z])", re.IGNORECASE)
 
 
 def is_loss(name: str, *, validation: bool) -> bool:
-    """Return whether a curve is a loss, of validation or of training."""
+    """Return whether a curve is a validation loss or, without ``validation``, a training loss."""
     return bool(_LOSS.search(name)) and bool(_VALIDATION.search(name)) == validation
 
 
 def without_split(name: str) -> str:
-    """Return the name of a curve without what says whether it is of training or validation."""
+    """Return the name of a curve without the words for training and validation."""
     rest = _TRAINING.sub("", _VALIDATION.sub("", name))
     return "/".join(filter(None, (part.strip("_-. ") for part in rest.split("/"))))
 
 
 class LossRule(Rule):
-    """A rule of scalars."""
+    """A rule that judges scalars."""
 
     def wants(self, name: str) -> bool:
-        """Return whether a curve is to be fed."""
+        """Return whether the rule judges this curve."""
         raise NotImplementedError
 
     def feed(self, name: str, value: float) -> Iterator[Finding | None]:
-        """Take a point, in the order logged; yield, where it can be judged, the fault or None."""
+        """Add a point, in logging order; if it can be judged, yield a finding or None."""
         raise NotImplementedError
 
 
@@ -64,21 +65,21 @@ class LossRule(Rule):
 class LossNotDecreasing(LossRule):
     """Over ``steps`` points a loss falls by less than ``fall``, or rises by more than ``rise``.
 
-    The mean of so many points is compared with that of as many before, so that the noise of single
-    batches does not count as much. Where a loss is logged for each batch, let ``steps`` be about an
+    The mean of ``steps`` points is compared with the mean of the ``steps`` points before, to reduce
+    the noise of single batches. If a loss is logged for every batch, set ``steps`` to about one
     epoch.
 
     Args:
-        tag: the loss; by default every training loss.
-        steps: points of the curve.
-        fall: the share of the loss by which it should fall, 0.001 for 0.1 %.
-        rise: the share of the loss from which a rise is said to be one.
+        tag: the tag of the loss; by default every training loss.
+        steps: the number of points per mean.
+        fall: the smallest healthy decrease, as a share of the loss: 0.001 for 0.1 %.
+        rise: the largest tolerated increase, as a share of the loss.
     """
 
     advice: ClassVar[str] = (
-        "Change the learning rate: a loss that rises wants a lower one. See whether data and "
-        "labels belong together, whether gradients arrive (writer.watch), and whether a small "
-        "sample can be learnt by heart. If the loss is low enough, stop."
+        "Change the learning rate: lower it if the loss rises. Check whether data and labels "
+        "belong together, whether gradients arrive (writer.watch), and whether the model can "
+        "memorize a small sample. If the loss is low enough, stop."
     )
     tag: str = ""
     steps: int = 10
@@ -86,18 +87,18 @@ class LossNotDecreasing(LossRule):
     rise: float = 0.05
 
     def __post_init__(self) -> None:
-        """Begin with nothing known."""
+        """Initialize the history of the losses."""
         super().__post_init__()
         _check_positive(self, "steps", self.steps)
         self._points: dict[str, list[float]] = {}
         self._before: dict[str, float] = {}
 
     def wants(self, name: str) -> bool:
-        """Return whether it is the loss."""
+        """Return whether this curve is the loss."""
         return name == self.tag if self.tag else is_loss(name, validation=False)
 
     def feed(self, name: str, value: float) -> Iterator[Finding | None]:
-        """Judge when there are enough points."""
+        """Judge the loss once there are enough points."""
         points = self._points.setdefault(name, [])
         points.append(value)
         if len(points) < self.steps:
@@ -109,15 +110,19 @@ class LossNotDecreasing(LossRule):
         if before is not None:
             fall = (before - mean) / max(abs(before), 1e-12)
             if -fall > self.rise:
-                yield Finding(name, -fall, self.rise, f"rise of its mean over {self.steps} points")
+                yield Finding(
+                    name, -fall, self.rise, f"relative rise of the mean over {self.steps} points"
+                )
             elif not fall >= self.fall:
-                yield Finding(name, fall, self.fall, f"fall of its mean over {self.steps} points")
+                yield Finding(
+                    name, fall, self.fall, f"relative fall of the mean over {self.steps} points"
+                )
             else:
                 yield None
 
 
 class _Pair(LossRule):
-    """A rule of a training loss and its validation loss."""
+    """A rule that compares a training loss with its validation loss."""
 
     training: str
     validation: str
@@ -126,11 +131,11 @@ class _Pair(LossRule):
         """Check the tags."""
         super().__post_init__()
         if bool(self.training) != bool(self.validation):
-            message = f"{self.name}: training and validation are two tags, or both left out"
+            message = f"{self.name}: pass both training and validation, or neither"
             raise InvalidValueError(message)
 
     def wants(self, name: str) -> bool:
-        """Return whether it is one of the two."""
+        """Return whether this curve is one of the two losses."""
         if self.training and self.validation:
             return name in (self.training, self.validation)
         return bool(_LOSS.search(name))
@@ -146,19 +151,20 @@ class _Pair(LossRule):
 
 @dataclass(kw_only=True)
 class Overfit(_Pair):
-    """A validation loss is above its training loss by more than ``ratio`` of that.
+    """A validation loss is above its training loss by more than ``ratio`` times the training loss.
 
-    The training loss is the mean of its points since the validation loss before.
+    The training loss is the mean of its points since the previous point of the validation loss.
 
     Args:
         training: the tag of the training loss; by default every loss that has a validation loss.
         validation: the tag of the validation loss.
-        ratio: (validation - training) / training.
+        ratio: the largest tolerated (validation - training) / training.
     """
 
     advice: ClassVar[str] = (
-        "More data or augmentation, a smaller model, weight decay, dropout, or stop at the lowest "
-        "validation loss. Losses with and without dropout or augmentation differ by themselves."
+        "Use more data or augmentation, a smaller model, weight decay or dropout, or stop at the "
+        "lowest validation loss. If only the training loss is computed with dropout or "
+        "augmentation, some difference is normal."
     )
     training: str = ""
     validation: str = ""
@@ -166,13 +172,13 @@ class Overfit(_Pair):
     patience: int = 1
 
     def __post_init__(self) -> None:
-        """Begin with nothing known."""
+        """Initialize the history of the losses."""
         super().__post_init__()
         self._points: dict[str, list[float]] = {}
         self._last: dict[str, float] = {}
 
     def feed(self, name: str, value: float) -> Iterator[Finding | None]:
-        """Judge at each point of the validation loss."""
+        """Judge the pair at each point of the validation loss."""
         pair = self._pair_of(name)
         if not self._is_validation(name):
             self._points.setdefault(pair, []).append(value)
@@ -184,28 +190,28 @@ class Overfit(_Pair):
         if training is None:
             return
         above = (value - training) / max(abs(training), 1e-12)
-        what = "validation loss above the training loss, as a share of that"
+        what = "(validation loss - training loss) / training loss"
         yield Finding(name, above, self.ratio, what) if above > self.ratio else None
 
 
 @dataclass(kw_only=True)
 class Overtraining(_Pair):
-    """Neither loss gets better by ``delta`` any more: training goes on for nothing.
+    """Neither loss improves by ``delta`` any more, so further training has no effect.
 
-    That is, the training loss not for ``patience_train`` of its points and the validation loss not
-    for ``patience_validation`` of its own.
+    The training loss has not improved for ``patience_train`` of its points, and the validation loss
+    has not improved for ``patience_validation`` of its points.
 
     Args:
         training: the tag of the training loss; by default every loss that has a validation loss.
         validation: the tag of the validation loss.
-        patience_train: points of the training loss.
-        patience_validation: points of the validation loss.
-        delta: by how much a loss must be below its lowest to count as better.
+        patience_train: the number of points of the training loss without improvement.
+        patience_validation: the number of points of the validation loss without improvement.
+        delta: how far a loss must be below its lowest value to count as improved.
     """
 
     advice: ClassVar[str] = (
         "Stop, and keep the weights of the lowest validation loss; or lower the learning rate, "
-        "which often brings both losses down once more."
+        "which often reduces both losses further."
     )
     training: str = ""
     validation: str = ""
@@ -214,13 +220,13 @@ class Overtraining(_Pair):
     delta: float = 0.01
 
     def __post_init__(self) -> None:
-        """Begin with nothing known."""
+        """Initialize the history of the losses."""
         super().__post_init__()
         self._best: dict[str, float] = {}
         self._since: dict[tuple[str, bool], int] = {}
 
     def feed(self, name: str, value: float) -> Iterator[Finding | None]:
-        """Judge at each point of the validation loss."""
+        """Judge the pair at each point of the validation loss."""
         validation = self._is_validation(name)
         key = self._pair_of(name), validation
         best = self._best.get(name)
@@ -233,21 +239,21 @@ class Overtraining(_Pair):
         if validation and training is not None:
             since = self._since[key]
             is_over = since >= self.patience_validation and training >= self.patience_train
-            what = "points since the validation loss was better"
+            what = "points since the validation loss last improved"
             yield Finding(name, since, self.patience_validation, what) if is_over else None
 
 
 @dataclass(kw_only=True)
 class StalledTraining(Rule):
-    """Nothing has been logged at a new step for ``seconds``, though the writer is open.
+    """Nothing has been logged at a new step for ``seconds``, although the writer is open.
 
     Args:
-        seconds: without a step. It begins with the first.
+        seconds: the time without a new step; measured from the first step on.
     """
 
     advice: ClassVar[str] = (
-        "See where the script hangs: py-spy dump --pid PID, or faulthandler. Often it waits for a "
-        "data loader, for another rank, or for a long validation that logs nothing."
+        "Find out where the script hangs, with py-spy dump --pid PID or faulthandler. Often it "
+        "waits for a data loader, for another rank, or for a long validation that logs nothing."
     )
     seconds: float = 1800.0
 
@@ -259,11 +265,11 @@ class StalledTraining(Rule):
 
 def _check_positive(rule: Rule, argument: str, value: float) -> None:
     if not value > 0:
-        message = f"{rule.name}: {argument} is more than 0, not {value!r}"
+        message = f"{rule.name}: {argument} must be greater than 0, got {value!r}"
         raise InvalidValueError(message)
 
 
 def loss_rules(action: Action = "warn") -> list[Rule]:
-    """Return the rules that ``writer.watch_rules`` has by default, with one action for all."""
+    """Return the default rules of ``writer.watch_rules``, all with the same action."""
     kinds: list[type[Rule]] = [LossNotDecreasing, Overfit, Overtraining, StalledTraining]
     return [kind(action=action) for kind in kinds]

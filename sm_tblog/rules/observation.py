@@ -1,4 +1,4 @@
-"""What is known of a model at one step: what rules judge, and what is logged of it."""
+"""Statistics of a model's arrays at one step: the input of rules, and what is logged."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
 __all__ = ["EPSILON", "KINDS", "Observation", "ObservedTensor", "Statistics", "UpdateStatistics"]
 
 EPSILON = 1e-9
-"""Added to a norm that is divided by."""
+"""Added to a norm before dividing by it."""
 
 KINDS = ("gradients", "parameters", "updates", "activations")
-"""What can be watched."""
+"""The kinds of arrays that can be watched."""
 
 
 class Statistics(NamedTuple):
-    """What is said of an array.
+    """Statistics of the values of an array.
 
     Attributes:
-        size: how many values it has.
-        mean: of them.
-        std: their standard deviation, of the population.
-        abs_mean: the mean of their magnitudes.
-        norm: the square root of the sum of their squares.
-        min: the smallest.
-        max: the largest.
-        zeros: the share of them that is zero, 0 to 1.
-        nan: how many are NaN.
-        inf: how many are infinite.
+        size: the number of values.
+        mean: the mean.
+        std: the population standard deviation.
+        abs_mean: the mean of the magnitudes.
+        norm: the square root of the sum of the squares.
+        min: the smallest value.
+        max: the largest value.
+        zeros: the share of values that are zero, 0 to 1.
+        nan: the number of NaNs.
+        inf: the number of infinities.
     """
 
     size: int
@@ -45,13 +45,13 @@ class Statistics(NamedTuple):
 
 
 class UpdateStatistics(NamedTuple):
-    """What an update does to an array.
+    """Statistics of an update of an array.
 
     Attributes:
-        norm: of the update.
-        of: the norm of what it is added to.
-        changed: the share of the elements that it changes, 0 to 1. An element counts as
-            unchanged where ``numpy.isclose`` says so.
+        norm: the norm of the update.
+        of: the norm of the array before the update.
+        changed: the share of elements that the update changes, 0 to 1. An element is unchanged if
+            the values before and after it are equal as defined by ``numpy.isclose``.
     """
 
     norm: float
@@ -60,7 +60,7 @@ class UpdateStatistics(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """The update's norm by the array's."""
+        """The norm of the update divided by the norm of the array."""
         return self.norm / (self.of + EPSILON)
 
 
@@ -69,16 +69,15 @@ class ObservedTensor(NamedTuple):
 
     Attributes:
         kind: one of ``KINDS``.
-        name: of the parameter, or of the layer whose output it is.
-        ndim: how many dimensions it has.
-        role: what it is, as far as that is known: ``"embedding"``, of a parameter; ``"weighted"``,
-            ``"relu"``, ``"tanh"``, ``"sigmoid"``, of an output.
-        statistics: of its values; None of an update.
-        change: what an update does; None of anything else.
-        inactive: the share of a layer's units that are hardly ever active, 0 to 1; None where that
-            is not known.
-        samples: how many values of each unit that was told from.
-        spread: the distance between the 5th and the 95th percentile; None where no rule asks.
+        name: the name of the parameter, or of the layer for an output.
+        ndim: the number of dimensions.
+        role: ``"embedding"`` for a parameter of an embedding; ``"weighted"``, ``"relu"``,
+            ``"tanh"`` or ``"sigmoid"`` for an output of such a layer; "" if unknown.
+        statistics: the statistics of the values; None for an update compared with its weight.
+        change: the statistics of an update; None for all other arrays.
+        inactive: the share of a layer's units that are hardly ever active, 0 to 1; None if unknown.
+        samples: the number of values per unit from which ``inactive`` was computed.
+        spread: the distance between the 5th and the 95th percentile; None if no rule needs it.
     """
 
     kind: str
@@ -93,26 +92,26 @@ class ObservedTensor(NamedTuple):
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is, or belongs to, a matrix or kernel of a layer that is always used.
+        """Whether this is a matrix or kernel, or its gradient or update, but not an embedding.
 
-        Biases and scales of normalization may rightly be zero, or have no gradient: one before a
-        normalization has no effect.
+        Zeros and missing gradients are normal for biases and normalization scales: for example, a
+        bias before a normalization has no effect.
         """
         return self.kind != "activations" and self.ndim > 1 and self.role != "embedding"
 
 
 class Observation(NamedTuple):
-    """What is known at one step.
+    """The tensors of a model at one step.
 
     Attributes:
         step: the step.
-        tensors: parameters, gradients and updates in the order of the layers, activations in the
-            order in which they were computed.
+        tensors: the tensors: parameters, gradients and updates in the order of the layers,
+            activations in the order in which they were computed.
     """
 
     step: int
     tensors: Sequence[ObservedTensor]
 
     def of(self, *kinds: str) -> list[ObservedTensor]:
-        """Return the tensors of some kinds."""
+        """Return the tensors of the given kinds."""
         return [tensor for tensor in self.tensors if tensor.kind in kinds]

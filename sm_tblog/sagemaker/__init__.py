@@ -1,4 +1,4 @@
-"""At home in Amazon SageMaker: where to log in a training job, its configuration, its hosted app.
+"""Amazon SageMaker: the log directory of a training job, its configuration, and the hosted app.
 
 ::
 
@@ -7,8 +7,8 @@
     config = TensorBoardOutputConfig("s3://my-bucket/logs")  # for the launcher
     open_tensorboard("my-job")
 
-In the job, ``Writer()`` without a folder finds its own: see ``logdir``. SageMaker's SDKs and
-botocore are imported by the functions that are about them, and by nothing else.
+In the job, ``Writer()`` without an argument chooses the log directory: see ``logdir``. SageMaker's
+SDKs and botocore are imported only by the functions that need them.
 """
 
 from __future__ import annotations

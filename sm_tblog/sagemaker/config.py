@@ -1,7 +1,7 @@
-"""A training job's TensorBoardOutputConfig, for each way to start one.
+"""A training job's TensorBoardOutputConfig, for each way to launch a job.
 
-The API takes ``{"S3OutputPath": …, "LocalPath": …}`` and says little about a value that it
-refuses, or that leads nowhere. What can be checked before is checked here.
+The API accepts ``{"S3OutputPath": …, "LocalPath": …}`` and explains little about a value that it
+rejects or that has no effect. So this module validates what it can beforehand.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDepende
 __all__ = ["TensorBoardOutputConfig"]
 
 PATTERN = re.compile(r"(https|s3)://([^/]+)/?(.*)")
-"""Of the API's model, as is the most that a path may be long."""
-MOST_S3 = 1024
-MOST_LOCAL = 4096
-RESERVED = ("/opt/ml/checkpoints", "/tmp", "/usr/local/nvidia")  # noqa: S108 - refused
-"""Folders that SageMaker does not take for this."""
+"""The pattern of an S3 path in the API's model, which also defines the two maximum lengths."""
+MAX_S3_LENGTH = 1024
+MAX_LOCAL_LENGTH = 4096
+RESERVED = ("/opt/ml/checkpoints", "/tmp", "/usr/local/nvidia")  # noqa: S108 - rejected
+"""Directories that SageMaker does not accept as ``LocalPath``."""
 
 
 @dataclass(frozen=True)
 class TensorBoardOutputConfig:
-    """What makes SageMaker upload a job's logs while it runs, and its hosted TensorBoard list it.
+    """Configuration of a job's logs.
+
+    It makes SageMaker upload the logs while the job runs, and makes its hosted TensorBoard list the
+    job.
 
     ::
 
@@ -35,38 +38,39 @@ class TensorBoardOutputConfig:
         ModelTrainer(...).with_tensorboard_output_config(config.for_sdk_v3())  # SDK v3
         client.create_training_job(..., TensorBoardOutputConfig=config.for_boto3())
 
-    In the job, ``Writer()`` without a folder logs to ``local_path``.
+    In the job, ``Writer()`` without an argument logs to ``local_path``.
 
     Args:
-        s3_output_path: where to upload, ``s3://bucket/folder``, at most 1,024 characters. SageMaker
-            adds ``/<job>/tensorboard-output``.
-        local_path: the folder in the container, an absolute path of at most 4,096 characters. Not
-            in ``/opt/ml/checkpoints``, ``/tmp`` or ``/usr/local/nvidia``, which are reserved.
+        s3_output_path: the S3 path to upload to, ``s3://bucket/folder``, of at most 1,024
+            characters. SageMaker appends ``/<job>/tensorboard-output``.
+        local_path: the log directory in the container, an absolute path of at most 4,096
+            characters. Must not be in ``/opt/ml/checkpoints``, ``/tmp`` or ``/usr/local/nvidia``,
+            which are reserved.
 
     Raises:
         InvalidTypeError: a path is not a str.
-        InvalidValueError: SageMaker would not take it.
+        InvalidValueError: SageMaker would reject a path.
     """
 
     s3_output_path: str
     local_path: str = "/opt/ml/output/tensorboard"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Validate the paths."""
         for name in ("s3_output_path", "local_path"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                message = f"TensorBoardOutputConfig: {name} is a str, got {value!r:.60}"
+                message = f"TensorBoardOutputConfig: {name} must be a str, got {value!r:.60}"
                 raise InvalidTypeError(message)
         _check_s3(self.s3_output_path)
         _check_local(self.local_path)
 
     def for_boto3(self) -> dict[str, str]:
-        """Return what ``create_training_job`` takes as ``TensorBoardOutputConfig``."""
+        """Return the argument ``TensorBoardOutputConfig`` for ``create_training_job``."""
         return {"S3OutputPath": self.s3_output_path, "LocalPath": self.local_path}
 
     def for_sdk_v2(self) -> Any:
-        """Return what an estimator of SDK v2 takes as ``tensorboard_output_config``.
+        """Return the argument ``tensorboard_output_config`` for an estimator of SDK v2.
 
         Raises:
             MissingDependencyError: SDK v2 is not installed.
@@ -81,7 +85,7 @@ class TensorBoardOutputConfig:
         )
 
     def for_sdk_v3(self) -> Any:
-        """Return what ``ModelTrainer.with_tensorboard_output_config`` of SDK v3 takes.
+        """Return the argument of ``ModelTrainer.with_tensorboard_output_config`` of SDK v3.
 
         Raises:
             MissingDependencyError: SDK v3 is not installed.
@@ -101,11 +105,11 @@ def _check_s3(path: str) -> None:
     if not path:
         problem = "is missing"
     elif not PATTERN.fullmatch(path):
-        problem = f"is s3://bucket/folder, not {path!r:.80}"
-    elif len(path) > MOST_S3:
-        problem = f"has {len(path):,} characters, more than {MOST_S3:,}"
+        problem = f"must be s3://bucket/folder, got {path!r:.80}"
+    elif len(path) > MAX_S3_LENGTH:
+        problem = f"has {len(path):,} characters, more than {MAX_S3_LENGTH:,}"
     if problem:
-        message = f"TensorBoardOutputConfig: s3_output_path, where SageMaker uploads to, {problem}"
+        message = f"TensorBoardOutputConfig: s3_output_path, the upload location, {problem}"
         raise InvalidValueError(message)
 
 
@@ -113,15 +117,15 @@ def _check_local(path: str) -> None:
     problem = ""
     plain = posixpath.normpath(path)
     if not path.startswith("/"):
-        problem = f"is an absolute path, not {path!r:.80}"
-    elif len(path) > MOST_LOCAL:
-        problem = f"has {len(path):,} characters, more than {MOST_LOCAL:,}"
+        problem = f"must be an absolute path, got {path!r:.80}"
+    elif len(path) > MAX_LOCAL_LENGTH:
+        problem = f"has {len(path):,} characters, more than {MAX_LOCAL_LENGTH:,}"
     else:
         for folder in RESERVED:
             if plain == folder or plain.startswith(f"{folder}/"):
                 problem = (
-                    f"is {path!r:.80}, and {folder} is reserved; /opt/ml/output/tensorboard is not"
+                    f"is {path!r:.80}, but {folder} is reserved; use /opt/ml/output/tensorboard"
                 )
     if problem:
-        message = f"TensorBoardOutputConfig: local_path, the folder in the container, {problem}"
+        message = f"TensorBoardOutputConfig: local_path, a directory in the container, {problem}"
         raise InvalidValueError(message)

@@ -1,11 +1,12 @@
-"""What a training job's container says of itself.
+"""Information about the training job in whose container this process runs.
 
-SageMaker puts a few JSON files under ``/opt/ml/input/config``, whatever image runs. The variables
-that its training toolkit sets besides exist in some images only, and are not relied on; the host
-name is that of the machine and not ``algo-1``. ``SAGEMAKER_BASE_DIR`` is another place for
-``/opt/ml``.
+SageMaker writes a few JSON files to ``/opt/ml/input/config`` for every image. This module does not
+depend on the environment variables of SageMaker's training toolkit, which only some images set. The
+host comes from the files too, because the machine's host name is not ``algo-1``.
+``SAGEMAKER_BASE_DIR`` replaces ``/opt/ml``.
 
-Reading never raises: a file that is missing or damaged counts as empty, and is remarked on.
+Reading never raises: a missing or damaged file counts as empty, and the job's ``remarks`` mention a
+damaged one.
 """
 
 from __future__ import annotations
@@ -20,27 +21,28 @@ from sm_tblog import ranks
 __all__ = ["TrainingJob", "base_folder", "read_job", "studio_metadata", "training_job"]
 
 TUNING = "_tuning_objective_metric"
-"""The hyperparameter that every job of a hyperparameter tuning job is given."""
+"""The hyperparameter that SageMaker passes to every job of a hyperparameter tuning job."""
 
 
 class TrainingJob(NamedTuple):
     """The training job that this process is part of.
 
     Attributes:
-        name: the job's; "" where the process was not told.
-        base: the folder ``/opt/ml``.
-        region: the job's; "" where the process was not told.
-        host: this one's among ``hosts``, ``algo-1`` say; "" if there is none.
-        hosts: all of the job's.
-        has_config: whether the job was given a TensorBoardOutputConfig.
-        local_path: the folder that SageMaker uploads while the job runs; None without a config.
-        s3_output_path: where to, a URL that ends in ``<job>/tensorboard-output``; None where that
-            is not known.
-        checkpoint_path: the folder of checkpoints, which a job that goes on after an interruption
-            finds as it was; None if the job has none.
-        is_tuning: whether it is one of a hyperparameter tuning job's.
-        is_local_mode: whether an SDK runs it on the user's machine, where nothing is uploaded.
-        remarks: what is odd about the files.
+        name: the job's name; "" if it is not known.
+        base: the directory ``/opt/ml``.
+        region: the job's AWS region; "" if it is not known.
+        host: the name of this host in ``hosts``, such as ``algo-1``; "" if it is not known.
+        hosts: the names of all hosts of the job.
+        has_config: whether the job has a TensorBoardOutputConfig.
+        local_path: the directory that SageMaker uploads while the job runs; None without a
+            TensorBoardOutputConfig.
+        s3_output_path: the URL that SageMaker uploads it to, which ends in
+            ``<job>/tensorboard-output``; None if it is not known.
+        checkpoint_path: the directory of checkpoints, which SageMaker restores when it restarts an
+            interrupted job; None if the job has none.
+        is_tuning: whether the job belongs to a hyperparameter tuning job.
+        is_local_mode: whether an SDK runs the job on the user's machine, where nothing is uploaded.
+        remarks: messages about problems with the files.
     """
 
     name: str
@@ -58,12 +60,12 @@ class TrainingJob(NamedTuple):
 
 
 def training_job() -> TrainingJob | None:
-    """Return the training job that this process is part of; None outside of one."""
+    """Return the training job that this process is part of, or None outside a job."""
     return read_job() if ranks.is_in_training_job() else None
 
 
 def read_job() -> TrainingJob:
-    """Return what the files and variables of a training job say, however little."""
+    """Return the training job that files and environment variables describe, however incomplete."""
     base = base_folder()
     remarks: list[str] = []
     folder = base / "input" / "config"
@@ -93,17 +95,17 @@ def read_job() -> TrainingJob:
 
 
 def base_folder() -> Path:
-    """Return the folder ``/opt/ml``."""
+    """Return the directory ``/opt/ml``."""
     return Path(ranks.sagemaker_base())
 
 
 def studio_metadata() -> dict[str, Any]:
-    """Return what SageMaker Studio says of this machine; nothing outside of it."""
+    """Return SageMaker Studio's metadata of this machine; an empty dict outside Studio."""
     return _read(base_folder() / "metadata" / "resource-metadata.json", [])
 
 
 def _tensorboard_config(folder: Path, remarks: list[str]) -> dict[str, Any] | None:
-    """Return the job's TensorBoardOutputConfig, from where SageMaker's own libraries look."""
+    """Return the job's TensorBoardOutputConfig, from the files that SageMaker's libraries use."""
     named = os.environ.get("TENSORBOARD_CONFIG_FILE_PATH")
     paths = [Path(named)] if named else []
     for path in (*paths, folder / "tensorboardoutputconfig.json"):
@@ -115,7 +117,7 @@ def _tensorboard_config(folder: Path, remarks: list[str]) -> dict[str, Any] | No
 
 
 def _name_in(s3_output_path: str) -> str:
-    """Return the job's name, for a process that a launcher has started without the variables."""
+    """Return the job's name from its S3 path, for a process without the environment variables."""
     parts = s3_output_path.rstrip("/").split("/")
     return parts[-2] if parts[-1] == "tensorboard-output" else ""
 
@@ -131,15 +133,15 @@ def _text(values: dict[str, Any], name: str) -> str:
 
 
 def _read(path: Path, remarks: list[str]) -> dict[str, Any]:
-    """Return a JSON file's object; an empty one where there is no such file."""
+    """Return the object in a JSON file; an empty one if the file is missing or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         remarks.append(f"{path} cannot be read: {error}")
         return {}
-    if not isinstance(found, dict):
-        remarks.append(f"{path} holds no object")
+    if not isinstance(content, dict):
+        remarks.append(f"{path} does not contain a JSON object")
         return {}
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""Where batches go: event files, JSON lines, the terminal, or anything registered."""
+"""Destinations of batches: event files, JSON lines, the terminal, and registered sinks."""
 
 from sm_tblog._types import Series, Value
 from sm_tblog.sinks.base import Batch, Event, File, Sink, open_sink

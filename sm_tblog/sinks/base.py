@@ -1,7 +1,8 @@
-"""What a sink is, what it is given, and how one is found by its name.
+"""The interface of sinks, the batches they receive, and how to open a sink by name.
 
-A sink takes batches: scalars as columns, and everything richer as built values. It has no method
-for a data type, so that a new type changes no sink. Anything callable with a batch is a sink too.
+A sink receives batches: scalars as columns, and anything richer as built values. It has no methods
+for individual data types, so adding a type does not change any sink. A function that takes a batch
+is also a sink.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _BUILT_IN = {
 
 
 class Event(NamedTuple):
-    """A whole event that is not a summary: a graph, a session mark, run metadata.
+    """A complete event that is not a summary: a graph, a session log, or run metadata.
 
     Attributes:
-        run: the folder below the log folder.
-        data: a serialized ``Event``.
+        run: the folder below the log directory.
+        data: a serialized ``Event`` message.
     """
 
     run: str
@@ -40,13 +41,13 @@ class Event(NamedTuple):
 
 
 class File(NamedTuple):
-    """A side file: what TensorBoard's plugins read beside event files.
+    """A side file, which TensorBoard's plugins read beside the event files.
 
     Attributes:
-        run: the folder below the log folder.
-        name: a relative path below that folder.
-        data: what the file is to hold; or a function from what it holds, None where there is no
-            such file, to that.
+        run: the folder below the log directory.
+        name: the path of the file, relative to that folder.
+        data: the new content of the file; or a function that takes the current content (None if
+            there is no such file) and returns the new content.
     """
 
     run: str
@@ -55,18 +56,18 @@ class File(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a sink is given: what was logged between two ticks of the worker.
+    """The data that a sink receives: what was logged between two ticks of the worker thread.
 
     Attributes:
-        series: the curves that occur.
-        codes: for each scalar, in the order logged, the position of its curve in ``series``;
+        series: the distinct curves in this batch.
+        codes: for each scalar, in the order logged, the index of its curve in ``series``;
             shape (n,).
-        steps: int64, shape (n,).
+        steps: global steps; int64, shape (n,).
         wall_times: seconds since the epoch; float64, shape (n,).
         scalars: the values; float64, shape (n,).
-        values: everything that is more than a number.
-        events: whole events other than summaries.
-        files: side files, in the order in which they are to be written.
+        values: the built values of everything richer than a number.
+        events: complete events that are not summaries.
+        files: side files, in the order in which they must be written.
     """
 
     series: Sequence[Series]
@@ -87,37 +88,38 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Sink(Protocol):
-    """A place for batches. Used by one thread at a time.
+    """A destination for batches. Only one thread uses it at a time.
 
-    A sink that raises has either kept what it was given, to try again at the next ``write`` or
-    ``flush``, or lost it: it is not given the same batch twice. One that keeps says how much in an
-    attribute ``pending``, in bytes, and is given nothing more while that is above the writer's
-    ``max_bytes``. A sink may have an attribute ``flush_secs``, how often it wants ``flush`` to be
-    called. After ``close``, a further ``write`` reopens it. A method ``reset_after_fork`` is called
-    in a forked child, where it must not touch what the parent has opened.
+    A sink never receives the same batch twice: one that raises either keeps the batch, and tries
+    again at the next ``write`` or ``flush``, or loses it. A sink that keeps data reports the number
+    of bytes in an attribute ``pending``, and receives no further batches while that is above the
+    writer's ``max_bytes``. A sink may have an attribute ``flush_secs``: the seconds between calls
+    of ``flush`` that it asks for. After ``close``, another ``write`` reopens it. If it has a method
+    ``reset_after_fork``, that is called in a forked child, where it must not touch what the parent
+    has opened.
     """
 
     def write(self, batch: Batch) -> None:
-        """Take a batch."""
+        """Write a batch, or keep it for a later attempt."""
         ...
 
     def flush(self) -> None:
-        """Return when everything taken is where its reader can see it."""
+        """Return once readers can see everything written so far."""
         ...
 
     def close(self) -> None:
-        """Flush and let go of every resource. Closing twice does nothing."""
+        """Flush, and release all resources. Closing twice does nothing."""
         ...
 
 
 class FunctionSink:
-    """A function called with each batch, as a sink."""
+    """A sink that calls a function with each batch."""
 
     def __init__(self, function: Callable[[Batch], object]) -> None:
         self._function = function
 
     def __str__(self) -> str:
-        """Return the function's name."""
+        """Return the function's representation."""
         return f"{self._function!r}"
 
     def write(self, batch: Batch) -> None:
@@ -132,42 +134,42 @@ class FunctionSink:
 
 
 def as_sink(sink: object) -> Sink:
-    """Return a sink or a function as a sink.
+    """Return a sink unchanged, or wrap a function as a sink.
 
     Raises:
-        InvalidTypeError: it is neither.
+        InvalidTypeError: the argument is neither.
     """
     if isinstance(sink, Sink) and not isinstance(sink, type):
         return sink
     if callable(sink) and not isinstance(sink, type):
         return FunctionSink(sink)
     message = (
-        f"a sink is a name, a function of a batch, or an object with write, flush and close; "
-        f"got {sink!r}"
+        f"a sink must be a name, a function that takes a batch, or an object with write, flush "
+        f"and close; got {sink!r}"
     )
     raise InvalidTypeError(message)
 
 
 def open_sink(name: str, logdir: str, **options: Any) -> Sink:
-    """Return a new sink by its name: ours, or one of the entry-point group ``sm_tblog.sinks``.
+    """Return a new sink by name: a built-in, or one of the entry-point group ``sm_tblog.sinks``.
 
     A factory is called as ``factory(logdir, filename_suffix=…, purge_step=…, storage_options=…)``
-    and takes further keywords that later releases may pass.
+    and must accept further keywords, which later releases may pass.
 
     Raises:
-        InvalidValueError: no sink has that name.
+        InvalidValueError: there is no sink with that name.
         MissingDependencyError: the sink needs a package that is not installed.
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
         factory = getattr(importlib.import_module(module), attribute)
     else:
-        from importlib import metadata  # takes as long to import as half of NumPy
+        from importlib import metadata  # its import takes half as long as NumPy's
 
         found = {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
         if name not in found:
             known = ", ".join(sorted({*_BUILT_IN, *found}))
-            message = f"no sink is called {name!r}; there are: {known}"
+            message = f"no sink is called {name!r}; known sinks: {known}"
             raise InvalidValueError(message)
         try:
             factory = found[name].load()

@@ -1,4 +1,4 @@
-"""The terminal: the last value of each curve, a line now and then."""
+"""Print the last value of each curve to the terminal at intervals."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["ConsoleSink"]
 
 
 class ConsoleSink:
-    """Prints one line of ``step`` and last values, at most every so often, with Rich.
+    """Prints a line with the step and the last values, at most once per interval, with Rich.
 
     Args:
-        logdir: not used; every sink's factory is given it.
-        every: seconds between lines.
-        console: a ``rich.console.Console``; by default one on standard error, so that what a
-            program prints on standard output stays its own.
-        clock: monotonic seconds.
+        logdir: not used, but passed to every sink factory.
+        every: minimum seconds between lines.
+        console: a ``rich.console.Console``; by default one on standard error, so that it does not
+            mix with the program's standard output.
+        clock: a function that returns monotonic seconds.
 
     Raises:
         MissingDependencyError: Rich is not installed.
@@ -54,25 +54,25 @@ class ConsoleSink:
         self._last: dict[Series, tuple[int, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse nothing: a copy prints on a terminal of its own."""
+        """Return the state of a copy, which prints to its own console."""
         return {"every": self._every}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin anew, on standard error."""
+        """Start afresh, on standard error."""
         self.__init__(**state)  # type: ignore[misc]
 
     def write(self, batch: Batch) -> None:
-        """Take in the last values and print them if it is time."""
+        """Record the last values and print them if it is time."""
         for series, step, _, value in batch.rows():
             self._last[series] = (step, value)
         if self._last and self._clock() >= self._next_line:
             self._print()
 
     def flush(self) -> None:
-        """Do nothing: a barrier for the data is no reason to print."""
+        """Do nothing: a barrier does not print."""
 
     def close(self) -> None:
-        """Print what came since the last line."""
+        """Print the values logged since the last line."""
         if self._last:
             self._print()
 

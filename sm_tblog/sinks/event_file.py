@@ -1,17 +1,18 @@
-"""Event files: what TensorBoard reads.
+"""Write event files, which TensorBoard reads.
 
-One file a run and writer, opened when there is something to write. Its first record says the
-format's version; where a resumed run supersedes its earlier points, a ``SessionLog.START`` at that
-step follows.
+Each writer has one event file per run, opened when there is something to write. Its first record
+holds the format version. If a resumed run supersedes its earlier points, a ``SessionLog.START`` at
+that step follows.
 
 A file is named ``events.out.tfevents.<seconds>.<host>.<process>.<counter>.<random><suffix>``.
-TensorBoard asks for ``tfevents`` in the name and reads the files of a run in the order of their
-names; so the time comes first. The counter orders the files that one process begins in the same
-second; the random part keeps apart containers that share a host name and a process id.
+TensorBoard requires ``tfevents`` in the name and reads the files of a run in name order, so the
+time comes first. The counter orders the files that one process creates in the same second. The
+random part separates containers that share a host name and a process ID.
 
-Side files, which plugins read beside event files, are written in their order, after the events of
-the same batch. What a store refuses waits and is offered again. A run that has side files alone has
-an event file all the same, with nothing but the version: by it TensorBoard knows the run.
+Side files, which plugins read beside the event files, are written in order, after the events of
+the same batch. Data that a store does not accept is kept and retried. A run with only side files
+also gets an event file, which holds only the version: without it, TensorBoard does not find the
+run.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EventFileSink", "event_file_name"]
 
-MOST_OPEN = 64
-"""Files that a sink keeps open: a run each, and a process may have some hundreds in all."""
+MAX_OPEN_FILES = 64
+"""Files that a sink keeps open, one per run; a process may open only some hundreds in total."""
 
 _counter = itertools.count()
 _DOUBLE = struct.Struct("<d")
 
 
 def event_file_name(suffix: str = "") -> str:
-    """Return a name that no other event file has, now and on any host."""
+    """Return a unique event file name, across time and hosts."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "localhost"
     return (
         f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}"
@@ -58,7 +59,7 @@ def event_file_name(suffix: str = "") -> str:
 
 
 def encode_value(value: Value) -> bytes:
-    """Return a built value as one record: an ``Event`` with a ``Summary`` of this value."""
+    """Return a built value as one record: an ``Event`` whose ``Summary`` holds this value."""
     summary = b"\x0a" + encode_varint(len(value.data)) + value.data
     return frame(
         b"".join(
@@ -75,13 +76,13 @@ def encode_value(value: Value) -> bytes:
 
 
 class EventFileSink:
-    """Writes event files below a log folder, one for each run.
+    """Writes event files to a log directory, one per run.
 
     Args:
-        logdir: a path or URL.
-        filename_suffix: the end of every file's name.
-        purge_step: begin each run's first file with a mark that supersedes what earlier files of
-            the run hold at this step and after.
+        logdir: the path or URL of the log directory.
+        filename_suffix: appended to every file name.
+        purge_step: start each run's first file with a mark that supersedes the points of earlier
+            files of the run at this step and later.
         storage_options: passed to the store.
     """
 
@@ -97,7 +98,7 @@ class EventFileSink:
         self._suffix = filename_suffix
         self._purge_step = purge_step
         self._storage_options = storage_options or {}
-        # Made for the sake of its arguments: a bad one is the caller's mistake, and raises here.
+        # Opened to check the arguments: a bad one is the caller's mistake, and raises here.
         self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
         self._files: dict[str, Appender] = {}
         self._side_files: dict[str, SideFiles] = {}
@@ -106,13 +107,13 @@ class EventFileSink:
         self._closed_bytes = 0
 
     def __str__(self) -> str:
-        """Return the log folder."""
+        """Return the log directory."""
         return self._logdir
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs: where to write, nothing of what is open here.
+        """Return the state of a copy: the destination, without the open files.
 
-        A copy does not supersede: that would drop what the original has written.
+        A copy does not supersede earlier points, because those include what the original wrote.
         """
         fresh: dict[str, Any] = {
             "_files": {},
@@ -125,41 +126,41 @@ class EventFileSink:
         return {**self.__dict__, **fresh}
 
     def reset_after_fork(self) -> None:
-        """Leave the parent's files alone; open others, which supersede nothing, when needed."""
+        """Leave the parent's files alone; open new ones when needed, which supersede nothing."""
         self.__dict__.update(self.__getstate__())
 
     @property
     def pending(self) -> int:
-        """Bytes encoded and not stored yet."""
+        """Bytes encoded but not yet stored."""
         return sum(one.pending for one in self._parts())
 
     @property
     def stored(self) -> int:
         """Bytes stored."""
-        taken = self._closed_bytes + sum(one.stored for one in self._parts())
-        return max(taken - self.unacknowledged, 0)  # padding is not ours
+        accepted = self._closed_bytes + sum(one.stored for one in self._parts())
+        return max(accepted - self.unacknowledged, 0)  # they may include padding
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that remote stores have taken and not delivered yet; they wait on the disk."""
+        """Bytes accepted by remote stores but not yet uploaded; they are on the local disk."""
         return self._uploads.unacknowledged
 
     @property
     def spool_files(self) -> list[str]:
-        """The local files that hold what remote stores have not delivered."""
+        """The local files that hold the bytes not yet uploaded."""
         return self._uploads.spool_files
 
     def write(self, batch: Batch) -> None:
-        """Encode the batch and append it to the runs' files.
+        """Encode the batch and append it to the files of its runs.
 
-        With a ``purge_step`` the first batch begins the main run's file even if it is empty.
+        With a ``purge_step``, the first batch creates the main run's file even if it is empty.
 
         Raises:
-            StoreError: a store did not take it; it is kept and offered again.
+            StoreError: a store did not accept the data, which is kept and retried.
         """
         blocks: dict[str, list[bytes]] = {}
         if self._purge_step is not None and "" not in self._purged:
-            blocks[""] = []  # the mark does not wait for something to be logged
+            blocks[""] = []  # write the mark even if nothing is logged
         for run, block in self._encode_scalars(batch):
             blocks.setdefault(run, []).append(block)
         for value in batch.values:
@@ -168,41 +169,41 @@ class EventFileSink:
             blocks.setdefault(event.run, []).append(frame(event.data))
         for file in batch.files:
             if file.run not in self._files:
-                blocks.setdefault(file.run, [])  # begins the run's event file
+                blocks.setdefault(file.run, [])  # creates the run's event file
             self._side_files_of(file.run).add(file)
         appends = [partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()]
-        self._each([*appends, *(files.write_pending for files in self._side_files.values())])
-        self._each([file.release for file in [*self._files.values()][:-MOST_OPEN]])
+        self._run_all([*appends, *(files.write_pending for files in self._side_files.values())])
+        self._run_all([file.release for file in [*self._files.values()][:-MAX_OPEN_FILES]])
 
     def flush(self) -> None:
-        """Deliver what waits and flush the stores.
+        """Write all pending data and flush the stores.
 
         Raises:
-            StoreError: a store did not take all.
+            StoreError: a store did not accept all data.
         """
         files, side_files = self._files.values(), self._side_files.values()
-        self._each([*(one.flush for one in files), *(one.write_pending for one in side_files)])
+        self._run_all([*(one.flush for one in files), *(one.write_pending for one in side_files)])
 
     def close(self) -> None:
-        """Deliver what waits and close the files. A later ``write`` begins new ones.
+        """Write all pending data and close the files. A later ``write`` creates new ones.
 
         Raises:
-            StoreError: a store did not take all; what it refused is lost.
+            StoreError: a store did not accept all data; the rest is lost.
         """
         parts = self._parts()
         self._files, self._side_files = {}, {}
         try:
-            self._each([one.close for one in parts])
+            self._run_all([one.close for one in parts])
         finally:
             self._closed_bytes += sum(one.stored for one in parts)
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
-        """Wait for so many seconds until remote stores have all; return whether they have.
+        """Wait at most ``timeout`` seconds until everything is uploaded; return whether it is.
 
         Called by the thread that waits at a barrier; see ``RemoteStore.wait``.
 
         Raises:
-            NotUploadedError: they have not, and why is known.
+            NotUploadedError: not everything is uploaded, for a known reason.
         """
         return self._uploads.wait(timeout, force=force)
 
@@ -210,16 +211,16 @@ class EventFileSink:
         return [*self._files.values(), *self._side_files.values()]
 
     @staticmethod
-    def _each(actions: list[Any]) -> None:
-        """Do every action, then raise the first failure: one run's fault is not another's.
+    def _run_all(actions: list[Any]) -> None:
+        """Run every action, then raise the first failure, so that runs do not affect each other.
 
-        What was taken and not delivered yet is the least of failures.
+        A ``NotUploadedError`` is raised only if there is no other failure.
         """
         failure: Exception | None = None
         for action in actions:
             try:
                 action()
-            except Exception as error:  # noqa: BLE001, PERF203 - whatever a store raises
+            except Exception as error:  # noqa: BLE001, PERF203 - a store may raise anything
                 if failure is None or isinstance(failure, NotUploadedError):
                     failure = error
         if failure is not None:
@@ -235,19 +236,19 @@ class EventFileSink:
             return [(runs[0], encode_scalars(batch.series, *columns))]
         blocks = []
         for run in dict.fromkeys(runs):
-            of_run = np.array([r == run for r in runs])[batch.codes]
+            in_run = np.array([r == run for r in runs])[batch.codes]
             block = encode_scalars(
                 batch.series,
-                batch.codes[of_run],
-                batch.steps[of_run],
-                batch.wall_times[of_run],
-                batch.scalars[of_run],
+                batch.codes[in_run],
+                batch.steps[in_run],
+                batch.wall_times[in_run],
+                batch.scalars[in_run],
             )
             blocks.append((run, block))
         return blocks
 
     def _file(self, run: str) -> Appender:
-        """Return a run's file, the last used of all from now on."""
+        """Return a run's file and mark it as the most recently used."""
         file = self._files.pop(run, None) or Appender(
             lambda: self._open(run, event_file_name(self._suffix)),
             partial(self._preamble, run),
@@ -275,7 +276,7 @@ class EventFileSink:
             self._purged.add(run)
             start = schema.Event(wall_time=now, step=self._purge_step)
             start.session_log.status = schema.SessionLog.START
-            # Twice: TensorBoard's plugin_event_accumulator takes a run's first mark for its
-            # beginning, and supersedes nothing; its event_accumulator heeds every mark.
+            # Twice: TensorBoard's plugin_event_accumulator treats a run's first mark as the start
+            # of the run, which supersedes nothing; its event_accumulator applies every mark.
             records += [frame(start.SerializeToString())] * 2
         return b"".join(records)

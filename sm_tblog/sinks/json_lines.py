@@ -1,4 +1,4 @@
-"""JSON lines: one object a scalar, for jq, pandas, or a log collector."""
+"""Write JSON lines: one object per scalar, for jq, pandas, or a log collector."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["JsonLinesSink"]
 
 
 class JsonLinesSink:
-    """Writes ``metrics.<…>.jsonl`` in a log folder.
+    """Writes ``metrics.<…>.jsonl`` to a log directory.
 
-    A scalar is a line ``{"run", "tag", "step", "wall_time", "value"}``; NaN and infinities are the
+    A scalar is a line ``{"run", "tag", "step", "wall_time", "value"}``. NaN and infinities are the
     strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, as in protobuf's JSON mapping, because
-    JSON has no such numbers. A text has ``"text"`` instead of ``"value"``; anything else only says
-    its ``"plugin"``, its content being in the event file.
+    JSON has no such numbers. Other values have ``"plugin"`` instead of ``"value"``: a text also
+    has ``"text"``, and the content of everything else is only in the event file.
 
     Args:
-        logdir: a path or URL.
-        filename_suffix: stands before ``.jsonl``.
+        logdir: the path or URL of the log directory.
+        filename_suffix: inserted before ``.jsonl``.
         storage_options: passed to the store.
     """
 
@@ -44,49 +44,49 @@ class JsonLinesSink:
         self._logdir = logdir
         self._suffix = filename_suffix
         self._storage_options = storage_options or {}
-        # Made for the sake of its arguments: a bad one is the caller's mistake, and raises here.
+        # Opened to check the arguments: a bad one is the caller's mistake, and raises here.
         self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
         self._uploads = PendingUploads()
         self._file = self._new_file()
 
     def __str__(self) -> str:
-        """Return the log folder."""
+        """Return the log directory."""
         return self._logdir
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs: where to write, nothing of what is open here."""
+        """Return the state of a copy: the destination, without the open file."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_file", "_uploads")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin anew, with a file of its own."""
+        """Restore a copy, which writes to a file of its own."""
         self.__dict__.update(state)
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Leave the parent's file alone."""
+        """Leave the parent's file alone and write to a new one."""
         self._uploads = PendingUploads()
         self._file = self._new_file()
 
     @property
     def pending(self) -> int:
-        """Bytes encoded and not stored yet."""
+        """Bytes encoded but not yet stored."""
         return self._file.pending
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes that a remote store has taken and not delivered yet; they wait on the disk."""
+        """Bytes accepted by a remote store but not yet uploaded; they are on the local disk."""
         return self._uploads.unacknowledged
 
     @property
     def spool_files(self) -> list[str]:
-        """The local files that hold them."""
+        """The local files that hold the bytes not yet uploaded."""
         return self._uploads.spool_files
 
     def write(self, batch: Batch) -> None:
         """Append a line for each scalar and each value.
 
         Raises:
-            StoreError: the store did not take them; they are kept and offered again.
+            StoreError: the store did not accept the lines, which are kept and retried.
         """
         lines = [
             {
@@ -104,27 +104,27 @@ class JsonLinesSink:
             self._file.append(text.encode(errors="replace"))
 
     def flush(self) -> None:
-        """Deliver what waits and flush the store.
+        """Write all pending data and flush the store.
 
         Raises:
-            StoreError: the store did not take all.
+            StoreError: the store did not accept all data.
         """
         self._file.flush()
 
     def close(self) -> None:
-        """Deliver what waits and close the file. A later ``write`` begins a new one.
+        """Write all pending data and close the file. A later ``write`` creates a new one.
 
         Raises:
-            StoreError: the store did not take all; what it refused is lost.
+            StoreError: the store did not accept all data; the rest is lost.
         """
         file, self._file = self._file, self._new_file()
         file.close()
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
-        """Wait for so many seconds until a remote store has all; return whether it has.
+        """Wait at most ``timeout`` seconds until everything is uploaded; return whether it is.
 
         Raises:
-            NotUploadedError: it has not, and why is known.
+            NotUploadedError: not everything is uploaded, for a known reason.
         """
         return self._uploads.wait(timeout, force=force)
 

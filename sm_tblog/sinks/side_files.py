@@ -1,4 +1,4 @@
-"""Side files that wait, in their order, for a store that may refuse them."""
+"""A queue of side files that keeps their order and retries those that a store refuses."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ __all__ = ["SideFiles"]
 
 
 class SideFiles:
-    """The side files of one run: what ``Appender`` is for its event file.
+    """The side files of one run: the counterpart of ``Appender`` for event files.
 
     Args:
-        open_store: makes the store.
+        open_store: a function that returns the store.
 
     Attributes:
-        stored: bytes stored, a function's counted as one.
+        stored: the number of bytes stored; a file given as a function counts as one byte.
     """
 
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._open = open_store
         self._store: Store | None = None
-        self._waiting: deque[File] = deque()
+        self._queue: deque[File] = deque()
         self.stored = 0
 
     @property
     def pending(self) -> int:
-        """Bytes taken and not stored yet; never none where a file waits."""
-        return sum(map(_size, list(self._waiting)))
+        """Bytes not yet stored, at least one per queued file."""
+        return sum(map(_size, list(self._queue)))
 
     def add(self, file: File) -> None:
-        """Take a file, which ``write_pending`` will offer."""
-        self._waiting.append(file)
+        """Queue a file for ``write_pending``."""
+        self._queue.append(file)
 
     def write_pending(self) -> None:
-        """Offer the store what waits.
+        """Write the queued files to the store.
 
         Raises:
-            StoreError: the store did not take a file; it waits, and those behind it.
-            Exception: the first that a file's function raised. The file is lost, for it would
-                raise for ever; those behind it are not.
+            StoreError: the store did not accept a file. This file and the later ones stay queued.
+            Exception: the first exception raised by a file's function. The file is lost, because
+                its function would raise every time; later files are not affected.
         """
         failure: Exception | None = None
-        while self._waiting:
-            file = self._waiting[0]
+        while self._queue:
+            file = self._queue[0]
             try:
                 self._store = self._store or self._open()
                 self._store.put(file.name, file.data)
             except StoreError as error:
                 failure = failure or error
                 break
-            except Exception as error:  # noqa: BLE001 - a file's function may be anyone's
+            except Exception as error:  # noqa: BLE001 - a file's function may raise anything
                 failure = failure or error
             else:
                 self.stored += _size(file)
-            self._waiting.popleft()
+            self._queue.popleft()
         if failure is not None:
             raise failure
 
     def close(self) -> None:
-        """Deliver what waits, once more, and close the store, whatever happens.
+        """Try once more to write the queued files, and close the store in any case.
 
         Raises:
-            StoreError: not everything was stored; what waits is lost.
+            StoreError: not everything was stored; the rest is lost.
             Exception: as for ``write_pending``.
         """
         try:
             self.write_pending()
         finally:
-            self._waiting.clear()
+            self._queue.clear()
             store, self._store = self._store, None
             if store is not None:
                 store.close()
 
 
 def _size(file: File) -> int:
-    """Return the bytes that a side file keeps while it waits, at least one."""
+    """Return the number of bytes that a queued side file holds, at least one."""
     return 1 if callable(file.data) else max(len(file.data), 1)

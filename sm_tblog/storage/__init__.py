@@ -1,4 +1,4 @@
-"""Places that bytes go to, chosen by the scheme of a URL."""
+"""Stores: where bytes are written, chosen by the scheme of a URL."""
 
 from sm_tblog.storage.base import (
     Appender,

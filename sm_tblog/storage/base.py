@@ -1,9 +1,9 @@
-"""What a store is, how one is found by its URL, and how bytes wait for one that refuses them.
+"""The store interface, the registry of stores by URL scheme, and the buffer in front of a store.
 
-A store is one folder and one growing file in it. Stores are found in a table from a URL's scheme
-to ``"module:Class"``, imported when first used; ``register_store`` adds a row. ``Appender`` stands
-between a sink and its store: it opens the store when there is something to write, and keeps, in
-order, what the store does not take.
+A store is one folder and one growing file in it. A table maps each URL scheme to
+``"module:Class"``, imported at first use; ``register_store`` adds an entry. ``Appender`` sits
+between a sink and its store: it opens the store at the first write and queues, in order, the bytes
+that the store does not accept.
 """
 
 from __future__ import annotations
@@ -42,55 +42,55 @@ __all__ = [
 class Store(Protocol):
     """One growing file in one folder, and side files beside it.
 
-    A store is made by ``Class(folder, name, **storage_options)``. That touches neither disk nor
-    network; the first ``append`` does. It is used by one thread at a time. Every failure is a
+    ``Class(folder, name, **storage_options)`` creates a store without touching disk or network;
+    the first ``append`` does that. Only one thread uses a store at a time. Every failure is a
     ``StoreError``.
 
-    A store whose ``flush`` and ``close`` only begin to make visible what was appended is a
-    ``RemoteStore``.
+    If ``flush`` and ``close`` only start an upload and return before readers can see the data,
+    the store is a ``RemoteStore``.
     """
 
     flush_secs: ClassVar[float]
-    """How often ``flush`` is called if the user does not say, in seconds."""
+    """Default interval between calls of ``flush``, in seconds."""
 
     def append(self, data: Bytes) -> None:
-        """Append ``data``, all of it or, as a reader sees it after the next append, nothing.
+        """Append all of ``data``, or nothing as far as readers can see after the next append.
 
-        After a ``StoreError`` the caller offers the same bytes again before any others.
+        After a ``StoreError``, the caller retries the same bytes before it appends any others.
         """
         ...
 
     def put(self, name: str, data: SideData) -> None:
-        """Write the side file ``name``, a relative path below the folder, replacing it whole.
+        """Write the side file ``name``, a relative path below the folder, replacing it completely.
 
-        ``data`` is what it is to hold, or a function from what it holds, as ``get`` returns it, to
-        that.
+        ``data`` is the new content, or a function that maps the current content, as returned by
+        ``get``, to the new content.
         """
         ...
 
     def get(self, name: str) -> bytes | None:
-        """Return what the side file ``name`` holds, None where there is none."""
+        """Return the content of the side file ``name``, or None if it does not exist."""
         ...
 
     def flush(self) -> None:
-        """Return when everything appended is where a reader can see it."""
+        """Return once readers can see everything that was appended."""
         ...
 
     def close(self) -> None:
-        """Flush and let go of every resource. Closing twice does nothing."""
+        """Flush and release every resource. Closing twice does nothing."""
         ...
 
 
 @runtime_checkable
 class RemoteStore(Store, Protocol):
-    """A store that delivers on a thread of its own, which may take long.
+    """A store that uploads on its own thread, which may take long.
 
     Attributes:
-        is_full: the file is so long that another had better follow.
-        is_done: it is closed, and everything is delivered.
-        unacknowledged: bytes of the file and of side files that are not delivered.
-        spool_files: the local files that hold what is not delivered.
-        error: why the last delivery failed; None if it did not.
+        is_full: whether the file is so large that a new one should be started.
+        is_done: whether the store is closed and everything is uploaded.
+        unacknowledged: bytes of the file and of side files that are not uploaded yet.
+        spool_files: the local files that hold those bytes.
+        error: why the last upload failed; None if it succeeded.
     """
 
     @property
@@ -109,24 +109,27 @@ class RemoteStore(Store, Protocol):
     def error(self) -> StoreError | None: ...  # noqa: D102 - above
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
-        """Wait for so many seconds until all is delivered; return whether it is.
+        """Wait up to ``timeout`` seconds until everything is uploaded; return whether it is.
 
-        Called by the thread that waits at a barrier. Without ``force`` a delivery that is due
-        within a second need not be waited for, if another one has just been made.
+        Called by the thread that waits at a barrier. Without ``force``, ``wait`` may return before
+        an upload that is due within a second if another upload has just finished.
         """
         ...
 
 
 class NotUploadedError(StoreError):
-    """A remote store's last delivery failed. What it was to bring is kept, and tried again."""
+    """A remote store's last upload failed. Its data is kept, and the upload is retried."""
 
 
 class RefusedError(StoreError):
-    """A store refuses, and will until something is changed: there is no such bucket, say."""
+    """The store refuses every write until the user fixes something, such as a missing bucket."""
 
 
 class StoreLostError(StoreError):
-    """What was appended is gone, a deleted file say. The next append goes to a new store."""
+    """The appended data is gone, for example because the file was deleted.
+
+    The next append goes to a new store.
+    """
 
 
 _STORES: dict[str, tuple[str, str]] = {
@@ -139,28 +142,28 @@ _STORES: dict[str, tuple[str, str]] = {
 }
 
 _OBJECT_STORE = ("sm_tblog.storage.object_store:ObjectStore", "pip install fsspec")
-"""The store of every other scheme that fsspec knows."""
+"""The store for every other scheme that fsspec supports."""
 
 
 def register_store(scheme: str, store: str, install: str = "") -> None:
-    """Make ``scheme://`` URLs go to a store.
+    """Register the store for ``scheme://`` URLs.
 
     Args:
-        scheme: what stands before ``://``, in lower case.
-        store: ``"package.module:Class"``, imported when a URL of the scheme is first used.
-        install: the command that an error names where the import fails.
+        scheme: the part before ``://``, in lower case.
+        store: ``"package.module:Class"``, imported when a URL with this scheme is first used.
+        install: the installation command that the error names if the import fails.
     """
     _STORES[scheme] = (store, install)
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL, ``"file"`` for a plain path."""
+    """Return the scheme of a URL, or ``"file"`` for a plain path."""
     scheme, separator, _ = url.partition("://")
     return scheme.lower() if separator else "file"
 
 
 def store_class(url: str) -> Callable[..., Store]:
-    """Return the class of store that ``url`` asks for.
+    """Return the store class for ``url``.
 
     Raises:
         InvalidValueError: no store is registered for the scheme.
@@ -170,7 +173,7 @@ def store_class(url: str) -> Callable[..., Store]:
     if scheme not in _STORES and not _is_known_to_fsspec(scheme):
         message = (
             f"no store for {url!r}: the scheme {scheme!r} is not one of {', '.join(_STORES)}; "
-            "sm_tblog.storage.register_store adds one"
+            "add one with sm_tblog.storage.register_store"
         )
         raise InvalidValueError(message)
     path, install = _STORES.get(scheme, _OBJECT_STORE)
@@ -191,7 +194,7 @@ def _is_known_to_fsspec(scheme: str) -> bool:
 
 
 def open_store(url: str, name: str, **storage_options: object) -> Store:
-    """Return the store for the file ``name`` in the folder ``url``, a path or a URL.
+    """Return a store for the file ``name`` in the folder ``url``, a path or a URL.
 
     Raises:
         InvalidValueError: no store is registered for the scheme.
@@ -204,25 +207,27 @@ def side_file_path(name: str) -> PurePosixPath:
     """Return a side file's name as a path below the folder.
 
     Raises:
-        InvalidValueError: it is empty or absolute, or leaves the folder.
+        InvalidValueError: the name is empty or absolute, or it leaves the folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        message = f"a side file's name is a relative path below the log folder, not {name!r}"
+        message = (
+            f"a side file's name must be a relative path below the log directory, not {name!r}"
+        )
         raise InvalidValueError(message)
     return path
 
 
 class Appender:
-    """Appends to a store that may fail, in order, losing nothing.
+    """Appends to a store that may fail, in order and without losing data.
 
     Args:
-        open_store: makes the store, and again after a ``StoreLostError``.
-        preamble: returns what a new file begins with.
+        open_store: creates the store; called again after a ``StoreLostError``.
+        preamble: returns the first bytes of a new file.
 
     Attributes:
-        pending: bytes taken and not stored yet.
-        stored: bytes stored.
+        pending: number of bytes queued and not stored yet.
+        stored: number of bytes stored.
     """
 
     def __init__(
@@ -231,46 +236,46 @@ class Appender:
         self._open = open_store
         self._preamble = preamble
         self._store: Store | None = None
-        self._waiting: deque[Bytes] = deque()
+        self._queue: deque[Bytes] = deque()
         self.pending = 0
         self.stored = 0
 
     def append(self, data: Bytes) -> None:
-        """Take ``data`` and deliver it, after what waits already.
+        """Queue ``data`` and write everything queued to the store.
 
         Raises:
-            StoreError: the store did not accept it. It stays queued for the next ``append`` or
-                ``write_pending``.
+            StoreError: the store did not accept all of it. The rest stays queued for the next
+                ``append`` or ``write_pending``.
         """
         self._enqueue(data)
         self.write_pending()
 
     def write_pending(self) -> None:
-        """Offer the store what waits.
+        """Write the queued bytes to the store.
 
         Raises:
-            StoreError: the store did not take all of it.
+            StoreError: the store did not accept all of them.
         """
-        while self._waiting:
+        while self._queue:
             if getattr(self._store, "is_full", False):
                 self._close_store()
             if self._store is None:
                 self._store = self._open()
                 if preamble := self._preamble():
-                    self._waiting.appendleft(preamble)
+                    self._queue.appendleft(preamble)
                     self.pending += len(preamble)
-            data = self._waiting[0]
+            data = self._queue[0]
             try:
                 self._store.append(data)
             except StoreLostError:
                 self._close_store()
                 raise
-            self._waiting.popleft()
+            self._queue.popleft()
             self.pending -= len(data)
             self.stored += len(data)
 
     def flush(self) -> None:
-        """Deliver what waits and flush the store.
+        """Write the queued bytes and flush the store.
 
         Raises:
             StoreError: as for ``write_pending``, or from the store's own ``flush``.
@@ -284,7 +289,7 @@ class Appender:
                 raise
 
     def release(self) -> None:
-        """Let go of the store's open file until the next ``append``, if it has one.
+        """Close the store's open file, if it has one, until the next ``append``.
 
         Raises:
             StoreError: closing it failed.
@@ -294,20 +299,20 @@ class Appender:
             release()
 
     def close(self) -> None:
-        """Deliver what waits, once more, and close the store, whatever happens.
+        """Try once more to write the queued bytes, and close the store in any case.
 
         Raises:
-            StoreError: not everything was stored; what waits is lost.
+            StoreError: not everything was stored; the bytes still queued are lost.
         """
         try:
             self.flush()
         finally:
-            self._waiting.clear()
+            self._queue.clear()
             self.pending = 0
             self._close_store()
 
     def _enqueue(self, data: Bytes) -> None:
-        self._waiting.append(data)
+        self._queue.append(data)
         self.pending += len(data)
 
     def _close_store(self) -> None:

@@ -1,8 +1,8 @@
-"""What logging to S3 will cost: the algorithm itself, run on a store that only counts.
+"""Estimates the cost of logging to S3 by running the upload code on a store that only counts.
 
-Prices are S3 Standard's in us-east-1 (aws.amazon.com/s3/pricing): 0.005 USD for a thousand PUT,
-COPY, POST or LIST requests, 0.0004 USD for a thousand of the others. Uploading is free; storage is
-not counted.
+Prices are those of S3 Standard in us-east-1 (aws.amazon.com/s3/pricing): 0.005 USD for a thousand
+PUT, COPY, POST or LIST requests, 0.0004 USD for a thousand of any other requests. Uploading is
+free; storage is not counted.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 from sm_tblog.format.records import padding
 from sm_tblog.storage.s3 import S3Object
 
-__all__ = ["DEAR", "Estimate", "estimate"]
+__all__ = ["WRITE_PRICE", "Estimate", "estimate"]
 
-DEAR = 0.005 / 1000
+WRITE_PRICE = 0.005 / 1000
 """USD for a request that writes or lists."""
 
-CHEAP = 0.0004 / 1000
+READ_PRICE = 0.0004 / 1000
 """USD for any other request."""
 
 RELOAD_SECS = 5.0
-"""Seconds between two looks of TensorBoard, by default."""
+"""Default interval at which TensorBoard reloads its data, in seconds."""
 
 _WRITES = {
     "PutObject",
@@ -35,15 +35,15 @@ _WRITES = {
 
 
 class Estimate(NamedTuple):
-    """What a run costs.
+    """The cost of a run.
 
     Attributes:
         logged: bytes of records.
         uploaded: bytes of request bodies.
-        requests: how many, by the operation's name.
-        objects: how many there are in the end.
-        writing_usd: for those requests.
-        watching_usd: for TensorBoard processes that look on.
+        requests: number of requests by the operation's name.
+        objects: number of objects at the end of the run.
+        writing_usd: cost of ``requests``, in USD.
+        watching_usd: cost of the TensorBoard processes that watch the run, in USD.
     """
 
     logged: int
@@ -62,47 +62,48 @@ def estimate(
     copies: bool = True,
     watchers: int = 0,
 ) -> Estimate:
-    """Return what a run of so many seconds costs.
+    """Return the estimated cost of a run.
 
     Args:
-        seconds: how long the run is.
-        bytes_per_second: of records; a scalar has about 45.
-        flush_secs: between two uploads.
-        copies: whether the bucket allows an object to grow by a copy; one that keeps versions does
-            not.
-        watchers: TensorBoard processes that look at the run all the time.
+        seconds: duration of the run.
+        bytes_per_second: bytes of records per second; a scalar has about 45 bytes.
+        flush_secs: seconds between two uploads.
+        copies: whether objects can grow by copying themselves; in a bucket with versioning they
+            cannot.
+        watchers: number of TensorBoard processes that watch the run all the time.
     """
-    place = _CountingFolder(copies)
-    spooled, growing = _Zeros(), S3Object(place, "key")  # type: ignore[arg-type]
+    folder = _CountingFolder(copies)
+    spooled, remote_object = _Zeros(), S3Object(folder, "key")  # type: ignore[arg-type]
     logged = objects = 0
     for tick in range(1, math.ceil(seconds / flush_secs) + 1):
-        more = round(bytes_per_second * min(tick * flush_secs, seconds)) - logged
-        if not more:
+        new_bytes = round(bytes_per_second * min(tick * flush_secs, seconds)) - logged
+        if not new_bytes:
             continue
-        logged += more
-        if spooled.size >= growing.roll_bytes:
-            spooled, growing = _Zeros(), S3Object(place, "key")  # type: ignore[arg-type]
+        logged += new_bytes
+        if spooled.size >= remote_object.max_size:
+            spooled, remote_object = _Zeros(), S3Object(folder, "key")  # type: ignore[arg-type]
         objects += not spooled.size
-        spooled.size += more
-        if missing := growing.padding(spooled.size):
+        spooled.size += new_bytes
+        if missing := remote_object.padding(spooled.size):
             spooled.size += len(padding(missing))
-        place.size = spooled.size
-        growing.commit(spooled, spooled.size)  # type: ignore[arg-type]
-    writes = sum(n for operation, n in place.requests.items() if operation in _WRITES)
-    reads = place.requests.total() - writes
-    looks = watchers * seconds / RELOAD_SECS
+        folder.size = spooled.size
+        remote_object.commit(spooled, spooled.size)  # type: ignore[arg-type]
+    writes = sum(n for operation, n in folder.requests.items() if operation in _WRITES)
+    reads = folder.requests.total() - writes
+    reloads = watchers * seconds / RELOAD_SECS
     return Estimate(
         logged,
-        place.uploaded,
-        dict(place.requests),
+        folder.uploaded,
+        dict(folder.requests),
         objects,
-        writes * DEAR + reads * CHEAP,
-        looks * (4 * DEAR + 2 * CHEAP),  # measured with one idle run: 4 LIST, a GET and a HEAD
+        writes * WRITE_PRICE + reads * READ_PRICE,
+        # Measured with one idle run: 4 LIST, 1 GET and 1 HEAD for each reload.
+        reloads * (4 * WRITE_PRICE + 2 * READ_PRICE),
     )
 
 
 class _Zeros:
-    """A spool file of nothing but zeros."""
+    """A spool file that contains only zeros."""
 
     size = 0
 
@@ -111,7 +112,7 @@ class _Zeros:
 
 
 class _CountingFolder:
-    """A bucket that takes everything and keeps nothing."""
+    """A bucket that accepts every request and stores nothing."""
 
     bucket = "bucket"
 
@@ -135,8 +136,8 @@ class _CountingFolder:
         reply = self.call("GetObject", Key=key, **parameters)
         return {**reply, "ContentRange": f"bytes 0-0/{self.size}"}, b""
 
-    def knows(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - as S3Folder has it
+    def supports(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - the interface of Bucket
         return False
 
-    def condition(self, operation: str, tag: str | None, name: str) -> dict[str, str]:  # noqa: ARG002 - as S3Folder has it
+    def condition(self, operation: str, tag: str | None, name: str) -> dict[str, str]:  # noqa: ARG002 - the interface of Bucket
         return {}

@@ -1,14 +1,14 @@
-"""Every other place that fsspec knows: Google's and Microsoft's object stores, and the rest.
+"""Remote folders on fsspec file systems: Google Cloud Storage, Azure Blob Storage and the rest.
 
-=====================  ================================================================
-``gs``, ``gcs``        what is new is uploaded beside the object, then both are composed
-``az``, ``abfs(s)``    an append blob; it takes 50,000 appends
-any other              written whole, and followed by another object at 256 KiB
-=====================  ================================================================
+=====================  ==================================================================
+``gs``, ``gcs``        new bytes are uploaded beside the object, then the two are composed
+``az``, ``abfs(s)``    an append blob, which allows 50,000 appends
+any other              the object is rewritten whole; a new one is started at 256 KiB
+=====================  ==================================================================
 
-Neither composing nor appending may be done twice, and the packages do it again by themselves when
-a reply is lost. So the object is asked for its size afterwards; if it has more than it should, it
-is written whole.
+Neither composing nor appending may happen twice, but the packages repeat them on their own when a
+reply is lost. So the size of the object is checked afterwards; if it is larger than expected, the
+object is rewritten whole.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FsspecFolder", "FsspecObject", "check"]
 
-ROLL = 64 << 20
-"""Bytes after which another object follows."""
+MAX_OBJECT_SIZE = 64 << 20
+"""Size in bytes at which a new object is started."""
 
-ROLL_WHOLE = 256 << 10
-"""The same where an object can only be written whole."""
+MAX_REWRITTEN_SIZE = 256 << 10
+"""The same for an object that can only be rewritten whole."""
 
-PIECE = 4 << 20
-"""Bytes that are appended at once: as many as Azure takes."""
+MAX_APPEND_SIZE = 4 << 20
+"""Bytes in one append: the most that Azure accepts."""
 
 _INSTALL = {
     **dict.fromkeys(("gs", "gcs"), "pip install gcsfs"),
@@ -46,11 +46,11 @@ _INSTALL = {
 
 
 def check(url: str) -> None:
-    """Raise if the file system's package is not installed.
+    """Raise an error if the file system's package is not installed.
 
     Raises:
-        MissingDependencyError: it is not.
-        InvalidValueError: fsspec knows no such scheme.
+        MissingDependencyError: the package is not installed.
+        InvalidValueError: fsspec does not know the scheme.
     """
     from fsspec.registry import known_implementations, registry
 
@@ -58,7 +58,7 @@ def check(url: str) -> None:
     if scheme in registry:
         return
     if scheme not in known_implementations:
-        message = f"no store for {url!r}: fsspec knows no scheme {scheme!r}"
+        message = f"no store for {url!r}: fsspec does not know the scheme {scheme!r}"
         raise InvalidValueError(message)
     module = known_implementations[scheme]["class"].rpartition(".")[0]
     try:
@@ -70,28 +70,28 @@ def check(url: str) -> None:
 
 
 class FsspecFolder:
-    """A folder of a file system.
+    """A folder of an fsspec file system, as a ``remote.RemoteFolder``.
 
     Args:
-        url: the folder's.
+        url: the folder's URL.
         options: passed to the file system.
 
     Raises:
-        StoreError: the file system cannot be made.
+        StoreError: the file system cannot be created.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         from fsspec.core import url_to_fs
 
         self._url = url
-        # Its own, since an instance that is shared may belong to another thread's loop; and
-        # without listings, which would hide what is written here.
+        # No cached instance: it may belong to the event loop of another thread. No listings cache:
+        # it would hide what is written here.
         options = {"skip_instance_cache": True, "use_listings_cache": False, **options}
-        self.fs, self._path = self.do(url_to_fs, url, **options)
+        self.fs, self._path = self.call(url_to_fs, url, **options)
         self._scheme = scheme_of(url)
 
     def open_object(self, name: str, *, is_new: bool) -> FsspecObject:
-        """Return the object of this name, which nobody else writes."""
+        """Return the object with this name, which nobody else writes."""
         path = f"{self._path}/{name}"
         if self._scheme in ("gs", "gcs"):
             return ComposedObject(self, path, is_new=is_new)
@@ -100,38 +100,38 @@ class FsspecFolder:
         return FsspecObject(self, path, is_new=is_new)
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole."""
+        """Write a complete object."""
         self.write(f"{self._path}/{name}", data)
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Have an object hold what ``change`` makes of what it holds."""
+        """Replace the content of an object by ``change(content)``."""
         self.put(name, bytes(change(self.get(name))))
 
     def get(self, name: str) -> bytes | None:
-        """Return what an object holds, None where there is none."""
+        """Return the content of an object, or None if it does not exist."""
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            data: bytes = self.do(self.fs.cat_file, f"{self._path}/{name}")
+            data: bytes = self.call(self.fs.cat_file, f"{self._path}/{name}")
             return data
         return None
 
     def write(self, path: str, data: bytes) -> None:
-        """Write an object whole, and the folders that it is in."""
-        self.do(self.fs.makedirs, posixpath.dirname(path), exist_ok=True)
-        self.do(self.fs.pipe_file, path, data)
+        """Write a complete object, and create its parent folders."""
+        self.call(self.fs.makedirs, posixpath.dirname(path), exist_ok=True)
+        self.call(self.fs.pipe_file, path, data)
 
     def size(self, path: str) -> int:
-        """Return how long an object is, 0 where there is none."""
+        """Return the size of an object in bytes, 0 if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
-            return int(self.do(self.fs.info, path)["size"])
+            return int(self.call(self.fs.info, path)["size"])
         return 0
 
-    def do(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call something of the file system's.
+    def call(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the file system.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: the object does not exist.
             IsADirectoryError: it is a folder.
-            StoreError: it failed.
+            StoreError: the call failed.
         """
         try:
             return action(*args, **kwargs)
@@ -143,42 +143,42 @@ class FsspecFolder:
 
 
 class FsspecObject:
-    """An object that is written whole.
+    """An object that is rewritten whole at each upload.
 
     Attributes:
-        committed: how many bytes of it the store has acknowledged.
-        roll_bytes: see ``queue.AppendableObject``.
+        committed: number of bytes that the store has acknowledged.
+        max_size: see ``remote.AppendableObject``.
     """
 
-    roll_bytes = ROLL_WHOLE
+    max_size = MAX_REWRITTEN_SIZE
 
-    def __init__(self, place: FsspecFolder, path: str, *, is_new: bool) -> None:
-        self._folder = place
+    def __init__(self, folder: FsspecFolder, path: str, *, is_new: bool) -> None:
+        self._folder = folder
         self._path = path
-        self._known = is_new  # whether ``committed`` is what is there
+        self._is_synced = is_new  # whether ``committed`` is the object's size
         self.committed = 0
 
-    def padding(self, size: int) -> int:  # noqa: ARG002 - as others have it
+    def padding(self, size: int) -> int:  # noqa: ARG002 - the interface
         """Return 0."""
         return 0
 
     def commit(self, file: SpoolFile, size: int) -> None:
-        """Make the object hold the first ``size`` bytes of ``file``.
+        """Store the first ``size`` bytes of ``file`` in the object.
 
         Raises:
-            StoreError: it failed; the object holds what it held, or these.
+            StoreError: the upload failed; the object has its previous content or the new one.
         """
-        if not self._known:
-            self._look()
-        self._known = False
+        if not self._is_synced:
+            self._refresh()
+        self._is_synced = False
         if self.committed < size:
             self._extend(file, size)
-        self._known = True
+        self._is_synced = True
 
     def close(self) -> None:
-        """Do nothing: nothing is left."""
+        """Do nothing: nothing is left over."""
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         self.committed = self._folder.size(self._path)
 
     def _extend(self, file: SpoolFile, size: int) -> None:
@@ -187,28 +187,28 @@ class FsspecObject:
 
 
 class AppendingObject(FsspecObject):
-    """An object that takes what is new."""
+    """An object that grows by appends."""
 
-    def __init__(self, place: FsspecFolder, path: str, *, is_new: bool) -> None:
-        super().__init__(place, path, is_new=is_new)
-        self.roll_bytes = ROLL
-        self._may_have: tuple[int, ...] = ()  # sizes; any, if that is not known
-        self._appends = True
+    def __init__(self, folder: FsspecFolder, path: str, *, is_new: bool) -> None:
+        super().__init__(folder, path, is_new=is_new)
+        self.max_size = MAX_OBJECT_SIZE
+        self._expected_sizes: tuple[int, ...] = ()  # empty if unknown
+        self._can_append = True
 
-    def _look(self) -> None:
-        super()._look()
-        if self._may_have and self.committed not in self._may_have:
-            self._appends = False  # something was appended twice: it is written whole from now on
+    def _refresh(self) -> None:
+        super()._refresh()
+        if self._expected_sizes and self.committed not in self._expected_sizes:
+            self._can_append = False  # appended twice: rewrite the object from now on
             self.committed = 0
-            self.roll_bytes = ROLL_WHOLE
+            self.max_size = MAX_REWRITTEN_SIZE
 
     def _extend(self, file: SpoolFile, size: int) -> None:
-        while self._appends and self.committed < size:
-            end = min(self.committed + PIECE, size)
-            self._may_have = self.committed, end
+        while self._can_append and self.committed < size:
+            end = min(self.committed + MAX_APPEND_SIZE, size)
+            self._expected_sizes = self.committed, end
             self._append(file.read(self.committed, end))
-            self._may_have = (end,)
-            self._look()
+            self._expected_sizes = (end,)
+            self._refresh()
         if self.committed < size:
             super()._extend(file, size)
 
@@ -217,23 +217,23 @@ class AppendingObject(FsspecObject):
 
 
 class ComposedObject(AppendingObject):
-    """An object of Google Cloud Storage: a new part is uploaded, then composed with what is there.
+    """An object of Google Cloud Storage: new bytes are uploaded as a part, then composed with it.
 
-    Composing is atomic. A part that is left over after a failure does not look like an event file;
-    it is removed before anything else is done, so that composing it late fails.
+    Composing is atomic. A part that is left over after a failure does not look like an event file.
+    It is removed before anything else is done, so that a delayed compose request fails.
     """
 
-    def __init__(self, place: FsspecFolder, path: str, *, is_new: bool) -> None:
-        super().__init__(place, path, is_new=is_new)
+    def __init__(self, folder: FsspecFolder, path: str, *, is_new: bool) -> None:
+        super().__init__(folder, path, is_new=is_new)
         self._part = ""
 
     def commit(self, file: SpoolFile, size: int) -> None:
-        """Make the object hold the first ``size`` bytes of ``file``."""
+        """Store the first ``size`` bytes of ``file`` in the object."""
         self._remove_part()
         super().commit(file, size)
 
     def close(self) -> None:
-        """Remove the part that a failure may have left."""
+        """Remove the part that a failure may have left over."""
         with contextlib.suppress(StoreError):
             self._remove_part()
 
@@ -243,13 +243,13 @@ class ComposedObject(AppendingObject):
             return
         self._part = f"{posixpath.dirname(self._path)}/.sm_tblog-part-{os.urandom(8).hex()}"
         self._folder.write(self._part, data)
-        self._folder.do(self._folder.fs.merge, self._path, [self._path, self._part])
+        self._folder.call(self._folder.fs.merge, self._path, [self._path, self._part])
         self._remove_part()
 
     def _remove_part(self) -> None:
         if self._part:
             with contextlib.suppress(FileNotFoundError):
-                self._folder.do(self._folder.fs.rm_file, self._part)
+                self._folder.call(self._folder.fs.rm_file, self._part)
             self._part = ""
 
 
@@ -257,7 +257,7 @@ class AppendBlob(AppendingObject):
     """An append blob of Azure Blob Storage."""
 
     def _append(self, data: bytes) -> None:
-        self._folder.do(self._write, data)
+        self._folder.call(self._write, data)
 
     def _write(self, data: bytes) -> None:
         with self._folder.fs.open(self._path, "ab") as blob:

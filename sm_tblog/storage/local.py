@@ -1,4 +1,4 @@
-"""A folder on a local disk, or on anything mounted like one."""
+"""The store for folders on a local disk or a mounted file system."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLAGS = os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 
 def local_path(url: str) -> Path:
-    """Return the path of a ``file://`` URL or of a plain path, ``~`` expanded."""
+    """Return the path of a ``file://`` URL, or a plain path with ``~`` expanded."""
     if url.lower().startswith("file://"):
         parts = urlsplit(url)
         return Path(unquote(parts.netloc + parts.path))
@@ -31,12 +31,12 @@ def local_path(url: str) -> Path:
 
 
 class LocalStore:
-    """Appends in place, each append one write at a known offset.
+    """Appends in place; each append is one write at a known offset.
 
-    The file is made by the first append and must not exist then. What ``append`` has written is in
-    the operating system's hands, where every reader sees it and the death of the process does not
-    touch it; only a power cut or a crash of the machine can lose it. A write that fails half-way
-    is written again from the same offset. A file that was deleted or replaced is noticed.
+    The first append creates the file, which must not exist yet. ``append`` hands the bytes to the
+    operating system: every reader sees them, and they survive the end of the process; only a power
+    cut or a crash of the machine can lose them. A write that fails half-way is repeated from the
+    same offset. The store notices if the file was deleted or replaced.
     """
 
     flush_secs: ClassVar[float] = 1.0
@@ -53,13 +53,13 @@ class LocalStore:
         return str(self._path)
 
     def append(self, data: Bytes) -> None:
-        """Write ``data`` behind what was appended before.
+        """Append ``data`` to the file.
 
         Raises:
             StoreError: the path cannot be written, or the disk is full.
             StoreLostError: the file was deleted since the last append.
         """
-        with self._errors_named(self._path):
+        with self._as_store_errors(self._path):
             if self._released is not None:
                 self._check_present(self._released)
                 self._descriptor = os.open(self._path, _FLAGS)
@@ -73,7 +73,7 @@ class LocalStore:
         self._size += len(data)
 
     def put(self, name: str, data: SideData) -> None:
-        """Write a side file beside a temporary name, then move it into place.
+        """Write a side file under a temporary name, then move it into place.
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
@@ -81,12 +81,12 @@ class LocalStore:
         """
         path = self._folder / side_file_path(name)
         partial = path.with_name(f".{os.urandom(8).hex()}.partial")
-        with self._errors_named(path):
+        with self._as_store_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_in(path.parent) if callable(data) else contextlib.nullcontext():
+        with _locked(path.parent) if callable(data) else contextlib.nullcontext():
             if callable(data):
                 data = data(self.get(name))
-            with self._errors_named(path):
+            with self._as_store_errors(path):
                 try:
                     partial.write_bytes(data)
                     partial.replace(path)
@@ -94,11 +94,11 @@ class LocalStore:
                     partial.unlink(missing_ok=True)
 
     def get(self, name: str) -> bytes | None:
-        """Return what the side file ``name`` holds, None where there is none.
+        """Return the content of the side file ``name``, or None if it does not exist.
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
-            StoreError: the file is there and cannot be read.
+            StoreError: the file exists but cannot be read.
         """
         path = self._folder / side_file_path(name)
         try:
@@ -110,17 +110,17 @@ class LocalStore:
             raise StoreError(error.errno, message) from error
 
     def flush(self) -> None:
-        """Check that the file is still there; its bytes are visible already.
+        """Check that the file still exists; its bytes are already visible.
 
         Raises:
             StoreLostError: the file was deleted since the last append.
         """
         if self._descriptor is not None:
-            with self._errors_named(self._path):
+            with self._as_store_errors(self._path):
                 self._check_present(os.fstat(self._descriptor))
 
     def release(self) -> None:
-        """Let go of the file until the next append: a process may have so many open, and no more.
+        """Close the file until the next append, as the number of open files is limited.
 
         Raises:
             StoreError: closing it failed.
@@ -135,7 +135,7 @@ class LocalStore:
         self._released = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with self._errors_named(self._path):
+            with self._as_store_errors(self._path):
                 os.close(descriptor)
 
     def _write(self, descriptor: int, data: memoryview) -> None:
@@ -156,12 +156,12 @@ class LocalStore:
         if not same:
             message = (
                 f"{self._path} was deleted or replaced while it was being written; "
-                "what it held is gone, logging goes on in a new file"
+                "its contents are lost, and logging continues in a new file"
             )
             raise StoreLostError(message)
 
     @contextlib.contextmanager
-    def _errors_named(self, path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _as_store_errors(self, path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
         try:
             yield
         except StoreError:
@@ -172,16 +172,16 @@ class LocalStore:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Let no other thread or process in here for the folder, where the file system can do that."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other threads and processes if the file system supports it."""
     with contextlib.ExitStack() as stack:
-        # Not on Windows, and not on every network file system.
+        # Windows and some network file systems do not support it.
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Closing is not enough: a child that was forked meanwhile has the lock as well.
+            # Closing is not enough: a child forked in the meantime also holds the lock.
             stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
         yield

@@ -1,4 +1,4 @@
-"""A folder in this process's memory: fsspec's ``memory://`` file system."""
+"""The store for fsspec's ``memory://`` file system, in the memory of this process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """Appends to a file of fsspec's memory file system, where anything in the process reads it.
+    """Appends to a file of fsspec's memory file system, readable from anywhere in the process.
 
-    For tests, and for notebooks that read back what they logged.
+    Intended for tests, and for notebooks that read back what they logged.
     """
 
     flush_secs: ClassVar[float] = 1.0
@@ -48,7 +48,7 @@ class MemoryStore:
         self._files.pipe_file(path, bytes(data(self.get(name)) if callable(data) else data))
 
     def get(self, name: str) -> bytes | None:
-        """Return what the side file ``name`` holds, None where there is none.
+        """Return the content of the side file ``name``, or None if it does not exist.
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
@@ -57,7 +57,7 @@ class MemoryStore:
         return bytes(self._files.cat_file(path)) if self._files.isfile(path) else None
 
     def flush(self) -> None:
-        """Do nothing: every append is visible at once."""
+        """Do nothing: every append is visible immediately."""
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing: there is nothing to release."""

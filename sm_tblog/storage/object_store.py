@@ -1,8 +1,8 @@
 """Object stores: a growing object in a bucket, and side files beside it.
 
 ``append`` writes to a spool file on the local disk and returns; an ``UploadQueue`` uploads it.
-So a store that is slow, down or refuses costs the training loop nothing, and what it has not
-acknowledged survives the process. Side files go the same way.
+So an object store that is slow, down or refuses writes does not slow down the training loop, and
+data that it has not acknowledged survives the process. Side files are uploaded in the same way.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ _lock = threading.Lock()
 
 
 class ObjectStore:
-    """Appends to an object, by way of the spool.
+    """Appends to an object through the spool.
 
     Args:
         folder: the URL of a folder in a bucket.
-        name: the growing object's name in it.
-        spool: the folder for spool files, see ``spool.default_folder``.
-        stretch: let uploads become rarer as the run goes on: at most this share of its age passes
-            between two, 0.01 say.
-        storage_options: passed to the place; see ``s3_options`` and ``fsspec_place``.
+        name: the growing object's name in the folder.
+        spool: the folder for spool files; default ``spool.default_folder()``.
+        stretch: makes uploads rarer as the run goes on: the interval between two uploads grows up
+            to this fraction of the run's age, for example 0.01. 0, the default, disables it.
+        storage_options: passed to the remote folder; see ``s3_options`` and ``fsspec_folder``.
 
     Raises:
         MissingDependencyError: a package is not installed.
-        InvalidValueError: there is no such option.
+        InvalidValueError: an option is unknown.
     """
 
     flush_secs: ClassVar[float] = 10.0
@@ -73,7 +73,7 @@ class ObjectStore:
         self._spool = spool
         self._options = storage_options
         self._stretch = stretch
-        self._began = self._asked = time.monotonic()
+        self._started_at = self._requested_at = time.monotonic()
         check_options(folder, storage_options)
         self._job: UploadJob | None = None
         self._side: list[SideFileJob] = []
@@ -93,48 +93,48 @@ class ObjectStore:
         in_memory = self._job is not None and not self._job.file.is_on_disk
         self._check_room(len(data), in_memory=in_memory)
         if self._job is None:
-            file = spool.create(_folder_of(self._spool), name=self._name, **self._notes())
+            file = spool.create(_spool_folder(self._spool), name=self._name, **self._notes())
             self._job = UploadJob(file)
-            self._find_queue().add(self._job)
+            self._get_queue().add(self._job)
         self._job.file.append(data)
 
     def put(self, name: str, data: SideData) -> None:
-        """Have the side file ``name`` written.
+        """Queue the side file ``name`` for upload.
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
             StoreError: the spool is full.
         """
         path = str(side_file_path(name))
-        more = len(side_spool.content_of(data))
-        self._check_room(more, in_memory=False)
-        self._check_room(more, in_memory=True)  # where it goes if the disk does not take it
-        job = side_spool.create(_folder_of(self._spool), name=path, data=data, **self._notes())
+        size = len(side_spool.content_of(data))
+        self._check_room(size, in_memory=False)
+        self._check_room(size, in_memory=True)  # the fallback if the disk is full
+        job = side_spool.create(_spool_folder(self._spool), name=path, data=data, **self._notes())
         self._side = [one for one in self._side if not one.done]
         self._side.append(job)
-        self._find_queue().put(job)
+        self._get_queue().put(job)
 
     def get(self, name: str) -> bytes | None:
-        """Return what the side file ``name`` holds at its place, None where there is none.
+        """Return the content of the side file ``name``, or None if the remote folder has none.
 
         Raises:
             InvalidValueError: ``name`` is absolute or leaves the folder.
-            StoreError: the place cannot be read.
+            StoreError: the remote folder cannot be read.
         """
         return open_folder(self._folder, self._options).get(str(side_file_path(name)))
 
     def flush(self) -> None:
-        """Have what was appended uploaded. ``wait`` waits for it.
+        """Request an upload of the appended bytes. ``wait`` waits for it.
 
         Raises:
-            NotUploadedError: the last attempt to upload failed. What it was to bring is in the
-                spool, and is tried again.
+            NotUploadedError: the last attempt to upload failed. Its data is in the spool, and the
+                upload is retried.
         """
         if self._queue is None:
             return
         now = time.monotonic()
-        if now - self._asked >= self._stretch * (now - self._began):
-            self._asked = now
+        if now - self._requested_at >= self._stretch * (now - self._started_at):
+            self._requested_at = now
             self._queue.request_upload()
         if error := self.error:
             raise NotUploadedError(str(error)) from error
@@ -144,14 +144,14 @@ class ObjectStore:
 
         Args:
             timeout: seconds.
-            force: also if an upload has just been made, and the next one is due within a second.
+            force: also wait if an upload has just finished and the next is due within a second.
         """
         if self._queue is None:
             return True
         return self._queue.wait(timeout, force=force)
 
     def close(self) -> None:
-        """Have the object finished. ``wait`` waits for it."""
+        """Request the final upload of the object. ``wait`` waits for it."""
         self._closed = True
         if self._job is not None:
             self._job.closed = True
@@ -160,65 +160,67 @@ class ObjectStore:
 
     @property
     def is_full(self) -> bool:
-        """Whether another object had better follow, for this one's size or to free its memory."""
+        """Whether to start a new object, because of this one's size or to free its memory."""
         return self._job is not None and self._job.is_full
 
     @property
     def unacknowledged(self) -> int:
-        """Bytes of the object, and of side files, that their place has not acknowledged."""
-        sides = sum(job.waiting for job in self._side)
-        return sides if self._job is None else sides + self._job.waiting
+        """Bytes of the object and of side files that the remote folder has not acknowledged."""
+        sides = sum(job.unacknowledged for job in self._side)
+        return sides if self._job is None else sides + self._job.unacknowledged
 
     @property
     def is_done(self) -> bool:
-        """Whether the store is closed, and its place has everything."""
+        """Whether the store is closed and everything is uploaded."""
         side = all(job.done for job in self._side)
         return self._closed and side and (self._job is None or self._job.done)
 
     @property
     def spool_files(self) -> list[str]:
-        """The spool files of this folder that hold what is not acknowledged."""
-        return [] if self._queue is None else list(map(str, self._queue.files(waiting=True)))
+        """The spool files of this folder that hold bytes not acknowledged yet."""
+        return [] if self._queue is None else list(map(str, self._queue.files(unacknowledged=True)))
 
     @property
     def error(self) -> StoreError | None:
-        """Why the last attempt to upload failed; None if it did not."""
+        """Why the last attempt to upload failed; None if it succeeded."""
         return None if self._queue is None else self._queue.error
 
     def _notes(self) -> dict[str, Any]:
         return notes_of(self._folder, self._options)
 
-    def _find_queue(self) -> UploadQueue:
+    def _get_queue(self) -> UploadQueue:
         if self._queue is None:
-            self._queue = _queue(self._folder, self._options, _folder_of(self._spool))
+            self._queue = _queue(self._folder, self._options, _spool_folder(self._spool))
         return self._queue
 
-    def _check_room(self, more: int, *, in_memory: bool) -> None:
-        """Raise if the spool has no room for so many bytes more. Alone, they may be as many.
+    def _check_room(self, size: int, *, in_memory: bool) -> None:
+        """Raise an error if the spool has no room for ``size`` more bytes.
+
+        An empty spool accepts any size.
 
         Raises:
-            StoreError: it has not. If this object's own room would do, and is not needed any more,
-                ``is_full`` asks for another object, which will find it.
+            StoreError: there is no room. If everything in this object's spool file is uploaded and
+                freeing the file would make enough room, ``is_full`` requests a new object.
         """
 
-        def taken(file: SpoolFile) -> int:
+        def usage(file: SpoolFile) -> int:
             return file.in_memory if in_memory else file.size - file.in_memory
 
-        used = sum(taken(file) for queue in _all_queues() for file in queue.files())
+        used = sum(usage(file) for queue in _all_queues() for file in queue.files())
         limit = spool.MEMORY_LIMIT if in_memory else spool.LIMIT
-        if used + more <= limit or not (used and more):
+        if used + size <= limit or not (used and size):
             return
-        if self._job is not None and not self._job.waiting:
-            self._job.must_roll = used - taken(self._job.file) + more <= limit
-        message = f"{self}: the spool is full: it has {used:,} bytes, and may have {limit:,}"
+        if self._job is not None and not self._job.unacknowledged:
+            self._job.must_roll = used - usage(self._job.file) + size <= limit
+        message = f"{self}: the spool is full: it holds {used:,} bytes, and the limit is {limit:,}"
         raise StoreError(errno.ENOSPC, message)
 
 
 def open_folder(url: str, options: dict[str, Any]) -> RemoteFolder:
-    """Return the place of a folder's objects. Touches the network.
+    """Return the remote folder of a URL. Accesses the network.
 
     Raises:
-        StoreError: it cannot be reached, or its options do not fit.
+        StoreError: the remote folder cannot be reached, or its options are invalid.
     """
     if scheme_of(url) in S3_SCHEMES:
         from sm_tblog.storage.s3 import S3Folder
@@ -230,11 +232,11 @@ def open_folder(url: str, options: dict[str, Any]) -> RemoteFolder:
 
 
 def check_options(url: str, options: dict[str, Any]) -> None:
-    """Raise if a place cannot be opened for want of a package, or of an option's name.
+    """Raise an error if a package for a remote folder is missing or an option is unknown.
 
     Raises:
         MissingDependencyError: a package is not installed.
-        InvalidValueError: there is no such option.
+        InvalidValueError: an option is unknown.
     """
     if scheme_of(url) in S3_SCHEMES:
         s3_options.check(url, options)
@@ -245,7 +247,7 @@ def check_options(url: str, options: dict[str, Any]) -> None:
 
 
 def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what a later upload needs to know of a folder, ``url`` among it; no secrets."""
+    """Return the notes on a folder, ``url`` included, for a later upload; never a secret."""
     is_s3 = scheme_of(url) in S3_SCHEMES
     return {
         "url": s3_options.without_password(url),
@@ -256,39 +258,39 @@ def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:
 def upload_orphans(
     folder: Path, options: dict[str, Any], timeout: float
 ) -> Iterator[tuple[SpoolFile, StoreError | None]]:
-    """Upload the spool files that no process holds; iterate over them, with what went wrong.
+    """Upload the orphaned spool files; yield each with its error, or None if it was uploaded.
 
     Args:
         folder: a spool folder, or one spool file.
-        options: as for ``ObjectStore``, for all of them.
-        timeout: seconds for each.
+        options: the ``storage_options`` of ``ObjectStore`` for all files.
+        timeout: seconds for each file.
     """
-    for file in _whole(spool.orphans(folder)):
-        place = partial(open_folder, file.url, {**side_spool.folder_options(file), **options})
-        queue = UploadQueue(file.url, place, padding, UploadPool())
+    for file in _without_torn_ends(spool.orphans(folder)):
+        opener = partial(open_folder, file.url, {**side_spool.folder_options(file), **options})
+        queue = UploadQueue(file.url, opener, padding, UploadPool())
         queue.resume([file])
-        if queue.is_empty:  # a side file with which nothing can be done, which has been said
+        if queue.is_empty:  # a side file that cannot be restored; a warning is logged already
             if Path(str(file)).exists():
                 yield file, StoreError(f"{file} was written by another release of sm_tblog")
             continue
-        stored = queue.wait(timeout, force=True)
-        late = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
-        yield file, None if stored else queue.error or late
+        uploaded = queue.wait(timeout, force=True)
+        timeout_error = StoreError(f"{file.url}: not uploaded within {timeout:.0f} s")
+        yield file, None if uploaded else queue.error or timeout_error
 
 
 def _queue(url: str, options: dict[str, Any], spool_folder: Path) -> UploadQueue:
-    """Return this process's queue of a folder."""
-    given = repr(sorted(options.items()))
+    """Return this process's upload queue for a folder."""
+    options_key = repr(sorted(options.items()))
     destination = "/".join(url.split("/")[:3])
     with _lock:
-        queue = _queues.get((url, given, spool_folder))
+        queue = _queues.get((url, options_key, spool_folder))
         if queue is None:
-            pool = _pools.setdefault((destination, given), UploadPool())
+            pool = _pools.setdefault((destination, options_key), UploadPool())
             find_orphans = partial(_find_orphans, spool_folder, notes_of(url, options))
             queue = UploadQueue(
                 url, partial(open_folder, url, options), padding, pool, find_orphans
             )
-            _queues[url, given, spool_folder] = queue
+            _queues[url, options_key, spool_folder] = queue
     return queue
 
 
@@ -298,25 +300,25 @@ def _all_queues() -> list[UploadQueue]:
 
 
 def _find_orphans(folder: Path, notes: dict[str, Any]) -> list[SpoolFile]:
-    """Return the files that an earlier process has left behind, their torn ends dropped."""
+    """Return the orphaned spool files of a folder in order, without torn ends."""
     where = {key: notes.get(key) for key in ("url", "endpoint_url")}
-    return sorted(_whole(spool.orphans(folder, **where)), key=side_spool.order)
+    return sorted(_without_torn_ends(spool.orphans(folder, **where)), key=side_spool.order)
 
 
-def _whole(files: Iterable[SpoolFile]) -> Iterator[SpoolFile]:
-    """Iterate over files whose torn ends are dropped; a side file is whole or nothing."""
+def _without_torn_ends(files: Iterable[SpoolFile]) -> Iterator[SpoolFile]:
+    """Drop the torn ends of files and yield them; side files are either complete or unusable."""
     for file in files:
         if not side_spool.is_side(file):
             file.drop_torn_end()
         yield file
 
 
-def _folder_of(folder: str | os.PathLike[str] | None) -> Path:
+def _spool_folder(folder: str | os.PathLike[str] | None) -> Path:
     return spool.default_folder() if folder is None else Path(folder).expanduser()
 
 
 def _reset_after_fork() -> None:
-    """Leave the parent's queues to it: their threads are not in this process."""
+    """Release the queues of the parent process: their threads do not exist in this one."""
     global _lock  # noqa: PLW0603 - a fork may have happened while it was held
     _lock = threading.Lock()
     for queue in _all_queues():

@@ -1,4 +1,4 @@
-"""What uploading needs of a remote folder and of an object in it."""
+"""The interfaces that uploading requires: a remote folder, and an object in it that grows."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ __all__ = ["AppendableObject", "RemoteFolder"]
 
 
 class AppendableObject(Protocol):
-    """One object of a place, while it grows.
+    """An object in a remote folder that grows.
 
     Attributes:
-        committed: how many bytes of it the place has acknowledged.
-        roll_bytes: an object with more than this is better followed by another.
+        committed: number of bytes that the remote folder has acknowledged.
+        max_size: size in bytes above which a new object should be started.
     """
 
     committed: int
-    roll_bytes: int
+    max_size: int
 
     def padding(self, size: int) -> int:
-        """Return by how many bytes an object of this size should be padded before it is stored."""
+        """Return the number of padding bytes to append to an object of this size before upload."""
         ...
 
     def commit(self, file: SpoolFile, size: int) -> None:
-        """Make the object hold the first ``size`` bytes of ``file``; it never becomes shorter."""
+        """Store the first ``size`` bytes of ``file`` in the object, which never becomes shorter."""
         ...
 
     def close(self) -> None:
-        """Let go of what a failure may have left at the place."""
+        """Remove what a failure may have left in the remote folder."""
         ...
 
 
 class RemoteFolder(Protocol):
-    """A folder somewhere else. Every failure is a ``StoreError``."""
+    """A folder in an object store. Every failure is a ``StoreError``."""
 
     def open_object(self, name: str, *, is_new: bool) -> AppendableObject:
-        """Return the object of this name, which nobody else writes.
+        """Return the object with this name, which nobody else writes.
 
         Args:
-            name: the object's.
-            is_new: whether nobody can have begun it before.
+            name: the object's name.
+            is_new: True if no process can have started the object before.
         """
         ...
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole."""
+        """Write a complete object."""
         ...
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Have an object hold what ``change`` makes of what it holds, None where there is none."""
+        """Replace the content of an object, None if it does not exist, by ``change(content)``."""
         ...
 
     def get(self, name: str) -> bytes | None:
-        """Return what an object holds, None where there is none."""
+        """Return the content of an object, or None if it does not exist."""
         ...

@@ -1,18 +1,19 @@
 """S3: an object that grows by copying itself.
 
-S3 cannot append. Writing the whole object again at every flush uploads a hundred times what was
-logged. But an object can be made of parts, and a part be copied from an object that is there, by
-the server: so a flush copies what is there and uploads what is new. A part that is not the last
-one must have 5 MiB. Until then an object is written whole, and as soon as that would have uploaded
-1 MiB again it is padded to 5 MiB, once, with a record that readers pass over.
+S3 cannot append, and rewriting the whole object at every flush uploads a hundred times the logged
+bytes. But a multipart upload can include a part that the server copies from an existing object. So
+each flush replaces the object with a server-side copy of itself plus the new bytes. Every part
+except the last must have at least 5 MiB. A smaller object is rewritten whole; once this would have
+uploaded more than 1 MiB repeatedly, the object is padded once to 5 MiB, with a record that readers
+skip.
 
-What is written is checked: every body has its MD5; every write names the object that it replaces,
-by its entity tag, so that a write that comes late cannot undo a later one; and the first copy is
-looked at, since there are servers that take it for an empty part. After any failure the object
-itself is asked how long it is. It never becomes shorter.
+Writes are verified. Every body is sent with its MD5. Every write names the object that it replaces
+by its entity tag, so that a delayed write cannot undo a later one. The result of the first copy is
+checked, because some servers treat the copy as an empty part. After any failure, the size of the
+object is queried. The object never becomes shorter.
 
-Where copying does not work, or the bucket keeps every version, objects are written whole and
-followed by another at 256 KiB.
+If copying does not work, or the bucket keeps every version, objects are rewritten whole and a new
+one is started at 256 KiB.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from sm_tblog._errors import StoreError
 from sm_tblog.storage.s3_bucket import (
     DENIED,
     MISSING,
-    UNKNOWN,
-    UNMET,
+    NOT_IMPLEMENTED,
+    PRECONDITION_FAILED,
     Bucket,
     code_of,
     content_md5,
@@ -39,40 +40,40 @@ if TYPE_CHECKING:
 
 __all__ = ["S3Folder", "S3Object"]
 
-LEAST_PART = 5 << 20
-"""Bytes that a part must have if it is not the last one."""
+MIN_PART_SIZE = 5 << 20
+"""Minimum size in bytes of every part except the last."""
 
-REPEATED = 1 << 20
-"""Bytes uploaded more than once after which an object is padded so that it can be copied."""
+MAX_REPEATED_BYTES = 1 << 20
+"""Repeatedly uploaded bytes after which an object is padded so that it can be copied."""
 
-ROLL = 64 << 20
-"""Bytes after which another object follows."""
+MAX_OBJECT_SIZE = 64 << 20
+"""Size in bytes at which a new object is started."""
 
-ROLL_WHOLE = 256 << 10
-"""The same where an object can only be written whole."""
+MAX_REWRITTEN_SIZE = 256 << 10
+"""The same for an object that can only be rewritten whole."""
 
-_CONDITION = (*UNMET, *UNKNOWN)
-_NO_COPY = (*UNKNOWN, *DENIED, "InvalidRequest", "InvalidArgument")
+_CONDITION_FAILED = (*PRECONDITION_FAILED, *NOT_IMPLEMENTED)
+_COPY_REFUSED = (*NOT_IMPLEMENTED, *DENIED, "InvalidRequest", "InvalidArgument")
 
-_NOTHING = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+_EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).hexdigest()
 
 
 class S3Folder(Bucket):
-    """A folder of a bucket, as a ``queue.RemoteFolder``."""
+    """A folder of a bucket, as a ``remote.RemoteFolder``."""
 
     def open_object(self, name: str, *, is_new: bool) -> S3Object:
-        """Return the object of this name, which nobody else writes."""
+        """Return the object with this name, which nobody else writes."""
         return S3Object(self, self._prefix + name, is_new=is_new)
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object whole."""
+        """Write a complete object."""
         self._put(name, data, {})
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Have an object hold what ``change`` makes of what it holds.
+        """Replace the content of an object by ``change(content)``.
 
-        What another process writes in between is not lost, where the server knows conditions.
-        ``change`` may be called again, also with what it has made itself.
+        If the server supports conditional writes, concurrent writes of other processes are not
+        lost. ``change`` may be called again, even with its own previous result.
         """
         refused: str | None = ""
         while True:
@@ -81,16 +82,16 @@ class S3Folder(Bucket):
             try:
                 self._put(name, bytes(change(before)), condition)
             except StoreError as error:
-                if not condition or code_of(error) not in _CONDITION:
+                if not condition or code_of(error) not in _CONDITION_FAILED:
                     raise
-                if tag == refused or code_of(error) in UNKNOWN:
+                if tag == refused or code_of(error) in NOT_IMPLEMENTED:
                     self.weaken_conditions()
                 refused = tag
             else:
                 return
 
     def get(self, name: str) -> bytes | None:
-        """Return what an object holds, None where there is none."""
+        """Return the content of an object, or None if it does not exist."""
         return self._get(name)[0]
 
     def _put(self, name: str, data: bytes, condition: dict[str, str]) -> None:
@@ -98,7 +99,7 @@ class S3Folder(Bucket):
         self.call("PutObject", Key=self._prefix + name, Body=data, ContentMD5=md5, **condition)
 
     def _get(self, name: str) -> tuple[bytes | None, str | None]:
-        """Return what an object holds, and its entity tag."""
+        """Return the content of an object and its entity tag, or two None if it does not exist."""
         try:
             reply, data = self.read(self._prefix + name)
         except StoreError as error:
@@ -109,59 +110,59 @@ class S3Folder(Bucket):
 
 
 class S3Object:
-    """One object, while it grows.
+    """An object that grows.
 
     Attributes:
-        committed: how many bytes of it the store has acknowledged.
-        roll_bytes: see ``queue.AppendableObject``.
+        committed: number of bytes that the store has acknowledged.
+        max_size: see ``remote.AppendableObject``.
     """
 
-    def __init__(self, place: S3Folder, key: str, *, is_new: bool = True) -> None:
-        self._folder = place
+    def __init__(self, folder: S3Folder, key: str, *, is_new: bool = True) -> None:
+        self._folder = folder
         self._key = key
         self.committed = 0
-        self.roll_bytes = ROLL
+        self.max_size = MAX_OBJECT_SIZE
         self._tag: str | None = None
         self._repeated = 0
-        self._known = is_new  # whether ``committed`` and ``_tag`` are what is there
-        self._copies = True  # whether the store can append by a copy
-        self._checked = False  # whether a copy has been looked at
-        self._readable = True  # whether the credentials may look at the object
-        self._upload: str | None = None  # begun, and perhaps not ended
-        self._strays = not is_new  # whether there may be others, of which only the store knows
+        self._is_synced = is_new  # whether ``committed`` and ``_tag`` match the object
+        self._can_copy = True  # whether the store can append by copying
+        self._copy_verified = False
+        self._readable = True  # whether the credentials may read the object
+        self._upload_id: str | None = None  # of an upload that may be unfinished
+        self._has_unknown_uploads = not is_new  # whether others may be unfinished at the store
 
     def padding(self, size: int) -> int:
-        """Return by how many bytes an object of this size should be padded before it is stored."""
+        """Return the number of padding bytes to append to an object of this size before upload."""
         repeated = self._repeated + self.committed
-        if not self._copies or size > LEAST_PART or repeated <= REPEATED:
+        if not self._can_copy or size > MIN_PART_SIZE or repeated <= MAX_REPEATED_BYTES:
             return 0
-        return max(LEAST_PART - size, 64)
+        return max(MIN_PART_SIZE - size, 64)
 
     def commit(self, file: SpoolFile, size: int) -> None:
-        """Make the object hold the first ``size`` bytes of ``file``.
+        """Store the first ``size`` bytes of ``file`` in the object.
 
         Raises:
-            StoreError: it failed; the object holds what it held, or these.
+            StoreError: the upload failed; the object has its previous content or the new one.
         """
-        self._abort()  # first, so that an append that comes late finds nothing to complete
-        if not self._known:
-            self._look()
-        self._known = False  # until the end: whatever fails, the object is looked at again
-        if self._copies and LEAST_PART <= self.committed < size:
+        self._abort()  # first, so that a delayed append finds nothing to complete
+        if not self._is_synced:
+            self._refresh()
+        self._is_synced = False  # until the end: after any failure, query the object again
+        if self._can_copy and MIN_PART_SIZE <= self.committed < size:
             self._append(file, size)
         if self.committed < size:
             self._write(file, size)
-        self._known = True
+        self._is_synced = True
 
     def close(self) -> None:
-        """Abort what failed appends may have left."""
+        """Abort the uploads that failed appends may have left unfinished."""
         with contextlib.suppress(StoreError):
             self._abort()
 
-    def _look(self) -> None:
-        """Find out how long the object is.
+    def _refresh(self) -> None:
+        """Query the size and entity tag of the object.
 
-        Not by HEAD: that does not say why it fails.
+        GET is used because a failed HEAD does not report the reason.
         """
         if not self._readable:
             return
@@ -171,8 +172,9 @@ class S3Object:
             code = code_of(error)
             if code in DENIED and self.committed:
                 self._readable = False
-                self._give_up_copying()
-            elif code in (*MISSING, *DENIED):  # denied, where it may not be said what is missing
+                self._disable_copying()
+            elif code in (*MISSING, *DENIED):
+                # Without the permission to list, a missing object is also answered by "denied".
                 self.committed, self._tag = 0, None
             else:
                 raise
@@ -183,13 +185,13 @@ class S3Object:
 
     def _note_version(self, reply: Mapping[str, Any]) -> None:
         if reply.get("VersionId", "null") not in ("null", ""):
-            self._give_up_copying()  # each append would keep the whole object as a version
+            self._disable_copying()  # each append would keep a version of the whole object
 
-    def _give_up_copying(self) -> None:
-        self._copies = False
-        self.roll_bytes = ROLL_WHOLE
+    def _disable_copying(self) -> None:
+        self._can_copy = False
+        self.max_size = MAX_REWRITTEN_SIZE
 
-    # Writing it whole.
+    # Rewriting the object.
 
     def _write(self, file: SpoolFile, size: int) -> None:
         body = file.body(0, size)
@@ -199,12 +201,12 @@ class S3Object:
                 "PutObject", Key=self._key, Body=body, ContentMD5=content_md5(body), **condition
             )
         except StoreError as error:
-            if not condition or code_of(error) not in _CONDITION:
+            if not condition or code_of(error) not in _CONDITION_FAILED:
                 raise
-            # A lost reply is behind it, or a server that does not know conditions.
+            # Either a reply was lost, or the server does not support conditions.
             before = self._tag
-            self._look()
-            if self._tag == before or code_of(error) in UNKNOWN:
+            self._refresh()
+            if self._tag == before or code_of(error) in NOT_IMPLEMENTED:
                 self._folder.weaken_conditions()
             if self.committed < size:
                 self._write(file, size)
@@ -214,45 +216,45 @@ class S3Object:
         self._note_version(reply)
 
     def _condition(self, operation: str, name: str = "IfMatch") -> dict[str, str]:
-        """Return the condition that the object be what it is known to be."""
+        """Return the condition that the object is unchanged since the last request."""
         if not self._readable or (self.committed and self._tag is None):
             return {}
         return self._folder.condition(operation, self._tag, name)
 
-    # Appending to it.
+    # Appending to the object.
 
     def _append(self, file: SpoolFile, size: int) -> None:
-        """Append by a copy. If the store cannot, ``committed`` stays below ``size``."""
+        """Append by copying. If the store cannot, ``committed`` stays below ``size``."""
         try:
             reply = self._copy_and_complete(file, size)
         except StoreError as error:
-            if code_of(error) in _NO_COPY:
-                self._give_up_copying()
+            if code_of(error) in _COPY_REFUSED:
+                self._disable_copying()
                 return
-            if code_of(error) in UNMET:
+            if code_of(error) in PRECONDITION_FAILED:
                 before = self._tag
-                self._look()
+                self._refresh()
                 if self._tag == before and self._folder.weaken_conditions():
                     self.commit(file, size)
                     return
             raise
         if reply is None:
-            self._give_up_copying()
+            self._disable_copying()
             return
-        self._upload = None
+        self._upload_id = None
         self.committed, self._tag = size, reply.get("ETag") or None
-        if not self._tag or not self._checked:
-            self._look()
-            self._checked = True
+        if not self._tag or not self._copy_verified:
+            self._refresh()
+            self._copy_verified = True
             if self.committed != size:
-                self._give_up_copying()  # and write it whole, at once
+                self._disable_copying()  # and rewrite it at once
 
     def _copy_and_complete(self, file: SpoolFile, size: int) -> Any:
-        """Make the object of itself and the rest of the file; None if a copy is no copy."""
-        self._strays = True
-        begun = self._folder.call("CreateMultipartUpload", Key=self._key)
-        self._upload, self._strays = begun["UploadId"], False
-        upload = {"Key": self._key, "UploadId": self._upload}
+        """Replace the object by its copy and the new bytes; return None if the copy is empty."""
+        self._has_unknown_uploads = True
+        created = self._folder.call("CreateMultipartUpload", Key=self._key)
+        self._upload_id, self._has_unknown_uploads = created["UploadId"], False
+        upload = {"Key": self._key, "UploadId": self._upload_id}
         copied = self._folder.call(
             "UploadPartCopy",
             **upload,
@@ -262,42 +264,42 @@ class S3Object:
             **self._condition("UploadPartCopy", "CopySourceIfMatch"),
         )
         first = copied.get("CopyPartResult", {}).get("ETag", "")
-        if first.strip('"') in ("", _NOTHING):
+        if first.strip('"') in ("", _EMPTY_MD5):
             return None
         tail = file.body(self.committed, size)
         md5 = content_md5(tail)
         second = self._folder.call("UploadPart", **upload, PartNumber=2, Body=tail, ContentMD5=md5)
         parts = [{"ETag": first, "PartNumber": 1}, {"ETag": second["ETag"], "PartNumber": 2}]
-        knows_size = self._folder.knows("CompleteMultipartUpload", "MpuObjectSize")
+        accepts_size = self._folder.supports("CompleteMultipartUpload", "MpuObjectSize")
         return self._folder.call(
             "CompleteMultipartUpload",
             **upload,
             MultipartUpload={"Parts": parts},
-            **({"MpuObjectSize": size} if knows_size else {}),
+            **({"MpuObjectSize": size} if accepts_size else {}),
             **self._condition("CompleteMultipartUpload"),
         )
 
     def _abort(self) -> None:
-        """Abort the last upload, if it may not have ended, so that it cannot end later."""
-        if self._strays:
-            self._abort_strays()
-        if self._upload is not None:
-            self._abort_one(self._upload)
-            self._upload = None
+        """Abort the last upload if it may be unfinished, so that it cannot complete later."""
+        if self._has_unknown_uploads:
+            self._abort_unknown_uploads()
+        if self._upload_id is not None:
+            self._abort_upload(self._upload_id)
+            self._upload_id = None
 
-    def _abort_strays(self) -> None:
+    def _abort_unknown_uploads(self) -> None:
         try:
             listed = self._folder.call("ListMultipartUploads", Prefix=self._key)
         except StoreError as error:
-            if code_of(error) not in (*DENIED, *UNKNOWN, *MISSING):
+            if code_of(error) not in (*DENIED, *NOT_IMPLEMENTED, *MISSING):
                 raise
-            listed = {}  # the bucket's own rule for incomplete uploads removes them
+            listed = {}  # the bucket's lifecycle rule for incomplete uploads removes them
         for one in listed.get("Uploads", []):
             if one["Key"] == self._key:
-                self._abort_one(one["UploadId"])
-        self._strays = False
+                self._abort_upload(one["UploadId"])
+        self._has_unknown_uploads = False
 
-    def _abort_one(self, upload: str) -> None:
+    def _abort_upload(self, upload: str) -> None:
         try:
             self._folder.call("AbortMultipartUpload", Key=self._key, UploadId=upload)
         except StoreError as error:

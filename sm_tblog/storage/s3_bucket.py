@@ -1,8 +1,8 @@
-"""Requests to a bucket: with the options that they know, and errors that say what to do.
+"""Requests to a bucket, with the options that each operation accepts and errors that give advice.
 
-A condition names the object that a write is to replace, by its entity tag, so that a write that
-comes late cannot undo a later one. How a server takes that is found out: Ceph's gateway wants the
-tag without its quotes, and some servers know no conditions.
+A conditional write names the object that it replaces by its entity tag, so that a delayed write
+cannot undo a later one. The form that a server accepts is found by trying: Ceph's gateway expects
+the tag without its quotes, and some servers do not support conditions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.storage.s3_options import (
-    STALE,
+    STALE_CREDENTIALS,
     as_store_error,
     bucket_and_prefix,
     error_code,
@@ -30,27 +30,35 @@ if TYPE_CHECKING:
     from sm_tblog._errors import StoreError
     from sm_tblog.storage.spool import Section
 
-__all__ = ["DENIED", "MISSING", "UNKNOWN", "UNMET", "Bucket", "code_of", "content_md5"]
+__all__ = [
+    "DENIED",
+    "MISSING",
+    "NOT_IMPLEMENTED",
+    "PRECONDITION_FAILED",
+    "Bucket",
+    "code_of",
+    "content_md5",
+]
 
 MISSING = ("404", "NoSuchKey")
-UNMET = ("412", "PreconditionFailed")
-UNKNOWN = ("501", "NotImplemented")
+PRECONDITION_FAILED = ("412", "PreconditionFailed")
+NOT_IMPLEMENTED = ("501", "NotImplemented")
 DENIED = ("403", "AccessDenied")
-"""Codes of errors; a server in between may answer with the number alone."""
+"""Error codes; a server in between may answer with the number alone."""
 
-_clients: dict[str, Any] = {}  # by their ``identity``: making one takes a good part of a second
+_clients: dict[str, Any] = {}  # by ``identity``; creating one takes a large part of a second
 _clients_lock = threading.Lock()
 
 
 class Bucket:
-    """A bucket, or a folder of one.
+    """A bucket or a folder in it.
 
     Args:
         url: ``s3://bucket/folder``.
         options: see ``s3_options.OPTIONS``.
 
     Attributes:
-        bucket: its name.
+        bucket: the bucket's name.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
@@ -58,13 +66,13 @@ class Bucket:
         self.bucket, self._prefix = bucket_and_prefix(url)
         self._options = options
         self._identity = identity(options)
-        self._conditions = ["quoted", "bare", "none"]  # the first is how the server takes them
+        self._conditions = ["quoted", "bare", "none"]  # the first is tried
 
     def call(self, operation: str, **parameters: Any) -> Any:
-        """Call an operation on the bucket, with the options that it knows.
+        """Call an operation on the bucket, with the options that it accepts.
 
         Raises:
-            StoreError: it failed; ``__cause__`` is botocore's error.
+            StoreError: the operation failed; ``__cause__`` is botocore's error.
         """
         client = None
         try:
@@ -73,37 +81,37 @@ class Bucket:
             method = getattr(client, re.sub(r"(?<!^)([A-Z])", r"_\1", operation).lower())
             return method(Bucket=self.bucket, **parameters)
         except Exception as error:
-            if error_code(error) in STALE:
+            if error_code(error) in STALE_CREDENTIALS:
                 with _clients_lock:
                     if _clients.get(self._identity) is client:
                         _clients.pop(self._identity, None)
             raise as_store_error(error, self.url) from error
 
     def read(self, key: str, **parameters: Any) -> tuple[Mapping[str, Any], bytes]:
-        """Read an object; return the reply, and what the object holds."""
+        """Read an object; return the reply and the content."""
         reply = self.call("GetObject", Key=key, **parameters)
         try:
             return reply, reply["Body"].read()
         except Exception as error:
             raise as_store_error(error, self.url) from error
 
-    def knows(self, operation: str, parameter: str) -> bool:
-        """Return whether this release of botocore knows a parameter."""
+    def supports(self, operation: str, parameter: str) -> bool:
+        """Return whether this release of botocore supports a parameter of an operation."""
         model = self._client().meta.service_model.operation_model(operation)
         return parameter in model.input_shape.members
 
     def condition(self, operation: str, tag: str | None, name: str = "IfMatch") -> dict[str, str]:
-        """Return the condition that an object has this entity tag, or None, is not there."""
+        """Return the condition that an object has this entity tag or, for None, does not exist."""
         if tag is None:
             name = "IfNoneMatch"
-        if self._conditions[0] == "none" or not self.knows(operation, name):
+        if self._conditions[0] == "none" or not self.supports(operation, name):
             return {}
         if tag is None:
             return {name: "*"}
         return {name: tag if self._conditions[0] == "quoted" else tag.strip('"')}
 
     def weaken_conditions(self) -> bool:
-        """Take note that the server refuses a condition that is met; return whether it sent one."""
+        """Weaken conditions after the server refused a true one; return whether one was sent."""
         if len(self._conditions) == 1:
             return False
         self._conditions.pop(0)
@@ -117,7 +125,7 @@ class Bucket:
 
 
 def _reset_after_fork() -> None:
-    """Make other clients in a forked child: two processes must not share a connection."""
+    """Drop the clients in a forked child: two processes must not share a connection."""
     global _clients_lock  # noqa: PLW0603 - a fork may have happened while it was held
     _clients_lock = threading.Lock()
     _clients.clear()
@@ -128,17 +136,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def content_md5(data: bytes | Section) -> str:
-    """Return the value of the header that has a server check a body."""
+    """Return the value of the header by which the server verifies a body."""
     md5 = hashlib.md5(usedforsecurity=False)
     if isinstance(data, bytes):
         md5.update(data)
     else:
-        while piece := data.read(1 << 20):
-            md5.update(piece)
+        while chunk := data.read(1 << 20):
+            md5.update(chunk)
         data.seek(0)
     return base64.b64encode(md5.digest()).decode()
 
 
 def code_of(error: StoreError) -> str:
-    """Return the code of the error of botocore's that is behind one of ours."""
+    """Return the code of the botocore error that caused a ``StoreError``."""
     return error_code(error.__cause__ if isinstance(error.__cause__, Exception) else error)

@@ -1,8 +1,8 @@
-"""What ``storage_options`` mean for ``s3://``, and what an S3 error means for a person.
+"""The ``storage_options`` of ``s3://`` URLs, and S3 errors translated to advice.
 
-The options are s3fs', so that one dictionary serves pandas, fsspec and this library. What they do
-not say comes from where botocore looks: the environment, the shared configuration, the role of a
-container or instance, with credentials refreshed as they expire.
+The options are those of s3fs, so that one dictionary serves pandas, fsspec and this library.
+Anything they leave out comes from botocore's usual sources: the environment, the shared
+configuration, the role of a container or instance. Credentials are refreshed when they expire.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "STALE",
+    "STALE_CREDENTIALS",
     "as_store_error",
     "bucket_and_prefix",
     "check",
@@ -36,54 +36,54 @@ OPTIONS = {
     "key": "the access key's id",
     "secret": "the secret access key",
     "token": "the session token",
-    "username": "another name of key",
-    "password": "another name of secret",
+    "username": "an alias of key",
+    "password": "an alias of secret",
     "profile": "a profile of the shared configuration; one with role_arn assumes the role",
-    "endpoint_url": "the server, if it is not AWS",
+    "endpoint_url": "the server's URL, if it is not AWS",
     "region_name": "the bucket's region",
     "use_ssl": "False for plain HTTP",
-    "requester_pays": "True if whoever uploads pays",
+    "requester_pays": "True if the uploader pays for requests",
     "client_kwargs": "passed to botocore's create_client",
     "config_kwargs": "passed to botocore.config.Config",
-    "s3_additional_kwargs": "passed to every request that knows them: ServerSideEncryption, "
+    "s3_additional_kwargs": "passed to every request that accepts them: ServerSideEncryption, "
     "SSEKMSKeyId, ACL, Tagging, StorageClass, …",
 }
 
 CONNECT_TIMEOUT = 5
-"""Seconds."""
+"""Seconds to establish a connection."""
 
 READ_TIMEOUT = 20
 """Seconds without a byte of the reply."""
 
 _ADVICE = {
-    "NoSuchBucket": "there is no such bucket; make it, or correct the URL",
-    "AccessDenied": "the credentials may not write there; s3:PutObject is needed, and s3:GetObject "
-    "and s3:AbortMultipartUpload to append cheaply",
+    "NoSuchBucket": "there is no such bucket; create it or correct the URL",
+    "AccessDenied": "the credentials do not allow writing there; grant s3:PutObject, and for cheap "
+    "appends s3:GetObject and s3:AbortMultipartUpload",
     "AllAccessDisabled": "the account has no access to the bucket",
-    "InvalidAccessKeyId": "the access key is not known there; check the credentials and endpoint",
-    "SignatureDoesNotMatch": "the secret access key does not fit the access key",
-    "ExpiredToken": "the session token has expired; new credentials are looked for",
-    "ExpiredTokenException": "the session token has expired; new credentials are looked for",
-    "TokenRefreshRequired": "the session token has expired; new credentials are looked for",
-    "InvalidToken": "the session token is not valid; check the credentials",
-    "RequestTimeTooSkewed": "this machine's clock is wrong by more than 15 minutes; set it",
-    "PermanentRedirect": "the bucket is in another region; name it with region_name",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; name it with region_name",
-    "IllegalLocationConstraintException": "the bucket is in another region; name it with "
-    "region_name",
-    "SlowDown": "the store asks for fewer requests; it is tried again, less often",
+    "InvalidAccessKeyId": "the server does not know the access key; check the credentials and "
+    "endpoint",
+    "SignatureDoesNotMatch": "the secret access key does not match the access key",
+    "ExpiredToken": "the session token has expired; credentials are looked up again",
+    "ExpiredTokenException": "the session token has expired; credentials are looked up again",
+    "TokenRefreshRequired": "the session token has expired; credentials are looked up again",
+    "InvalidToken": "the session token is invalid; check the credentials",
+    "RequestTimeTooSkewed": "this machine's clock is off by more than 15 minutes; correct it",
+    "PermanentRedirect": "the bucket is in another region; set region_name",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set region_name",
+    "IllegalLocationConstraintException": "the bucket is in another region; set region_name",
+    "SlowDown": "the store asks for fewer requests; uploads are retried less often",
     "InvalidStorageClass": "there is no such storage class; see s3_additional_kwargs",
     "KMS.DisabledException": "the KMS key is disabled",
     "KMS.NotFoundException": "there is no such KMS key",
-    "InvalidBucketName": "that is no bucket's name; correct the URL",
+    "InvalidBucketName": "the bucket name is invalid; correct the URL",
     "NoCredentialsError": "there are no credentials; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or give the job a role",
-    "PartialCredentialsError": "the credentials are not complete",
+    "PartialCredentialsError": "the credentials are incomplete",
     "ProfileNotFound": "there is no such profile in the shared configuration",
-    "NoRegionError": "name a region: AWS_REGION or region_name",
+    "NoRegionError": "no region is set; set AWS_REGION or region_name",
     "EndpointConnectionError": "the store cannot be reached; check the network and endpoint_url",
     "ConnectTimeoutError": "the store cannot be reached; check the network and endpoint_url",
-    "ReadTimeoutError": "the store does not answer",
+    "ReadTimeoutError": "the store does not respond",
     "InvalidValueError": "correct storage_options",
 }
 
@@ -97,7 +97,7 @@ _REFUSED = frozenset(_ADVICE) - {
     "ReadTimeoutError",
 }
 
-STALE = frozenset(
+STALE_CREDENTIALS = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
@@ -108,42 +108,42 @@ STALE = frozenset(
         "TokenRefreshRequired",
     }
 )
-"""Errors after which credentials are looked for anew: somebody may have put others in place."""
+"""Errors after which credentials are looked up again: they may have been replaced."""
 
 _PUBLIC = ("anon", "profile", "region_name", "use_ssl", "requester_pays")
-"""Options that hold no secret."""
+"""Options that contain no secrets."""
 
 
 def check(url: str, options: Mapping[str, Any]) -> None:
-    """Raise if a client cannot be made for want of a package, or of an option's name.
+    """Raise an error if a package is missing, an option is unknown, or the URL has no bucket.
 
     Raises:
         MissingDependencyError: botocore is not installed.
-        InvalidValueError: there is no such option, or the URL names no bucket.
+        InvalidValueError: an option is unknown, or the URL contains no bucket name.
     """
     if find_spec("botocore") is None:
         message = f"{url}: botocore is needed to write to S3; pip install 'sm-tblog[s3]'"
         raise MissingDependencyError(message)
     if unknown := set(options) - set(OPTIONS):
         message = (
-            f"storage_options of {url}: there is no {', '.join(sorted(unknown))}; "
-            f"there are: {', '.join(OPTIONS)}, spool"
+            f"unknown storage_options for {url}: {', '.join(sorted(unknown))}; "
+            f"known options: {', '.join(OPTIONS)}, spool"
         )
         raise InvalidValueError(message)
     if not bucket_and_prefix(url)[0]:
-        message = f"{url!r} names no bucket; a URL is s3://bucket/folder"
+        message = f"{url!r} contains no bucket name; use s3://bucket/folder"
         raise InvalidValueError(message)
 
 
 def bucket_and_prefix(url: str) -> tuple[str, str]:
-    """Return the bucket's name, and what stands before a folder's names in it."""
+    """Return the bucket's name, and the prefix of the folder's keys in it."""
     bucket, _, folder = url.partition("://")[2].partition("/")
     folder = folder.strip("/")
     return bucket, f"{folder}/" if folder else ""
 
 
 def public(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a later upload needs and that hold no secret, as JSON has them."""
+    """Return the options that a later upload needs, without secrets and ready for JSON."""
     kept = {name: options[name] for name in _PUBLIC if name in options}
     if style := (options.get("config_kwargs") or {}).get("s3"):
         kept["config_kwargs"] = {"s3": style}
@@ -153,7 +153,7 @@ def public(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(options: Mapping[str, Any]) -> str:
-    """Return what tells clients apart: the options, and what else botocore looks at."""
+    """Return the key of a client: the options and the environment that botocore reads."""
     known = (name for name in sorted(os.environ) if name.startswith(("AWS_", "S3_")))
     return repr((sorted(options.items()), [(name, os.environ[name]) for name in known]))
 
@@ -168,10 +168,11 @@ def make_client(options: Mapping[str, Any]) -> Any:
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": READ_TIMEOUT,
-        "retries": {"mode": "standard", "total_max_attempts": 2},  # the queue tries on, and says so
+        # Few, because the queue retries and reports it.
+        "retries": {"mode": "standard", "total_max_attempts": 2},
         "tcp_keepalive": True,
     }
-    # Checksums as trailers are not understood by every server; Content-MD5 is.
+    # Not every server supports checksums as trailers; all support Content-MD5.
     if "request_checksum_calculation" in Config.OPTION_DEFAULTS:
         settings["request_checksum_calculation"] = "when_required"
         settings["response_checksum_validation"] = "when_required"
@@ -193,13 +194,15 @@ def make_client(options: Mapping[str, Any]) -> Any:
     client = session.create_client("s3", config=config, **arguments)
     known = client.meta.service_model.operation_model("PutObject").input_shape.members
     if unknown := set(options.get("s3_additional_kwargs") or {}) - set(known):
-        message = f"s3_additional_kwargs: S3's PutObject takes no {', '.join(sorted(unknown))}"
+        message = (
+            f"s3_additional_kwargs: S3's PutObject has no parameter {', '.join(sorted(unknown))}"
+        )
         raise InvalidValueError(message)
     return client
 
 
 def _endpoint(options: Mapping[str, Any]) -> str | None:
-    """Return the server's URL, if it is not AWS. ``S3_ENDPOINT`` is where TensorBoard looks."""
+    """Return the server's URL, None for AWS. TensorBoard reads ``S3_ENDPOINT``."""
     given = (options.get("client_kwargs") or {}).get("endpoint_url") or options.get("endpoint_url")
     names = ["S3_ENDPOINT"]
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
@@ -208,40 +211,40 @@ def _endpoint(options: Mapping[str, Any]) -> str | None:
 
 
 def _region(session: Any) -> str:
-    """Return the region that is configured; a server that is not AWS takes any."""
+    """Return the configured region; a server other than AWS accepts any."""
     found = os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return str(found or "us-east-1")
 
 
 def operation_parameters(client: Any, operation: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``s3_additional_kwargs`` and ``requester_pays`` mean for an operation."""
+    """Return an operation's parameters from ``s3_additional_kwargs`` and ``requester_pays``."""
     wanted = dict(options.get("s3_additional_kwargs") or {})
     if options.get("requester_pays"):
         wanted["RequestPayer"] = "requester"
-    if operation == "UploadPartCopy":  # the object that is copied is the one that was written
+    if operation == "UploadPartCopy":  # the source was written with the same key
         wanted |= {f"CopySource{k}": v for k, v in wanted.items() if k.startswith("SSECustomer")}
     known = client.meta.service_model.operation_model(operation).input_shape.members
     return {key: value for key, value in wanted.items() if key in known}
 
 
 def error_code(error: Exception) -> str:
-    """Return an error's code, as S3 names it, or its type's name."""
+    """Return the S3 code of an error, or the name of its type."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code") or type(error).__name__)
 
 
 def as_store_error(error: Exception, url: str) -> StoreError:
-    """Return an error of botocore's as one that says what to do, and never a secret."""
+    """Return a botocore error as a ``StoreError`` with advice and without secrets."""
     code = error_code(error)
-    said = (getattr(error, "response", None) or {}).get("Error", {}).get("Message") or str(error)
-    said = said[:300].strip()
+    detail = (getattr(error, "response", None) or {}).get("Error", {}).get("Message") or str(error)
+    detail = detail[:300].strip()
     advice = _ADVICE.get(code, "the upload failed")
     kind = RefusedError if code in _REFUSED else StoreError
-    ours = kind(without_password(f"{url}: {advice} ({code}: {said})"))
-    ours.__cause__ = error
-    return ours
+    store_error = kind(without_password(f"{url}: {advice} ({code}: {detail})"))
+    store_error.__cause__ = error
+    return store_error
 
 
 def without_password(text: str) -> str:
-    """Return a text with the passwords left out of the URLs in it."""
+    """Return a text without the passwords of the URLs in it."""
     return re.sub(r"(?<=://)([^/:@\s]*):[^/@\s]*@", r"\1@", text)

@@ -1,8 +1,8 @@
-"""Side files in the spool: each is a spool file of its own, with what the side file is to hold.
+"""Side files in the spool: each side file has its own spool file with its content.
 
-A change of what another process may have written is spooled too if it is a ``Change``: as the name
-of its function, one of this library's, and the argument. Any other function stays in memory, and is
-lost with the process.
+A change to content that another process may have written is spooled as well if it is a ``Change``:
+as the name of its function, which must belong to this library, and its argument. Any other function
+stays in memory and is lost with the process.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _PACKAGE = "sm_tblog."
 
 
 class SideFileJob:
-    """A side file on its way.
+    """The upload of one side file.
 
     Args:
-        file: holds what the side file is to hold, or the argument of ``change``.
-        change: returns what it is to hold from what it holds.
+        file: holds the content of the side file, or the argument of ``change``.
+        change: maps the current content, None if there is none, to the new content.
 
     Attributes:
-        done: whether it is written, or given up.
+        done: whether the side file is written or was given up.
     """
 
     def __init__(
@@ -50,34 +50,34 @@ class SideFileJob:
         self._change = change
 
     @property
-    def waiting(self) -> int:
-        """How many bytes are not written, as far as that is known."""
+    def unacknowledged(self) -> int:
+        """Number of spooled bytes that are not written yet."""
         return 0 if self.done else self.file.size
 
-    def upload(self, place: RemoteFolder) -> None:
+    def upload(self, folder: RemoteFolder) -> None:
         """Write the side file.
 
         Raises:
-            StoreError: the place did not take it.
-            Exception: what the change raised.
+            StoreError: the remote folder did not accept it.
+            Exception: the change raised it.
         """
         if self._change is None:
-            place.put(self.file.name, self.file.read(0, self.file.size))
+            folder.put(self.file.name, self.file.read(0, self.file.size))
         else:
-            place.update(self.file.name, self._change)
+            folder.update(self.file.name, self._change)
 
 
 def content_of(data: SideData) -> bytes | memoryview:
-    """Return what of a side file is spooled."""
+    """Return the bytes of a side file that are spooled."""
     if isinstance(data, Change):
         return data.argument
     return b"" if callable(data) else memoryview(data)
 
 
 def create(folder: Path, url: str, name: str, data: SideData, **notes: Any) -> SideFileJob:
-    """Return a new side file on its way, in the spool if it can be.
+    """Return the job of a new side file, in the spool if possible.
 
-    Takes what ``spool.create`` does.
+    The other arguments are those of ``spool.create``.
     """
     content = content_of(data)
     note: dict[str, Any] = {"size": len(content), "order": time.time_ns()}
@@ -96,25 +96,26 @@ def is_side(file: SpoolFile) -> bool:
 
 
 def order(file: SpoolFile) -> tuple[int, str]:
-    """Return what files are to be sorted by: side files as they came, others by their names."""
+    """Return the sort key of a spool file: its creation time for side files, then its name."""
     return file.notes.get(_NOTE, {}).get("order", 0), file.name
 
 
 def folder_options(file: SpoolFile) -> dict[str, Any]:
-    """Return what the notes say of the place that a file is for."""
+    """Return the options of the remote folder that are recorded in a file's notes."""
     return {name: value for name, value in file.notes.items() if name != _NOTE}
 
 
 def restore(file: SpoolFile) -> SideFileJob | None:
-    """Return a side file that an earlier process has left behind.
+    """Return the job of a side file that an earlier process left in the spool.
 
-    None if there is nothing to be done: the process has ended before the file was whole, or the
-    function that is to change it is none of this release.
+    Returns:
+        None if the file is incomplete because the process ended while writing it, or if this
+        release does not have the function that changes it.
     """
     note = file.notes[_NOTE]
     if file.size != note["size"]:
         logger.warning(
-            "%s/%s: the side file was being written when its process ended, and is not uploaded",
+            "%s/%s: the side file is incomplete because its process ended; it is not uploaded",
             file.url,
             file.name,
         )
@@ -125,19 +126,21 @@ def restore(file: SpoolFile) -> SideFileJob | None:
     try:
         function = _function(note["change"])
     except (ImportError, AttributeError, ValueError):
-        logger.warning("%s is left alone: there is no function %s here", file, note["change"])
+        logger.warning(
+            "%s is skipped: this release of sm_tblog has no function %s", file, note["change"]
+        )
         file.release()
         return None
     return SideFileJob(file, Change(function, file.read(0, file.size)))
 
 
 def _function(name: str) -> Any:
-    """Return a function of this library by its name: nobody else's is called.
+    """Return a function of this library by its name; functions of other packages are refused.
 
     Raises:
         ImportError: there is no such module.
         AttributeError: there is no such function.
-        ValueError: it is not this library's.
+        ValueError: the function does not belong to this library.
     """
     module, _, function = name.partition(":")
     if not module.startswith(_PACKAGE):

@@ -1,12 +1,12 @@
-"""The spool: what an object store has not acknowledged yet, on the local disk.
+"""The spool: data on the local disk that an object store has not acknowledged yet.
 
-A spool file holds one object as it is to be, behind a line that says where it belongs. The process
-that writes it holds a lock on it. The kernel lets go of the lock however the process ends, so that
-a file that nobody holds is one that was left behind, and whoever finds it may finish its upload.
+A spool file holds the content of one object, after a header line that says where it belongs. The
+process that writes the file holds a lock on it. The kernel releases the lock however the process
+ends, so a file without a lock is orphaned, and any process that finds it may finish its upload.
 
-By default the folder is ``sm_tblog/spool`` in the user's cache folder, else what the environment
-variable ``SM_TBLOG_SPOOL`` names. A new one is private, mode 0700, as its files always are. What
-the disk does not take is kept in memory.
+The folder is named by the environment variable ``SM_TBLOG_SPOOL``; the default is
+``sm_tblog/spool`` in the user's cache folder. A new folder is private (mode 0700);
+spool files are private in any folder. Data that the disk does not accept is kept in memory.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ __all__ = ["LIMIT", "MEMORY_LIMIT", "SpoolFile", "create", "default_folder", "or
 logger = logging.getLogger("sm_tblog")
 
 LIMIT = 2 << 30
-"""Bytes that a process keeps in its spool, at most."""
+"""Maximum number of bytes that a process keeps in its spool on disk."""
 
 MEMORY_LIMIT = 64 << 20
-"""Bytes that it keeps in memory, at most, where the disk does not take them."""
+"""Maximum number of bytes that it keeps in memory if the disk does not accept them."""
 
 SUFFIX = ".spool"
 
-_HEADER = 1 << 16
-"""Bytes that the line at the beginning may have."""
+_MAX_HEADER_SIZE = 1 << 16
+"""Maximum length of the header line in bytes."""
 
-_SMALL = 1 << 20
-"""Bytes that are read into memory rather than in pieces, while a request sends them."""
+_MAX_BODY_IN_MEMORY = 1 << 20
+"""Maximum size in bytes of a request body that is read into memory instead of in chunks."""
 
 
 def default_folder() -> Path:
-    """Return the folder for spool files."""
+    """Return the default folder for spool files."""
     if named := os.environ.get("SM_TBLOG_SPOOL"):
         return Path(named)
     cache_folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -64,18 +64,18 @@ def default_folder() -> Path:
 
 
 class SpoolFile:
-    """One object as it is to be. Appended to by one thread and read by another.
+    """The content of one object, appended by one thread and read by another.
 
     Args:
-        url: the folder that the object belongs in.
-        name: the object's name in it.
-        file: an open file, its lock held; None keeps everything in memory.
-        start: where the object begins in the file.
-        path: the file's.
-        notes: what else the file's first line says.
+        url: the folder that the object belongs to.
+        name: the object's name in that folder.
+        file: an open and locked file; None keeps everything in memory.
+        start: offset of the object in the file, in bytes.
+        path: the file's path.
+        notes: the other entries of the file's header line.
 
     Attributes:
-        size: bytes of the object.
+        size: size of the object in bytes.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SpoolFile:
         self._start = start
         self._path = path
         self._lock = threading.Lock()
-        self._rest = bytearray()  # what stands behind the file's end
+        self._tail = bytearray()  # bytes after the end of the file
         self.size = 0 if file is None else file.seek(0, io.SEEK_END) - start
 
     def __str__(self) -> str:
@@ -103,41 +103,43 @@ class SpoolFile:
 
     @property
     def holds_records(self) -> bool:
-        """Whether it is an event file, as TensorBoard knows one. Any other is text."""
+        """Whether the object is an event file by TensorBoard's naming rule; if not, it is text."""
         return "tfevents" in self.name
 
     @property
     def in_memory(self) -> int:
-        """How many bytes of the object are in memory."""
-        return len(self._rest)
+        """Number of bytes of the object that are in memory."""
+        return len(self._tail)
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether the next bytes go to the disk, as far as that is known."""
-        return self._file is not None and not self._rest
+        """Whether the next bytes are expected to go to the disk."""
+        return self._file is not None and not self._tail
 
     def append(self, data: Bytes) -> None:
-        """Append ``data``; to what is in memory if the disk is full, or gone."""
+        """Append ``data`` to the file, or in memory if the disk is full or unavailable."""
         with self._lock:
-            if self._file is None or self._rest:
-                self._rest += data
+            if self._file is None or self._tail:
+                self._tail += data
             else:
                 try:
                     self._file.seek(self._start + self.size)
                     _write(self._file, data)
                 except OSError as error:
-                    _warn_of_memory(Path(self._path or "").parent, str(error.strerror or error))
-                    self._rest += data
+                    _warn_spooling_in_memory(
+                        Path(self._path or "").parent, str(error.strerror or error)
+                    )
+                    self._tail += data
             self.size += len(data)
 
     def read(self, begin: int, end: int) -> bytes:
         """Return the object's bytes from ``begin`` to ``end``.
 
         Raises:
-            StoreError: the file cannot be read, or was cut.
+            StoreError: the file cannot be read, or was truncated.
         """
         with self._lock:
-            on_disk = self.size - len(self._rest)
+            on_disk = self.size - len(self._tail)
             wanted = max(min(end, on_disk) - begin, 0)
             data = b""
             if wanted and self._file is not None:
@@ -147,60 +149,61 @@ class SpoolFile:
                 except OSError as error:
                     message = f"cannot read the spool file {self}: {error.strerror or error}"
                     raise StoreError(error.errno, message) from error
-            rest = self._rest[max(begin - on_disk, 0) : max(end - on_disk, 0)]
+            rest = self._tail[max(begin - on_disk, 0) : max(end - on_disk, 0)]
         if len(data) != wanted:
-            message = f"the spool file {self} was cut: {len(data)} of {wanted} bytes are left"
+            message = f"the spool file {self} was truncated: {len(data)} of {wanted} bytes are left"
             raise StoreError(message)
         return b"".join((data, rest))
 
     def body(self, begin: int, end: int) -> bytes | Section:
-        """Return the same as what a request may send: in memory only if it is short."""
-        return self.read(begin, end) if end - begin <= _SMALL else Section(self, begin, end)
+        """Return the same bytes as a request body: in memory only if they are few."""
+        in_memory = end - begin <= _MAX_BODY_IN_MEMORY
+        return self.read(begin, end) if in_memory else Section(self, begin, end)
 
     def drop_torn_end(self) -> None:
-        """Drop a record or line that the end of a process has cut."""
-        whole = 0
+        """Drop a last record or line that is incomplete because the process ended."""
+        valid_size = 0
         unframer = Unframer()
         for begin in range(0, self.size, 1 << 20):
-            piece = self.read(begin, min(begin + (1 << 20), self.size))
+            chunk = self.read(begin, min(begin + (1 << 20), self.size))
             if self.holds_records:
-                unframer.feed(piece)
+                unframer.feed(chunk)
                 try:
                     for _ in unframer:
-                        whole = unframer.offset
+                        valid_size = unframer.offset
                 except CorruptRecordError:
                     break
-            elif b"\n" in piece:
-                whole = begin + piece.rindex(b"\n") + 1
-        self.size = whole
+            elif b"\n" in chunk:
+                valid_size = begin + chunk.rindex(b"\n") + 1
+        self.size = valid_size
 
     def delete(self) -> None:
-        """Remove the file: all of it is acknowledged."""
+        """Delete the file, once all of it is acknowledged."""
         if sys.platform == "win32":
-            self.release()  # an open file cannot be removed there
+            self.release()  # Windows cannot delete an open file
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self.release()
 
     def release(self) -> None:
-        """Let go of the file; it stays. A forked child's parent goes on holding its lock."""
+        """Close the file without deleting it. In a forked child, the parent keeps its lock."""
         if self._file is not None:
             self._file.close()
 
 
 class Section(io.RawIOBase):
-    """Some of a spool file, to be sent in pieces."""
+    """A section of a spool file, as a stream for a request body."""
 
     def __init__(self, file: SpoolFile, begin: int, end: int) -> None:
         super().__init__()
         self._file = file
         self._begin = begin
         self._length = end - begin
-        self._at = 0
+        self._position = 0
 
     def __len__(self) -> int:
-        """Return how many bytes there are."""
+        """Return the number of bytes."""
         return self._length
 
     def readable(self) -> bool:
@@ -208,24 +211,25 @@ class Section(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Return True: a request that fails is sent again."""
+        """Return True: failed requests are sent again."""
         return True
 
     def tell(self) -> int:
-        """Return where the next byte is read."""
-        return self._at
+        """Return the position of the next byte."""
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to where the next byte is to be read."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence, self._length)
-        return self._at
+        """Set the position of the next byte."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._length)
+        self._position = start + offset
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read the next bytes."""
-        begin = min(self._at, self._length)
+        """Read the next bytes into ``buffer``."""
+        begin = min(self._position, self._length)
         end = min(begin + len(buffer), self._length)
         buffer[: end - begin] = self._file.read(self._begin + begin, self._begin + end)
-        self._at = end
+        self._position = end
         return end - begin
 
 
@@ -233,22 +237,22 @@ def create(folder: Path, url: str, name: str, **notes: Any) -> SpoolFile:
     """Return a new spool file, in memory if the folder cannot be used.
 
     Args:
-        folder: made if need be. One that is there must be the user's own.
-        url: the folder that the object belongs in.
-        name: the object's name in it.
-        notes: what else a later upload needs to know; never a secret.
+        folder: created if it does not exist. An existing one must belong to the user.
+        url: the folder that the object belongs to.
+        name: the object's name in that folder.
+        notes: further entries of the header that a later upload needs; never a secret.
     """
     header = json.dumps({"url": url, "name": name, **notes}).encode() + b"\n"
     path = folder / f"{os.urandom(8).hex()}{SUFFIX}"
     file = None
     try:
-        _make_private(folder)
+        _create_private(folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         file = io.FileIO(os.open(path, flags, 0o600), "r+")
-        _lock(file)  # before there is a header, without which nobody else takes the file
+        _lock(file)  # before the header is written, without which others ignore the file
         _write(file, header)
     except OSError as error:
-        _warn_of_memory(folder, str(error.strerror or error))
+        _warn_spooling_in_memory(folder, str(error.strerror or error))
         if file is not None:
             file.close()
             path.unlink(missing_ok=True)
@@ -257,11 +261,11 @@ def create(folder: Path, url: str, name: str, **notes: Any) -> SpoolFile:
 
 
 def orphans(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
-    """Iterate over the files that no process holds, their locks taken.
+    """Lock the orphaned spool files and iterate over them.
 
     Args:
         folder: a spool folder, or one spool file.
-        notes: only files with these are taken; ``url`` is one of them.
+        notes: entries that the header of a file must have, such as ``url``; others are skipped.
     """
     paths = [folder] if folder.is_file() else sorted(folder.glob(f"*{SUFFIX}"))
     for path in paths:
@@ -272,7 +276,7 @@ def orphans(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
         with contextlib.ExitStack() as stack:
             stack.callback(file.close)
             found = _notes_of(file)
-            # Locked last: even for a moment, a lock would keep it from whom it belongs to.
+            # Lock last: even a brief lock would keep the file from the process that it belongs to.
             wanted = found is not None and all(found.get(key) == notes[key] for key in notes)
             if found is None or not wanted or not _is_orphan(file):
                 continue
@@ -283,11 +287,11 @@ def orphans(folder: Path, **notes: Any) -> Iterator[SpoolFile]:
 
 
 def _notes_of(file: io.FileIO) -> dict[str, Any] | None:
-    """Return what a spool file's first line says, None if it is none, or not the user's own."""
+    """Return a spool file's header; None without one, or if the file is another user's."""
     try:
         if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
             return None
-        line, newline, _ = file.read(_HEADER).partition(b"\n")
+        line, newline, _ = file.read(_MAX_HEADER_SIZE).partition(b"\n")
         notes = json.loads(line)
         known = isinstance(notes["url"], str) and isinstance(notes["name"], str)
     except (OSError, ValueError, KeyError, TypeError):
@@ -296,7 +300,7 @@ def _notes_of(file: io.FileIO) -> dict[str, Any] | None:
 
 
 def _is_orphan(file: io.FileIO) -> bool:
-    """Take a file's lock; return whether no process held it, and it is still there."""
+    """Lock a file; return whether no process held the lock and the file still exists."""
     try:
         _lock(file)
         return os.fstat(file.fileno()).st_nlink > 0
@@ -304,11 +308,11 @@ def _is_orphan(file: io.FileIO) -> bool:
         return False
 
 
-def _make_private(folder: Path) -> None:
-    """Make a folder that nobody else can read.
+def _create_private(folder: Path) -> None:
+    """Create a folder that no other user can read.
 
     Raises:
-        OSError: it cannot be made, or is another user's.
+        OSError: it cannot be created, or belongs to another user.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
@@ -330,10 +334,10 @@ def _write(file: io.FileIO, data: Bytes) -> None:
 
 
 @cache
-def _warn_of_memory(folder: Path, why: str) -> None:
+def _warn_spooling_in_memory(folder: Path, why: str) -> None:
     logger.warning(
-        "cannot write in the spool folder %s: %s; what is not uploaded yet is kept in memory, at "
-        "most %d MB of it, and is lost with the process. Set SM_TBLOG_SPOOL to a folder with room",
+        "cannot write to the spool folder %s: %s; data that is not uploaded yet is kept in memory "
+        "(at most %d MB) and lost when the process ends. Set SM_TBLOG_SPOOL to a folder with space",
         folder,
         why,
         MEMORY_LIMIT >> 20,

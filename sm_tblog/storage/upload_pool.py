@@ -1,8 +1,8 @@
-"""The threads that upload to one destination: one a folder with something left, eight at most.
+"""The threads that upload to one destination: one for each non-empty queue, at most eight.
 
-A thread takes the queue whose next attempt is due first, and makes it; no two take the same. They
-end when no queue has anything left. Daemons: the process may end without them, since what they were
-to bring is in the spool.
+Each thread picks the queue whose next attempt is due first and makes that attempt; a queue is
+processed by one thread at a time. The threads end when all queues are empty. They are daemon
+threads: the process may end before them, because their data is in the spool.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import threading
 import time
 from typing import Protocol
 
-__all__ = ["MOST", "Task", "UploadPool"]
+__all__ = ["MAX_THREADS", "Task", "UploadPool"]
 
-MOST = 8
-"""Threads for one destination."""
+MAX_THREADS = 8
+"""Maximum number of threads for one destination."""
 
 
 class Task(Protocol):
-    """What a pool does again and again until nothing is left of it."""
+    """Work that a pool repeats until nothing is left, such as an upload queue."""
 
     @property
     def due(self) -> float:
-        """When the next attempt is to begin, by the monotonic clock."""
+        """When the next attempt is due, by the monotonic clock."""
         ...
 
     @property
@@ -33,16 +33,16 @@ class Task(Protocol):
         ...
 
     def step(self) -> None:
-        """Make an attempt. Never raises."""
+        """Make one attempt. Never raises."""
         ...
 
 
 class UploadPool:
-    """Threads that look after queues.
+    """Threads that process upload queues.
 
     Attributes:
-        condition: guards what the queues share with them; notified when anything has changed.
-        is_down: a barrier has waited in vain, and no attempt has succeeded since.
+        condition: guards the state that queues and threads share; notified at every change.
+        is_down: whether a barrier has timed out, and no attempt has succeeded since.
     """
 
     def __init__(self) -> None:
@@ -53,11 +53,11 @@ class UploadPool:
         self._threads = 0
 
     def schedule(self, queue: Task) -> bool:
-        """Have a queue looked after; return whether there is anybody to do it."""
+        """Add a queue to the pool; return whether there is a thread to process it."""
         with self.condition:
             self._queues.add(queue)
-            if self._threads < min(len(self._queues), MOST):
-                # No thread can be started when the interpreter ends.
+            if self._threads < min(len(self._queues), MAX_THREADS):
+                # No thread can be started while the interpreter shuts down.
                 with contextlib.suppress(RuntimeError):
                     thread = threading.Thread(target=self._run, name="sm_tblog upload", daemon=True)
                     thread.start()
@@ -75,15 +75,15 @@ class UploadPool:
                 self.condition.notify_all()
 
     def _next(self) -> Task | None:
-        """Wait until an attempt is due, and return its queue; None when nothing is left."""
+        """Wait until an attempt is due and return its queue, or None if no queue is left."""
         with self.condition:
             while self._queues:
                 idle = self._queues - self._busy
                 queue = min(idle, key=lambda queue: queue.due, default=None)
-                rest = math.inf if queue is None else queue.due - time.monotonic()
-                if queue is not None and rest <= 0:
+                delay = math.inf if queue is None else queue.due - time.monotonic()
+                if queue is not None and delay <= 0:
                     self._busy.add(queue)
                     return queue
-                self.condition.wait(None if rest == math.inf else rest)
+                self.condition.wait(None if delay == math.inf else delay)
             self._threads -= 1
             return None

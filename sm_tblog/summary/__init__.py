@@ -1,4 +1,4 @@
-"""Builders: from what a caller gives to a ``Summary.Value``, without input or output."""
+"""Builders: convert logged data to ``Summary.Value`` messages, without I/O."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["builder"]
 def builder(path: str) -> Callable[..., Any]:
     """Return the builder ``"module.function"`` of this package, imported when it is called.
 
-    Builders need protobuf and the schema, and run on the worker: the caller's thread and
-    ``import sm_tblog`` do not pay for them.
+    Builders need protobuf and the schema and run on the worker thread, so neither the calling
+    thread nor ``import sm_tblog`` spends time on them.
     """
     module, _, name = path.partition(".")
 

@@ -1,8 +1,8 @@
 """Audio: WAV files of 16-bit samples, which every browser plays.
 
-They are written as TensorFlow 2 writes them: a string tensor, and metadata that says it holds a
-WAV. The older ``Summary.Audio``, which the peers write, loses that in TensorBoard's default loader:
-the sound is then served as bytes of no type, which not every browser plays.
+The format is that of TensorFlow 2: a string tensor, with metadata that declares a WAV. The older
+``Summary.Audio``, which torch's and tensorboardX's writers use, loses its type in TensorBoard's
+default loader: the sound is then served as untyped bytes, which not every browser plays.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 __all__ = ["audio_value", "check_samples"]
 
 _FULL_SCALE = 32_767
-"""What 1.0 becomes: the largest number of 16 bits."""
+"""The sample that represents 1.0: the largest int16."""
 
 
 def check_samples(dtype: np.dtype[Any], tag: str) -> None:
-    """Raise if it is not known which range samples of this dtype have.
+    """Raise an error if samples of this dtype have no known range.
 
     Raises:
-        InvalidTypeError: they are neither floats nor int16, int32 or uint8.
+        InvalidTypeError: the dtype is neither a float nor int16, int32 or uint8.
     """
     as_float = dtype.kind == "f" or (dtype.kind == "V" and np.can_cast(dtype, np.float64))
     if not as_float and dtype.newbyteorder("=") not in (np.int16, np.int32, np.uint8):
         message = (
-            f"{tag!r}: samples are floats from -1 to 1, or int16, int32 or uint8 over their whole "
-            f"range, got dtype {dtype}; convert them to one of these"
+            f"{tag!r}: samples must be floats from -1 to 1, or int16, int32 or uint8 over their "
+            f"whole range, got dtype {dtype}; convert them to one of these"
         )
         raise InvalidTypeError(message)
 
@@ -44,16 +44,16 @@ def check_samples(dtype: np.dtype[Any], tag: str) -> None:
 def audio_value(
     tag: str, samples: npt.NDArray[Any] | Deferred, sample_rate: float
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of a sound, and a remark on samples that are not as given.
+    """Return a ``Summary.Value`` of a sound, and a remark on samples that were changed.
 
     Args:
-        tag: the tag, taken as it is.
-        samples: floats from -1 to 1, or int16, int32 or uint8 over their whole range. Axes of
-            length 1 aside, one axis, or two, of which the shorter is the channels.
-        sample_rate: samples a second.
+        tag: the tag, used unchanged.
+        samples: floats from -1 to 1, or int16, int32 or uint8 over their whole range. One axis, or
+            two, of which the shorter is the channels; axes of length 1 do not count.
+        sample_rate: samples per second.
 
     Raises:
-        InvalidTypeError: samples that were on a device are of another dtype.
+        InvalidTypeError: samples from a device are of another dtype.
     """
     array = samples.array() if isinstance(samples, Deferred) else samples
     check_samples(array.dtype, tag)
@@ -84,9 +84,9 @@ def _as_frames(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _as_int16(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], str]:
-    """Return samples as numbers of 16 bits, and a remark on those that are not in their range.
+    """Return samples as int16, and a remark on those that are out of range.
 
-    Floats are multiplied by 32,767 and cut, not rounded, as in PyTorch's writer.
+    Floats are multiplied by 32,767 and truncated, not rounded, as in PyTorch's writer.
     """
     if samples.dtype.kind == "i":
         return (samples >> (samples.dtype.itemsize * 8 - 16)).astype(np.int16), ""
@@ -96,7 +96,7 @@ def _as_int16(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], str]:
         samples = samples.astype(np.float32)
     remarks = []
     if nan := int(np.isnan(samples).sum()):
-        remarks.append(f"{nan} of {samples.size} samples are NaN, and silent")
+        remarks.append(f"{nan} of {samples.size} samples are NaN and silent")
         samples = np.where(np.isnan(samples), samples.dtype.type(0), samples)
     if (peak := float(np.abs(samples).max())) > 1:
         remarks.append(f"samples up to {peak:.4g} are clipped to -1 to 1")

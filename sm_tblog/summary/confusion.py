@@ -1,8 +1,8 @@
-"""Confusion matrices: which classes were predicted for which.
+"""Confusion matrices: how often each class was predicted for each true class.
 
-Those that the caller has counted, and those that are counted here, from the class of each sample
-and the one predicted for it. A row stands for a true class, a column for a predicted one, as in
-scikit-learn. They are shown as a picture (see ``heatmap``).
+A matrix is counted by the caller, or here from the true and the predicted class of each sample.
+Rows are true classes and columns are predicted classes, as in scikit-learn. A matrix is shown as a
+picture (see ``heatmap``).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = [
     "snapshot_classes",
 ]
 
-_MOST_CLASSES = 1000
-"""At two pixels a cell, the picture is as large as a screen."""
+_MAX_CLASSES = 1000
+"""At two pixels per cell, the picture is as large as a screen."""
 
 _NORMALIZED = {
     "true": "rows sum to 1",
@@ -46,23 +46,23 @@ _NORMALIZED = {
 
 
 def check_options(class_names: Any, normalize: Any, tag: str) -> tuple[str, ...] | None:
-    """Return the names of the classes, if any are given.
+    """Return the class names as a tuple of strings, or None if there are none.
 
     Raises:
-        InvalidTypeError: they are not a sequence.
-        InvalidValueError: there are too many, or ``normalize`` is unknown.
-        MissingDependencyError: what draws is not installed.
+        InvalidTypeError: ``class_names`` is not a sequence.
+        InvalidValueError: there are too many names, or ``normalize`` is unknown.
+        MissingDependencyError: Matplotlib is not installed.
     """
     if normalize is not None and normalize not in _NORMALIZED:
-        message = f"{tag!r}: normalize is None, 'true', 'pred' or 'all', not {normalize!r:.60}"
+        message = f"{tag!r}: normalize must be None, 'true', 'pred' or 'all', got {normalize!r:.60}"
         raise InvalidValueError(message)
-    if find_spec("matplotlib") is None:  # which needs Pillow itself
+    if find_spec("matplotlib") is None:  # which depends on Pillow
         message = "a confusion matrix needs Matplotlib: pip install 'sm-tblog[figure]'"
         raise MissingDependencyError(message)
     if class_names is None:
         return None
     if isinstance(class_names, str) or not hasattr(class_names, "__iter__"):
-        message = f"{tag!r}: class_names is a sequence of names, got {class_names!r:.60}"
+        message = f"{tag!r}: class_names must be a sequence of names, got {class_names!r:.60}"
         raise InvalidTypeError(message)
     names = tuple(map(str, class_names))
     _check_count(len(names), tag)
@@ -70,33 +70,33 @@ def check_options(class_names: Any, normalize: Any, tag: str) -> tuple[str, ...]
 
 
 def _check_count(classes: int, tag: str) -> None:
-    if not 0 < classes <= _MOST_CLASSES:
-        message = f"{tag!r}: a confusion matrix has 1 to {_MOST_CLASSES:,} classes, got {classes:,}"
+    if not 0 < classes <= _MAX_CLASSES:
+        message = f"{tag!r}: a confusion matrix has 1 to {_MAX_CLASSES:,} classes, got {classes:,}"
         raise InvalidValueError(message)
 
 
 def snapshot_classes(values: Any, tag: str) -> Snapshot:
-    """Return a copy of the classes of samples, integers or strings, of any shape.
+    """Return a copy of the classes of samples, integers or strings of any shape.
 
     Raises:
-        InvalidTypeError: they are neither.
-        InvalidValueError: they are floats that are not whole.
+        InvalidTypeError: the values are neither integers nor strings.
+        InvalidValueError: the values are floats that are not whole numbers.
     """
     array = snapshot(values, tag, kinds="biufUO")
     return array if isinstance(array, Deferred) else _as_classes(array, tag)
 
 
 def _as_classes(array: npt.NDArray[Any], tag: str) -> npt.NDArray[Any]:
-    if array.dtype.kind == "O":  # strings of pandas and others
+    if array.dtype.kind == "O":  # strings in pandas and other libraries
         array = np.array(array.tolist())
     if array.dtype.kind in "biuU":
         return array
     if array.dtype.kind != "f" and not (array.dtype.kind == "V" and array.dtype.names is None):
-        message = f"{tag!r}: classes are integers or strings, got an array of {array.dtype}"
+        message = f"{tag!r}: classes must be integers or strings, got an array of {array.dtype}"
         raise InvalidTypeError(message)
     numbers = array.astype(np.float64)
     if not (numbers == np.floor(numbers)).all():
-        message = f"{tag!r}: classes are integers or strings, got floats; take their argmax first"
+        message = f"{tag!r}: classes must be integers or strings, got floats; take the argmax first"
         raise InvalidValueError(message)
     return numbers.astype(np.int64)
 
@@ -104,39 +104,42 @@ def _as_classes(array: npt.NDArray[Any], tag: str) -> npt.NDArray[Any]:
 def check_classes(
     labels: Snapshot, predictions: Snapshot, names: tuple[str, ...] | None, tag: str
 ) -> None:
-    """Raise if these cannot be counted. Of what is on a device, see the shape alone.
+    """Raise an error if labels and predictions cannot be counted.
+
+    For arrays on a device, only the shape is checked.
 
     Raises:
-        InvalidTypeError: one of them has strings, the other numbers, and there are no names.
-        InvalidValueError: the shapes differ, there is nothing, or a class has no name.
+        InvalidTypeError: one array has strings, the other numbers, and there are no names.
+        InvalidValueError: the shapes differ, there are neither samples nor names, or a class has no
+            name.
     """
     if labels.shape != predictions.shape:
         message = (
             f"{tag!r}: each label needs the class predicted for it, got labels of shape "
-            f"{labels.shape} and predictions of shape {predictions.shape}; of scores for each "
-            "class take the argmax, and log a finished matrix by add_confusion_matrix_raw"
+            f"{labels.shape} and predictions of shape {predictions.shape}; for scores per class "
+            "take the argmax; log a finished matrix with add_confusion_matrix_raw"
         )
         raise InvalidValueError(message)
     if names is None and 0 in labels.shape:
-        message = f"{tag!r}: without labels, class_names are needed, got shape {labels.shape}"
+        message = f"{tag!r}: without labels, class_names are required, got shape {labels.shape}"
         raise InvalidValueError(message)
     if names is None and _are_strings(labels) != _are_strings(predictions):
         message = (
-            f"{tag!r}: labels and predictions are both strings or both numbers; got dtypes "
-            f"{labels.dtype} and {predictions.dtype}, and no class_names to tell which is which"
+            f"{tag!r}: labels and predictions must both be strings or both be numbers unless there "
+            f"are class_names; got dtypes {labels.dtype} and {predictions.dtype}"
         )
         raise InvalidTypeError(message)
     for classes in (labels, predictions):
         if names is not None and not isinstance(classes, Deferred):
-            _numbered(classes, names, tag)
+            _class_indices(classes, names, tag)
 
 
 def _are_strings(classes: Snapshot) -> bool:
     return not isinstance(classes, Deferred) and classes.dtype.kind == "U"
 
 
-def _numbered(classes: npt.NDArray[Any], names: Sequence[str], tag: str) -> Int64Array:
-    """Return the position of each class among the names."""
+def _class_indices(classes: npt.NDArray[Any], names: Sequence[str], tag: str) -> Int64Array:
+    """Return the index of each class in the names."""
     if classes.dtype.kind == "U":
         position = {name: number for number, name in enumerate(names)}
         distinct, inverse = np.unique(classes, return_inverse=True)
@@ -148,7 +151,7 @@ def _numbered(classes: npt.NDArray[Any], names: Sequence[str], tag: str) -> Int6
         outside = (numbers < 0) | (numbers >= len(names))
         unknown = np.unique(numbers[outside]).tolist()
     if unknown:
-        message = f"{tag!r}: class_names has {len(names)} names, none for class {unknown[0]!r}"
+        message = f"{tag!r}: class_names has {len(names)} names, but none for class {unknown[0]!r}"
         raise InvalidValueError(message)
     return numbers
 
@@ -159,45 +162,45 @@ def count_pairs(
     names: Sequence[str] | None,
     tag: str,
 ) -> tuple[Int64Array, Sequence[str]]:
-    """Return how often each class was predicted for each, and the names of the classes.
+    """Count how often each class was predicted for each true class.
 
     Args:
         labels: integers or strings.
-        predictions: of the same shape.
-        names: of the classes 0, 1, …; by default the classes that occur, in their order.
-        tag: named in errors.
+        predictions: integers or strings of the same shape.
+        names: the names of classes 0, 1, …; by default the classes that occur, sorted.
+        tag: the tag, for error messages.
 
     Returns:
-        Counts of shape (classes, classes), a row for each label; and the names.
+        Counts of shape (classes, classes), one row for each true class; and the class names.
     """
     if names is None:
-        both = np.stack([_widened(one) for one in (labels, predictions)])
+        both = np.stack([_as_int64(one) for one in (labels, predictions)])
         distinct, inverse = np.unique(both, return_inverse=True)
         names = [str(one) for one in distinct.tolist()]
         truth, guess = inverse.reshape(2, -1)
     else:
-        truth, guess = _numbered(labels, names, tag), _numbered(predictions, names, tag)
+        truth, guess = _class_indices(labels, names, tag), _class_indices(predictions, names, tag)
     size = len(names)
     _check_count(size, tag)
     return np.bincount(truth * size + guess, minlength=size * size).reshape(size, size), names
 
 
-def _widened(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return integers of one type: NumPy makes floats of int64 and uint64 together."""
+def _as_int64(classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return integers as int64, because NumPy promotes int64 and uint64 to float64."""
     return classes.astype(np.int64) if classes.dtype.kind in "iu" else classes
 
 
 def check_matrix(matrix: Snapshot, names: tuple[str, ...] | None, tag: str) -> None:
-    """Raise if this is no confusion matrix. Of one on a device, see the shape alone.
+    """Raise an error if this is not a confusion matrix. On a device, only the shape is checked.
 
     Raises:
-        InvalidValueError: it is not square, has another size than there are names, or holds
-            numbers that are negative or not finite.
+        InvalidValueError: the matrix is not square, its size differs from the number of names, or
+            it holds numbers that are negative or not finite.
     """
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
         message = (
             f"{tag!r}: a confusion matrix has shape (classes, classes), got {matrix.shape}; "
-            "log labels and predictions by add_confusion_matrix"
+            "log labels and predictions with add_confusion_matrix"
         )
         raise InvalidValueError(message)
     count = matrix.shape[0]
@@ -208,14 +211,14 @@ def check_matrix(matrix: Snapshot, names: tuple[str, ...] | None, tag: str) -> N
     if not isinstance(matrix, Deferred):
         numbers = matrix.astype(np.float64)
         if not (np.isfinite(numbers) & (numbers >= 0)).all():
-            message = f"{tag!r}: a confusion matrix has counts, got negative or not finite numbers"
+            message = f"{tag!r}: a confusion matrix has counts, got negative or non-finite numbers"
             raise InvalidValueError(message)
 
 
 def normalized(counts: npt.NDArray[Any], by: str | None) -> Float64Array:
-    """Return a matrix whose rows ("true"), columns ("pred") or all cells ("all") sum to one.
+    """Return a matrix whose rows ("true"), columns ("pred") or cells ("all") sum to one.
 
-    A row or column of nothing stays zero. None leaves the counts as they are.
+    Rows and columns of zeros stay zero. None leaves the counts unchanged.
     """
     matrix: Float64Array = counts.astype(np.float64)
     if by is None:
@@ -234,19 +237,19 @@ def confusion_value(
     normalize: str | None,
     title: str,
 ) -> Any:
-    """Return a ``Summary.Value`` of an image that shows how labels and predictions agree.
+    """Return a ``Summary.Value`` of an image of the confusion matrix of labels and predictions.
 
     Args:
-        tag: the tag, taken as it is.
-        labels: classes, as ``snapshot_classes`` returns them.
-        predictions: of the same shape.
-        names: of the classes 0, 1, …; by default the classes that occur.
-        normalize: as ``normalized`` takes it.
-        title: stands above the matrix.
+        tag: the tag, used unchanged.
+        labels: true classes, as returned by ``snapshot_classes``.
+        predictions: predicted classes of the same shape.
+        names: the names of classes 0, 1, …; by default the classes that occur.
+        normalize: as for ``normalized``.
+        title: the text above the matrix.
 
     Raises:
-        InvalidTypeError: what was on a device does not hold classes.
-        InvalidValueError: it holds a class that has no name, or too many.
+        InvalidTypeError: an array from a device does not hold classes.
+        InvalidValueError: a class has no name, or there are too many classes.
     """
     truth, guess = (
         _as_classes(one.array(), tag) if isinstance(one, Deferred) else one
@@ -266,15 +269,15 @@ def matrix_value(
     """Return a ``Summary.Value`` of an image that shows a confusion matrix.
 
     Args:
-        tag: the tag, taken as it is.
-        matrix: shape (classes, classes), not negative; a row for each true class.
-        names: of the classes; by default their numbers.
-        normalize: as ``normalized`` takes it.
-        title: stands above the matrix.
+        tag: the tag, used unchanged.
+        matrix: non-negative numbers of shape (classes, classes), one row for each true class.
+        names: the names of the classes; by default their numbers.
+        normalize: as for ``normalized``.
+        title: the text above the matrix.
 
     Raises:
-        InvalidTypeError: a matrix that was on a device does not hold real numbers.
-        InvalidValueError: its numbers are negative or not finite.
+        InvalidTypeError: a matrix from a device does not hold real numbers.
+        InvalidValueError: numbers of a matrix from a device are negative or not finite.
     """
     from sm_tblog.summary.heatmap import draw_matrix
     from sm_tblog.summary.image import grid_value

@@ -1,16 +1,16 @@
 """Embeddings: the files that TensorBoard's Projector reads.
 
-The Projector takes nothing from event files. In a run's folder it looks for
-``projector_config.pbtxt``, a ``ProjectorConfig`` in text format. That lists embeddings, each with
-the paths of a matrix, of labels and of a sheet of pictures, all below the folder
-(tensorboard/plugins/projector/projector_plugin.py). Here they are in
-``embeddings/<tag>/<step>/``, and the list is written when they are:
+The Projector reads nothing from event files. It looks in a run's folder for
+``projector_config.pbtxt``, a ``ProjectorConfig`` in text format, which lists embeddings. Each has
+the paths of a matrix, of labels and of a sprite sheet, all below the folder
+(tensorboard/plugins/projector/projector_plugin.py). This module puts them into
+``embeddings/<tag>/<step>/``; the config is written after them:
 
 ========================  =======================================================================
 ``tensors.bytes``         the matrix as raw float32
-``tensors.tsv``           the same as text, where TensorBoard would take the raw bytes for text
-``metadata.tsv``          labels, a line each; with several columns a header comes first
-``sprite.png``            pictures, side by side
+``tensors.tsv``           the same as text, if TensorBoard would mistake the raw bytes for text
+``metadata.tsv``          one label per line; with several columns, a header comes first
+``sprite.png``            the pictures, in a grid
 ========================  =======================================================================
 """
 
@@ -40,22 +40,29 @@ if TYPE_CHECKING:
 
     Content = bytes | Change
 
-__all__ = ["CONFIG", "encode_embedding", "encode_labels", "encode_matrix", "encode_sheet", "listed"]
+__all__ = [
+    "CONFIG",
+    "encode_embedding",
+    "encode_labels",
+    "encode_matrix",
+    "encode_sheet",
+    "updated_config",
+]
 
 CONFIG = "projector_config.pbtxt"
 
-_DRAWN = 100_000
-"""How many points TensorBoard 2.21 asks for."""
+_MAX_POINTS = 100_000
+"""The number of points that TensorBoard 2.21 requests."""
 
-_COMPONENTS = 3
-"""It draws three principal components, and nothing at all of a matrix with fewer columns."""
+_MIN_COLUMNS = 3
+"""TensorBoard draws three principal components, and nothing for a matrix with fewer columns."""
 
-_SHEET = 8192
-"""The largest width and height of a sheet that it takes, in pixels."""
+_MAX_SHEET_SIDE = 8192
+"""The largest width and height of a sprite sheet that TensorBoard accepts, in pixels."""
 
-_BREAKS = str.maketrans(dict.fromkeys("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029", " "))
+_TO_SPACES = str.maketrans(dict.fromkeys("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029", " "))
 
-_UNQUOTED = str.maketrans(
+_UNESCAPED = str.maketrans(
     {
         **{chr(code): " " for code in (*range(32), 127)},
         "#": "\N{FULLWIDTH NUMBER SIGN}",
@@ -64,8 +71,8 @@ _UNQUOTED = str.maketrans(
         "+": "\N{FULLWIDTH PLUS SIGN}",
     }
 )
-"""What an embedding's name may not hold, for TensorBoard's page puts it into a URL as it is. The
-full-width forms look alike."""
+"""Replaces characters that break an embedding's name, which TensorBoard's page puts into a URL
+without escaping. The full-width forms look similar."""
 
 
 def encode_embedding(
@@ -76,41 +83,41 @@ def encode_embedding(
     labels: Iterable[Any] | Deferred | None = None,
     pictures: tuple[npt.NDArray[Any] | Deferred, str] | None = None,
 ) -> tuple[dict[str, Content], str]:
-    """Return an embedding's files, in the order in which they are to be written, and a remark.
+    """Return an embedding's files, in the order in which to write them, and a remark.
 
-    A row that holds NaN or infinities is left out with its label and picture: the Projector would
-    show nothing at all.
+    Rows with NaN or infinities are left out with their labels and pictures; otherwise the Projector
+    would show nothing.
 
     Args:
-        tag: any; the tag and step are the embedding's name.
+        tag: any tag; the tag and step form the embedding's name.
         step: the global step.
         matrix: real numbers of shape (points, dimensions).
-        header: the names of the labels' columns, if they have columns.
-        labels: for each point a label, or with a header a sequence of as many.
-        pictures: for each point one, and their layout as in ``pixels``.
+        header: the names of the label columns, if there are several.
+        labels: one label for each point or, with a header, one sequence of labels of its length.
+        pictures: one picture for each point, and their layout as in ``pixels``.
 
     Returns:
-        The files' contents by their names, as in ``File``; and what there is to say.
+        The files' contents by name, as in ``File``; and a remark on what differs from the input.
 
     Raises:
-        InvalidTypeError: a matrix that was on a device does not hold real numbers.
+        InvalidTypeError: a matrix from a device does not hold real numbers.
         InvalidValueError: no row is finite.
     """
     points = _as_float32(_on_host(matrix, tag))
     kept: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(points), axis=1)
     count = int(kept.sum())
     if not count:
-        message = f"each of the {len(kept):,} rows holds NaN or infinities"
+        message = f"all {len(kept):,} rows contain NaN or infinities"
         raise InvalidValueError(message)
     remarks = []
     if count < len(kept):
-        left_out = f"{len(kept) - count:,} of {len(kept):,} rows hold NaN or infinities"
-        remarks.append(f"{left_out}, and are left out")
+        left_out = f"{len(kept) - count:,} of {len(kept):,} rows contain NaN or infinities"
+        remarks.append(f"{left_out} and are left out")
         points = points[kept]
     if count == 1:
-        remarks.append("TensorBoard lists no embedding of one point")
-    if count > _DRAWN:
-        remarks.append(f"TensorBoard shows the first {_DRAWN:,} of {count:,} points")
+        remarks.append("TensorBoard does not list an embedding of one point")
+    if count > _MAX_POINTS:
+        remarks.append(f"TensorBoard shows only the first {_MAX_POINTS:,} of {count:,} points")
 
     folder = f"embeddings/{_folder_name(tag)}/{step:05d}"
     data, ending = encode_matrix(points)
@@ -127,11 +134,11 @@ def encode_embedding(
         pixels, layout = pictures
         images = arranged(_on_host(pixels, tag), layout, "NHWC")
         entry.sprite.image_path = f"{folder}/sprite.png"
-        sheet, side, remark = encode_sheet(images[kept][:_DRAWN])
+        sheet, side, remark = encode_sheet(images[kept][:_MAX_POINTS])
         files[entry.sprite.image_path] = sheet
         entry.sprite.single_image_dim.extend((side, side))
         remarks.append(remark)
-    files[CONFIG] = Change(listed, entry.SerializeToString())
+    files[CONFIG] = Change(updated_config, entry.SerializeToString())
     return files, "; ".join(filter(None, remarks))
 
 
@@ -140,17 +147,17 @@ def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
 
 
 def _as_float32(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return a matrix with at least as many columns as are drawn; those added are zero."""
-    with np.errstate(over="ignore"):  # becomes infinite, and that is said
+    """Return a matrix padded with zero columns to at least ``_MIN_COLUMNS``."""
+    with np.errstate(over="ignore"):  # becomes infinite, which the remark reports
         points = matrix.astype("<f4", copy=False)
-    missing = _COMPONENTS - points.shape[1]
+    missing = _MIN_COLUMNS - points.shape[1]
     return np.pad(points, ((0, 0), (0, missing))) if missing > 0 else points
 
 
 def _folder_name(tag: str) -> str:
-    """Return a folder's name for a tag, which no other tag has.
+    """Return a unique folder name for a tag.
 
-    Also where a file system tells upper from lower case badly, or takes 255 bytes for a name.
+    It stays unique on case-insensitive file systems, and short enough for a limit of 255 bytes.
     """
     if re.fullmatch(r"[a-z0-9_-]{1,64}", tag):
         return tag
@@ -159,16 +166,16 @@ def _folder_name(tag: str) -> str:
 
 
 def _shown_name(tag: str) -> str:
-    """Return a tag as TensorBoard can ask for it."""
-    return tag.encode(errors="replace").decode().translate(_UNQUOTED)
+    """Return a tag as a name that TensorBoard can request."""
+    return tag.encode(errors="replace").decode().translate(_UNESCAPED)
 
 
 def encode_matrix(points: npt.NDArray[np.float32]) -> tuple[bytes, str]:
-    """Return a file of little-endian float32, and the ending of its name.
+    """Return a matrix as the bytes of a file, and the file's extension.
 
-    TensorBoard reads a file as text, line by line, and as raw numbers if a line is not UTF-8. So
-    where the first line of raw numbers is, they are written as text: as few digits as give each
-    number back.
+    TensorBoard reads a file as lines of text, or as raw little-endian float32 if a line is not
+    UTF-8. If the first line of the raw numbers is valid UTF-8, they are written as text instead,
+    with as few digits as restore each number exactly.
     """
     data = points.tobytes()
     try:
@@ -180,20 +187,20 @@ def encode_matrix(points: npt.NDArray[np.float32]) -> tuple[bytes, str]:
 
 
 def encode_labels(rows: Iterable[Any], header: Sequence[str] = ()) -> tuple[bytes, str]:
-    """Return a file with a line for each point, and a remark on what is not written as it is.
+    """Return a file with one line for each point, and a remark on labels that were changed.
 
-    TensorBoard's page splits the file at line breaks and tabs and passes over blank lines. It takes
-    the first line for a header if and only if there are several columns.
+    TensorBoard's page splits the file at line breaks and tabs and skips blank lines. It interprets
+    the first line as a header if and only if there are several columns.
 
     Args:
-        rows: labels; with a header, sequences of as many labels.
+        rows: labels; with a header, sequences of labels of its length.
         header: the names of the columns.
     """
-    lines = ["\t".join(name.translate(_BREAKS) for name in header)] if len(header) > 1 else []
+    lines = ["\t".join(name.translate(_TO_SPACES) for name in header)] if len(header) > 1 else []
     broken = 0
     for row in rows:
         cells = [_as_text(cell) for cell in (row if header else (row,))]
-        line = "\t".join(cell.translate(_BREAKS) for cell in cells)
+        line = "\t".join(cell.translate(_TO_SPACES) for cell in cells)
         broken += line != "\t".join(cells)
         lines.append(line if line.strip() else f"-{line}")
     data = "".join(f"{line}\n" for line in lines).encode(errors="replace")
@@ -207,37 +214,37 @@ def _as_text(label: Any) -> str:
 
 
 def encode_sheet(images: npt.NDArray[Any]) -> tuple[bytes, int, str]:
-    """Return pictures side by side as a PNG, the side of each in pixels, and a remark.
+    """Return a sprite sheet as a PNG, the side of each picture in pixels, and a remark.
 
-    TensorBoard's shader wants as many rows as columns, and finds a picture's place by a division
-    of floats, which is exact if their number is a power of two. It draws squares, and nothing
-    where a sheet is transparent. A picture is made smaller if the sheet would be too large.
+    TensorBoard's shader needs as many rows as columns, and locates a picture by a division of
+    floats, which is exact if that number is a power of two. It draws square pictures, and nothing
+    where the sheet is transparent. Pictures are shrunk if the sheet would be too large.
 
     Args:
         images: of any dtype, shape (N, H, W, C), with one to four channels.
     """
     tiles, remark = as_bytes(images)
     count, *size, channels = tiles.shape
-    across = 1 << -(-(count - 1).bit_length() // 2)
-    side = min(max(size), _SHEET // across)
+    columns = 1 << -(-(count - 1).bit_length() // 2)
+    side = min(max(size), _MAX_SHEET_SIDE // columns)
     height, width = (max(length * side // max(size), 1) for length in size)
     if [height, width] != size:
         shrunk = f"pictures of {size[1]} x {size[0]} pixels become {width} x {height}"
-        remark = "; ".join(filter(None, (remark, f"{shrunk}, for the sheet would be too large")))
+        remark = "; ".join(filter(None, (remark, f"{shrunk} to fit on one sheet")))
     top, left = (side - height) // 2, (side - width) // 2
-    depth = channels + (channels % 2 and height != width)  # adds transparency beside the picture
-    sheet = np.zeros((across, side, across, side, depth), np.uint8)
-    for row in range(-(-count // across)):
-        part = tiles[row * across : (row + 1) * across]
+    depth = channels + (channels % 2 and height != width)  # transparent beside the picture
+    sheet = np.zeros((columns, side, columns, side, depth), np.uint8)
+    for row in range(-(-count // columns)):
+        part = tiles[row * columns : (row + 1) * columns]
         part = _shrunk(_shrunk(part, 1, height), 2, width)
-        places = sheet[row, top : top + height, : len(part), left : left + width].swapaxes(0, 1)
-        places[..., -1] = 255
-        places[..., :channels] = part
-    return encode_png(sheet.reshape(across * side, across * side, depth)), side, remark
+        cells = sheet[row, top : top + height, : len(part), left : left + width].swapaxes(0, 1)
+        cells[..., -1] = 255
+        cells[..., :channels] = part
+    return encode_png(sheet.reshape(columns * side, columns * side, depth)), side, remark
 
 
 def _shrunk(tiles: UInt8Array, axis: int, length: int) -> UInt8Array:
-    """Return the means of neighbours along an axis, ``length`` of them."""
+    """Return tiles shrunk to ``length`` along an axis by averaging neighbours."""
     before = tiles.shape[axis]
     if length == before:
         return tiles
@@ -248,28 +255,28 @@ def _shrunk(tiles: UInt8Array, axis: int, length: int) -> UInt8Array:
     return means
 
 
-def listed(entry: bytes, held: bytes | None) -> bytes:
-    """Return a list of embeddings with one more, or with another one of that name.
+def updated_config(entry: bytes, before: bytes | None) -> bytes:
+    """Return a projector config to which an embedding is added, replacing one of the same name.
 
-    The rest stays as it is, comments too, unless an embedding has to go that another program has
-    listed: then the list is written anew, without its comments.
+    The rest stays unchanged, including comments, unless the replaced embedding was listed by
+    another program: then the config is reformatted and loses its comments.
 
     Args:
         entry: the embedding, a serialized ``EmbeddingInfo``.
-        held: the list so far, None if there is none.
+        before: the config so far, None if there is none.
 
     Raises:
-        InvalidValueError: what is there is no list of embeddings.
+        InvalidValueError: ``before`` is not a projector config.
     """
     embedding = schema.EmbeddingInfo.FromString(entry)
     config = schema.ProjectorConfig()
     try:
-        text = (held or b"").decode()
+        text = (before or b"").decode()
         text_format.Parse(text, config, allow_unknown_field=True)
     except (UnicodeDecodeError, text_format.ParseError) as error:
         message = (
-            f"{CONFIG} cannot be read and is left as it is, without {embedding.tensor_name!r}; "
-            f"mend or remove it: {error}"
+            f"{CONFIG} cannot be read; it is left unchanged, without {embedding.tensor_name!r}. "
+            f"Fix or remove it: {error}"
         )
         raise InvalidValueError(message) from error
     earlier = [one for one in config.embeddings if one.tensor_name == embedding.tensor_name]

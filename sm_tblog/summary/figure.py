@@ -1,12 +1,13 @@
-"""Figures of Matplotlib, as pictures.
+"""Matplotlib figures, logged as pictures.
 
-A figure is drawn at the call, in the thread of the caller; what remains, from the pixels to the
-file, is the worker's. Matplotlib does not allow more. What it parses formulas with, the labels of
-logarithmic axes among them, belongs to the whole process, and laying a figure out is not locked
-against drawing another: while a worker draws, ``tight_layout`` raises in the training script. And
-ticks and fonts are made as a figure is drawn, from the settings of that moment: outside of its
-``plt.style.context`` a figure on black gets black ticks. A copy to draw in another process would
-take a tenth of the time, but leave out styles, fonts, and whatever cannot be pickled.
+A figure is drawn at the call, on the calling thread; the worker thread does the rest, from the
+pixels to the file. Matplotlib does not allow more. Its parser for formulas, which include the
+labels of logarithmic axes, is shared by the whole process, and laying out a figure is not locked
+against drawing another: while a worker thread draws, ``tight_layout`` raises in the training
+script. Also, ticks and fonts are created when a figure is drawn, from the settings at that time:
+outside its ``plt.style.context``, a figure on black gets black ticks. Copying the figure to another
+process and drawing it there would take a tenth of the time, but lose styles, fonts, and anything
+that cannot be pickled.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ if TYPE_CHECKING:
 
 __all__ = ["close_figures", "draw_figures", "figure_value"]
 
-_COLUMNS = 8
+_GRID_COLUMNS = 8
 
 
 def draw_figures(figures: Any, tag: str) -> list[UInt8Array]:
     """Return the pixels of figures.
 
     Args:
-        figures: a figure of Matplotlib, what belongs to one and names it as ``figure`` (an Axes, a
-            grid of seaborn's), or a list of either.
-        tag: named in errors.
+        figures: a Matplotlib figure, an object with a ``figure`` attribute (an Axes, a seaborn
+            grid), or a list of either.
+        tag: the tag, for error messages.
 
     Returns:
-        Red, green, blue and opacity, shape (H, W, 4), of each figure; sizes may differ.
+        Red, green, blue and opacity of each figure, shape (H, W, 4); sizes may differ.
 
     Raises:
-        InvalidTypeError: it is no figure.
+        InvalidTypeError: an object is not a figure and does not belong to one.
         InvalidValueError: the list is empty, or Matplotlib cannot draw a figure.
     """
     if not (found := [_figure_of(one, tag) for one in _as_list(figures)]):
         message = f"{tag!r}: got no figure to draw"
         raise InvalidValueError(message)
-    return [_drawn(figure, tag) for figure in found]
+    return [_draw(figure, tag) for figure in found]
 
 
 def _as_list(figures: Any) -> Sequence[Any]:
@@ -59,33 +60,33 @@ def _figure_of(owner: Any, tag: str) -> Any:
     if (figure := _maybe_figure(owner)) is not None:
         return figure
     kind = f"{type(owner).__module__}.{type(owner).__qualname__}"
-    message = f"{tag!r}: add_figure takes figures of Matplotlib, got {kind}"
-    if hasattr(owner, "to_image"):  # as Plotly has it
+    message = f"{tag!r}: add_figure expects Matplotlib figures, got {kind}"
+    if hasattr(owner, "to_image"):  # as in Plotly
         message += (
-            "; TensorBoard shows no HTML: draw it with figure.to_image('png'), open that with "
-            "Pillow, and log the picture by add_image"
+            "; TensorBoard shows no HTML: draw it with figure.to_image('png'), open the result "
+            "with Pillow, and log it with add_image"
         )
     raise InvalidTypeError(message)
 
 
 def _maybe_figure(owner: Any) -> Any:
-    """Return the figure that this is or belongs to, None if there is none."""
+    """Return the figure that ``owner`` is or belongs to; None if there is none."""
     matplotlib_figure = sys.modules.get("matplotlib.figure")
-    if matplotlib_figure is None:  # then no one can have made one
+    if matplotlib_figure is None:  # then no figure can exist
         return None
-    for _ in range(4):  # something's Axes, its SubFigure, and that one's Figure
+    for _ in range(4):  # an object, its Axes, its SubFigure, and its Figure
         if isinstance(owner, matplotlib_figure.Figure):
             return owner
         owner = getattr(owner, "figure", None)
     return None
 
 
-def _drawn(figure: Any, tag: str) -> UInt8Array:
+def _draw(figure: Any, tag: str) -> UInt8Array:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    shown_on = figure.canvas
+    original_canvas = figure.canvas
     try:
-        # On a canvas of its own, whose pixels no later drawing changes.
+        # On a separate canvas, whose pixels later drawing does not change.
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())
@@ -93,13 +94,13 @@ def _drawn(figure: Any, tag: str) -> UInt8Array:
         message = f"{tag!r}: Matplotlib cannot draw the figure: {error}"
         raise InvalidValueError(message) from error
     finally:
-        figure.set_canvas(shown_on)
+        figure.set_canvas(original_canvas)
 
 
 def close_figures(figures: Any) -> None:
-    """Close what is a figure among these, as ``pyplot.close`` does."""
+    """Close the figures among these objects with ``pyplot.close``."""
     pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is None:  # then no figure is kept open
+    if pyplot is None:  # then no figure is registered
         return
     for owner in _as_list(figures):
         if (figure := _maybe_figure(owner)) is not None:
@@ -107,17 +108,19 @@ def close_figures(figures: Any) -> None:
 
 
 def figure_value(tag: str, pictures: Sequence[UInt8Array]) -> Any:
-    """Return a ``Summary.Value`` of an image of one or several pictures, on white.
+    """Return a ``Summary.Value`` of an image of one or several pictures on a white background.
 
     Args:
-        tag: the tag, taken as it is.
-        pictures: as ``draw_figures`` returns them. Several make a grid of eight columns, each cell
+        tag: the tag, used unchanged.
+        pictures: as returned by ``draw_figures``. Several form a grid of eight columns, with cells
             as large as the largest picture.
     """
     from sm_tblog.summary.image import grid_value
 
     height, width, _ = np.max([picture.shape for picture in pictures], axis=0)
-    count = len(pictures) if len(pictures) < _COLUMNS else -(-len(pictures) // _COLUMNS) * _COLUMNS
+    count = len(pictures)
+    if count > _GRID_COLUMNS:  # fill the last row
+        count = -(-count // _GRID_COLUMNS) * _GRID_COLUMNS
     pages = np.full((count, height, width, 3), 255, np.uint8)
     for page, picture in zip(pages, pictures, strict=False):
         page[: picture.shape[0], : picture.shape[1]] = _on_white(picture)
@@ -125,7 +128,7 @@ def figure_value(tag: str, pictures: Sequence[UInt8Array]) -> Any:
 
 
 def _on_white(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the colours that a picture has on white paper; shape (H, W, 3)."""
+    """Return a picture blended onto white; shape (H, W, 3)."""
     colors, opacity = picture[..., :3], picture[..., 3:]
     if (opacity == 255).all():
         return colors

@@ -1,12 +1,12 @@
-"""A matrix as a picture: a colour for each cell, a name for each row and column.
+"""Draw a matrix as a picture: a colour for each cell, a name for each row and column.
 
-Numbers stand in the cells if they fit; otherwise a scale says what the colours mean. TensorBoard
-shows an image about 350 pixels wide, and shrinks a larger one without smoothing. So pictures are as
-small as can be read.
+The cells contain numbers if they fit; otherwise there is a colour scale. TensorBoard shows an image
+about 350 pixels wide, and shrinks a larger one without smoothing. So pictures are as small as is
+legible.
 
 They are drawn with Pillow, in Matplotlib's font. Matplotlib itself would need an object for every
-cell, and fifteen times the processor time for twenty classes; and its formulas and settings belong
-to the whole process, where a worker gets in the script's way (see ``figure``).
+cell, and fifteen times the processor time for twenty classes; and its parser and settings are
+shared by the whole process, so a worker thread would interfere with the script (see ``figure``).
 
 All lengths are in pixels.
 """
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_matrix"]
 
-_SIDE = 400
+_WIDTH = 400
 _MARGIN, _GAP = 16, 8
 _SCALE_WIDTH, _SCALE_NUMBERS = 12, 48
-_LONGEST_NAME = 150
-_SMALLEST_LETTERS = 9
+_MAX_NAME_WIDTH = 150
+_MIN_FONT_SIZE = 9
 
-_RAMP = np.array(
+_COLOR_STOPS = np.array(
     [(246, 249, 253), (199, 219, 240), (132, 178, 219), (62, 125, 186), (14, 60, 120)], np.float64
 )
-"""Colours from nothing to the largest number, evenly spaced."""
+"""Colours from zero to the largest number, evenly spaced."""
 
-_INK, _GREY, _PALE, _PAPER = (33, 37, 41), (108, 117, 125), (160, 168, 176), (255, 255, 255)
+_BLACK, _GREY, _LIGHT_GREY, _WHITE = (33, 37, 41), (108, 117, 125), (160, 168, 176), (255, 255, 255)
 
 
-class _Sheet(NamedTuple):
-    """What is drawn on, and where on it the matrix stands."""
+class _Canvas(NamedTuple):
+    """The image to draw on, and the position of the matrix on it."""
 
     image: Any
-    pen: Any
+    draw: Any
     left: int
     top: int
     cell: int
@@ -58,10 +58,10 @@ def draw_matrix(matrix: Float64Array, names: Sequence[str], title: str, note: st
     """Return a picture of a matrix.
 
     Args:
-        matrix: shape (classes, classes), not negative.
-        names: of the classes; those too long to show are cut.
-        title: stands above, cut like them; "" for none.
-        note: stands below the title; "" for none.
+        matrix: non-negative numbers of shape (classes, classes).
+        names: the names of the classes, truncated if they are too long.
+        title: the text above the matrix, truncated if it is too long; "" for none.
+        note: the text below the title; "" for none.
 
     Returns:
         The picture, shape (H, W, 3).
@@ -70,10 +70,10 @@ def draw_matrix(matrix: Float64Array, names: Sequence[str], title: str, note: st
 
     cell = _cell_size(len(matrix))
     side = cell * len(matrix)
-    font = _font(min(max(cell * 3 // 4, _SMALLEST_LETTERS), 13))
+    font = _font(min(max(cell * 3 // 4, _MIN_FONT_SIZE), 13))
     heading, small = _font(15, "bold"), _font(12)
-    title = _shortened(title, heading, _SIDE)
-    names = [_shortened(name, font, _LONGEST_NAME) for name in names]
+    title = _truncated(title, heading, _WIDTH)
+    names = [_truncated(name, font, _MAX_NAME_WIDTH) for name in names]
     longest = round(max(map(font.getlength, names)))
     is_upright = longest > cell - _GAP // 2
     texts, number_font = _numbers(matrix, cell)
@@ -84,34 +84,34 @@ def draw_matrix(matrix: Float64Array, names: Sequence[str], title: str, note: st
     headings = round(max(heading.getlength(title), small.getlength(note))) + _MARGIN
     bottom = _GAP + (longest if is_upright else font.size) + 2 * _GAP + small.size + _MARGIN
     size = left + max(side + right, headings), top + side + bottom
-    image = Image.new("RGB", size, _PAPER)
-    sheet = _Sheet(image, ImageDraw.Draw(image), left, top, cell, side)
+    image = Image.new("RGB", size, _WHITE)
+    canvas = _Canvas(image, ImageDraw.Draw(image), left, top, cell, side)
 
-    sheet.pen.text((left, _MARGIN - 4), title, _INK, heading)
-    sheet.pen.text((left, top - 22), note, _GREY, small)
+    canvas.draw.text((left, _MARGIN - 4), title, _BLACK, heading)
+    canvas.draw.text((left, top - 22), note, _GREY, small)
     high = float(matrix.max()) or 1.0
     colors = _colors(matrix / high)
-    _paint_cells(sheet, colors)
+    _paint_cells(canvas, colors)
     if number_font:
-        _write_numbers(sheet, texts, number_font, colors)
+        _write_numbers(canvas, texts, number_font, colors)
     else:
-        _draw_scale(sheet, high, small)
-    _write_names(sheet, names, font, is_upright=is_upright)
-    sheet.pen.text((left + side / 2, image.height - _MARGIN), "predicted", _GREY, small, "ms")
-    _write_upwards(sheet, (_MARGIN + small.size / 2, top + side / 2), "true", _GREY, small)
+        _draw_scale(canvas, high, small)
+    _write_names(canvas, names, font, is_upright=is_upright)
+    canvas.draw.text((left + side / 2, image.height - _MARGIN), "predicted", _GREY, small, "ms")
+    _write_rotated(canvas, (_MARGIN + small.size / 2, top + side / 2), "true", _GREY, small)
     return np.asarray(image)
 
 
 def _cell_size(count: int) -> int:
-    """Return how large a cell is; up to 20 classes there is room for a number."""
+    """Return the size of a cell; up to 20 classes there is room for a number."""
     if count > 100:
         return max(960 // count, 2)
-    return min(max(_SIDE // count, 27 if count <= 20 else 10), 64)
+    return min(max(_WIDTH // count, 27 if count <= 20 else 10), 64)
 
 
 @lru_cache(maxsize=32)
 def _font(size: int, weight: str = "normal") -> FreeTypeFont:
-    """Return Matplotlib's font, as the script has set it: it has the letters of its figures."""
+    """Return the font set in Matplotlib, which has the characters of the script's figures."""
     from matplotlib.font_manager import FontProperties, findfont
     from PIL import ImageFont
 
@@ -120,47 +120,47 @@ def _font(size: int, weight: str = "normal") -> FreeTypeFont:
 
 def _colors(shares: Float64Array) -> UInt8Array:
     """Return the colours of shares from 0 to 1; shape (…, 3)."""
-    stops = np.linspace(0, 1, len(_RAMP))
-    channels = [np.interp(shares, stops, channel) for channel in _RAMP.T]
+    stops = np.linspace(0, 1, len(_COLOR_STOPS))
+    channels = [np.interp(shares, stops, channel) for channel in _COLOR_STOPS.T]
     colors: UInt8Array = np.stack(channels, axis=-1).round().astype(np.uint8)
     return colors
 
 
-def _paint_cells(sheet: _Sheet, colors: UInt8Array) -> None:
-    """Paint one pixel for each cell, enlarge them, and draw lines between if there is room."""
+def _paint_cells(canvas: _Canvas, colors: UInt8Array) -> None:
+    """Paint one pixel per cell, enlarge them, and draw lines between cells if there is room."""
     from PIL import Image
 
-    cells = Image.fromarray(colors).resize((sheet.side, sheet.side), Image.Resampling.NEAREST)
-    sheet.image.paste(cells, (sheet.left, sheet.top))
-    right, bottom = sheet.left + sheet.side - 1, sheet.top + sheet.side - 1
-    for line in range(sheet.cell, sheet.side, sheet.cell) if sheet.cell > 10 else ():
-        x, y = sheet.left + line, sheet.top + line
-        sheet.pen.line((x, sheet.top, x, bottom), _PAPER)
-        sheet.pen.line((sheet.left, y, right, y), _PAPER)
+    cells = Image.fromarray(colors).resize((canvas.side, canvas.side), Image.Resampling.NEAREST)
+    canvas.image.paste(cells, (canvas.left, canvas.top))
+    right, bottom = canvas.left + canvas.side - 1, canvas.top + canvas.side - 1
+    for line in range(canvas.cell, canvas.side, canvas.cell) if canvas.cell > 10 else ():
+        x, y = canvas.left + line, canvas.top + line
+        canvas.draw.line((x, canvas.top, x, bottom), _WHITE)
+        canvas.draw.line((canvas.left, y, right, y), _WHITE)
 
 
 def _numbers(matrix: Float64Array, cell: int) -> tuple[list[list[str]], FreeTypeFont | None]:
-    """Return what to write into the cells, and a font in which the longest fits, None for none."""
-    if cell < 2 * _SMALLEST_LETTERS:
+    """Return the texts of the cells, and a font in which the longest fits; None if none does."""
+    if cell < 2 * _MIN_FONT_SIZE:
         return [], None
     is_whole = bool((matrix == np.round(matrix)).all())
     texts = [[_number(number, is_whole=is_whole) for number in row] for row in matrix.tolist()]
     longest = max(map(_font(100).getlength, {text for row in texts for text in row}))
     size = int(min(cell * 85 / longest, cell * 0.4, 15))
-    return texts, _font(size) if size >= _SMALLEST_LETTERS else None
+    return texts, _font(size) if size >= _MIN_FONT_SIZE else None
 
 
 def _number(number: float, *, is_whole: bool) -> str:
-    """Return a number as it is written into a cell: 0, 12, 3456, 12.3k, or 0.25."""
+    """Return the text of a number in a cell: 0, 12, 3456, 12.3k, or 0.25."""
     if number == 0:
         return "0"
     if is_whole and number < 10_000:
         return f"{number:.0f}"
-    return _compact(number) if is_whole or number >= 100 else f"{number:.2f}"
+    return _abbreviated(number) if is_whole or number >= 100 else f"{number:.2f}"
 
 
-def _compact(number: float) -> str:
-    """Return a number in three digits: 0.125, 12.5, 1.25k."""
+def _abbreviated(number: float) -> str:
+    """Return a number with three digits: 0.125, 12.5, 1.25k."""
     number = float(f"{number:.3g}")
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
@@ -169,61 +169,61 @@ def _compact(number: float) -> str:
 
 
 def _write_numbers(
-    sheet: _Sheet, texts: list[list[str]], font: FreeTypeFont, colors: UInt8Array
+    canvas: _Canvas, texts: list[list[str]], font: FreeTypeFont, colors: UInt8Array
 ) -> None:
     is_light = colors @ (0.299, 0.587, 0.114) > 120  # luma, as in ITU-R BT.601
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
-            ink = _PALE if text == "0" else _INK if is_light[row, column] else _PAPER
-            x = sheet.left + (column + 0.5) * sheet.cell
-            y = sheet.top + (row + 0.5) * sheet.cell
-            sheet.pen.text((x, y), text, ink, font, "mm")
+            color = _LIGHT_GREY if text == "0" else _BLACK if is_light[row, column] else _WHITE
+            x = canvas.left + (column + 0.5) * canvas.cell
+            y = canvas.top + (row + 0.5) * canvas.cell
+            canvas.draw.text((x, y), text, color, font, "mm")
 
 
-def _draw_scale(sheet: _Sheet, high: float, font: FreeTypeFont) -> None:
-    """Draw which colours stand for which numbers."""
+def _draw_scale(canvas: _Canvas, high: float, font: FreeTypeFont) -> None:
+    """Draw the colour scale."""
     from PIL import Image
 
-    x = sheet.left + sheet.side + 2 * _GAP
-    ramp = Image.fromarray(_colors(np.linspace(1, 0, sheet.side)[:, np.newaxis]))
-    sheet.image.paste(ramp.resize((_SCALE_WIDTH, sheet.side)), (x, sheet.top))
+    x = canvas.left + canvas.side + 2 * _GAP
+    ramp = Image.fromarray(_colors(np.linspace(1, 0, canvas.side)[:, np.newaxis]))
+    canvas.image.paste(ramp.resize((_SCALE_WIDTH, canvas.side)), (x, canvas.top))
     for share, anchor in ((0.0, "ls"), (0.5, "lm"), (1.0, "lt")):
-        at = x + _SCALE_WIDTH + 6, sheet.top + sheet.side * (1 - share)
-        sheet.pen.text(at, _compact(high * share), _GREY, font, anchor)
+        at = x + _SCALE_WIDTH + 6, canvas.top + canvas.side * (1 - share)
+        canvas.draw.text(at, _abbreviated(high * share), _GREY, font, anchor)
 
 
 def _write_names(
-    sheet: _Sheet, names: Sequence[str], font: FreeTypeFont, *, is_upright: bool
+    canvas: _Canvas, names: Sequence[str], font: FreeTypeFont, *, is_upright: bool
 ) -> None:
-    """Write the names of rows and columns; not of all where cells are smaller than letters."""
-    below = sheet.top + sheet.side + _GAP
-    for number in range(0, len(names), -(-(font.size + 1) // sheet.cell)):
-        name, middle = names[number], (number + 0.5) * sheet.cell
-        sheet.pen.text((sheet.left - _GAP, sheet.top + middle), name, _INK, font, "rm")
+    """Write the names of rows and columns, skipping some if cells are smaller than letters."""
+    below = canvas.top + canvas.side + _GAP
+    for number in range(0, len(names), -(-(font.size + 1) // canvas.cell)):
+        name, middle = names[number], (number + 0.5) * canvas.cell
+        canvas.draw.text((canvas.left - _GAP, canvas.top + middle), name, _BLACK, font, "rm")
         if is_upright:
             end = below + font.getlength(name) / 2
-            _write_upwards(sheet, (sheet.left + middle, end), name, _INK, font)
+            _write_rotated(canvas, (canvas.left + middle, end), name, _BLACK, font)
         else:
-            sheet.pen.text((sheet.left + middle, below), name, _INK, font, "mt")
+            canvas.draw.text((canvas.left + middle, below), name, _BLACK, font, "mt")
 
 
-def _write_upwards(
-    sheet: _Sheet, middle: tuple[float, float], text: str, ink: Any, font: FreeTypeFont
+def _write_rotated(
+    canvas: _Canvas, middle: tuple[float, float], text: str, color: Any, font: FreeTypeFont
 ) -> None:
-    """Write text that is read from below."""
+    """Write text rotated by 90 degrees, reading upwards."""
     from PIL import Image, ImageDraw
 
     mask = Image.new("L", (round(font.getlength(text)) + 1, font.size * 5 // 4))
     ImageDraw.Draw(mask).text((0, mask.height / 2), text, 255, font, "lm")
     mask = mask.transpose(Image.Transpose.ROTATE_90)
     corner = round(middle[0] - mask.width / 2), round(middle[1] - mask.height / 2)
-    sheet.image.paste(ink, corner, mask)
+    canvas.image.paste(color, corner, mask)
 
 
-def _shortened(text: str, font: FreeTypeFont, width: int) -> str:
-    """Return text on one line, cut where it would be wider than that."""
+def _truncated(text: str, font: FreeTypeFont, width: int) -> str:
+    """Return text on one line, truncated to a width."""
     text = re.sub(r"\s+", " ", text).encode(errors="replace").decode()
-    text = text[: width + 1]  # a letter is a pixel wide, at least
+    text = text[: width + 1]  # a letter is at least one pixel wide
     if font.getlength(text) <= width:
         return text
     lengths = range(len(text))

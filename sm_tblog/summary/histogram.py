@@ -1,8 +1,9 @@
-"""Histograms: counted without a sort, and as messages.
+"""Count histograms without sorting, and build their messages.
 
-Finding a value's bucket by search costs tens of nanoseconds. With TensorBoard's default buckets its
-leading bits tell it (see ``buckets``), and counting is a ``bincount`` of them, in one pass. What is
-on an accelerator is counted there (see ``device_histogram``). Any other bins are NumPy's business.
+Searching for a value's bucket takes tens of nanoseconds. For TensorBoard's default buckets, the
+leading bits of a value determine its bucket (see ``buckets``), so counting is a ``bincount`` of
+them in one pass. Arrays on an accelerator are counted there (see ``device_histogram``). NumPy
+counts all other bins.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ if TYPE_CHECKING:
 __all__ = ["Histogram", "count", "default_edges", "histogram_value", "raw_histogram_value"]
 
 _CHUNK = 1 << 17
-"""Values counted at a time: what is computed on the way stays in the processor's cache."""
+"""Values counted at a time, so that intermediate results stay in the processor's cache."""
 
-_UPPER = 1 if sys.byteorder == "little" else 0
-"""Where a number's upper half stands in memory."""
+_UPPER_HALF = 1 if sys.byteorder == "little" else 0
+"""Index in memory of a number's upper half."""
 
-_MOST_BINS = 1 << 14
-"""Bins made by name, at most: Freedman and Diaconis make billions where there is an outlier."""
+_MAX_BINS = 1 << 14
+"""Maximum number of bins chosen by name: with outliers, Freedman-Diaconis asks for billions."""
 
 
 class Histogram(NamedTuple):
     """Counts and moments of the finite values of an array.
 
     Attributes:
-        limits: right edges of the buckets, ascending; shape (buckets,). A bucket holds what is at
-            least the limit before it and less than its own.
-        counts: shape (buckets,).
+        limits: right edges of the buckets, ascending; shape (buckets,). A bucket holds the values
+            from the limit before it up to, but not including, its own.
+        counts: the number of values in each bucket; shape (buckets,).
         min: the smallest value.
         max: the largest value.
-        num: how many values.
-        sum: of the values.
-        sum_squares: of the values.
-        nan: how many more were NaN.
-        inf: how many more were infinite.
+        num: the number of values.
+        sum: the sum of the values.
+        sum_squares: the sum of their squares.
+        nan: the number of NaN values, which are not in the counts.
+        inf: the number of infinite values, which are not in the counts.
     """
 
     limits: Float64Array
@@ -65,7 +66,7 @@ class Histogram(NamedTuple):
 
 
 def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """Return the key of each value; ``values`` is float32 or float64."""
+    """Return the key of each float32 or float64 value."""
     if values.dtype == np.float64:
         wide = values.view(np.uint64)
         wide = wide - (wide >> np.uint64(63))
@@ -74,7 +75,7 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     else:
         bits = values.view(np.uint32)
         bits = bits - (bits >> np.uint32(31))
-    upper: npt.NDArray[np.uint16] = bits.view(np.uint16)[_UPPER::2]
+    upper: npt.NDArray[np.uint16] = bits.view(np.uint16)[_UPPER_HALF::2]
     return upper
 
 
@@ -82,16 +83,16 @@ def count(values: npt.NDArray[Any], zeros: int = 0, max_bins: int | None = None)
     """Return the histogram of real numbers over the default buckets.
 
     Args:
-        values: of any shape.
-        zeros: how many more zeros there are.
-        max_bins: merge neighbours until there are no more buckets than this.
+        values: real numbers of any shape.
+        zeros: the number of additional zeros.
+        max_bins: the maximum number of buckets; neighbours are merged to reach it.
     """
-    with _quiet():
+    with _ignore_float_errors():
         return _from_tally(_tally(values), zeros, max_bins)
 
 
-def _quiet() -> np.errstate:
-    """Let sums be infinite, and take a signalling NaN, which is invalid to cast, as one."""
+def _ignore_float_errors() -> np.errstate:
+    """Allow sums to overflow, and a signalling NaN, which is invalid to cast, to count as NaN."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
@@ -99,7 +100,7 @@ def _tally(values: npt.NDArray[Any]) -> Tally:
     values = values.ravel(order="K")
     key_counts = np.zeros(KEYS, np.int64)
     nan = inf = 0
-    least, most, total, squares = np.inf, -np.inf, 0.0, 0.0
+    low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
     for start in range(0, len(values), _CHUNK):
         chunk = _as_float(values[start : start + _CHUNK])
         exact = chunk.astype(np.float64)
@@ -113,26 +114,26 @@ def _tally(values: npt.NDArray[Any]) -> Tally:
                 continue
             chunk_sum = float(exact.sum())
         key_counts += np.bincount(_keys(chunk), minlength=KEYS)
-        least = min(least, float(chunk.min()))
-        most = max(most, float(chunk.max()))
+        low = min(low, float(chunk.min()))
+        high = max(high, float(chunk.max()))
         total += chunk_sum
         squares += float(np.square(exact, out=exact).sum())
     used = np.flatnonzero(key_counts)
     buckets = len(default_edges()) - 1
     counts = np.bincount(bucket_of_key()[used], key_counts[used], minlength=buckets)
-    return Tally(counts.astype(np.int64), least, most, total, squares, nan, inf)
+    return Tally(counts.astype(np.int64), low, high, total, squares, nan, inf)
 
 
 def _from_tally(tally: Tally, zeros: int, max_bins: int | None) -> Histogram:
-    """Return what was counted, with more zeros.
+    """Return the histogram of a tally and additional zeros.
 
-    Buckets that hold nothing are left out at both ends, but for one before the first.
+    Empty buckets at both ends are left out, except one before the first non-empty bucket.
     """
-    counts, least, most, total, squares, nan, inf = tally
+    counts, low, high, total, squares, nan, inf = tally
     if zeros:
         counts = counts.copy()
         counts[bucket_of_key()[0]] += zeros
-        least, most = min(least, 0.0), max(most, 0.0)
+        low, high = min(low, 0.0), max(high, 0.0)
     used = np.flatnonzero(counts)
     if not len(used):
         return _empty(nan, inf)
@@ -140,7 +141,7 @@ def _from_tally(tally: Tally, zeros: int, max_bins: int | None) -> Histogram:
     limits, counts = default_edges()[first + 1 : last + 2], counts[first : last + 1]
     num = int(counts.sum())
     buckets = _merged(limits, counts, max_bins)
-    return Histogram(*buckets, least, most, num, total, squares, nan, inf)
+    return Histogram(*buckets, low, high, num, total, squares, nan, inf)
 
 
 def _count_by_numpy(
@@ -164,26 +165,26 @@ def _count_by_numpy(
     exact = finite.astype(np.float64)
     sums = float(exact.sum()), float(np.square(exact).sum())
     limits = edges.astype(np.float64)
-    least, most = float(exact.min()), float(exact.max())
-    return Histogram(*_merged(limits, counts, max_bins), least, most, num, *sums, nan, inf)
+    low, high = float(exact.min()), float(exact.max())
+    return Histogram(*_merged(limits, counts, max_bins), low, high, num, *sums, nan, inf)
 
 
 def _limited(bins: Any, values: npt.NDArray[Any]) -> Any:
-    """Return ``bins``, or ``_MOST_BINS`` if NumPy would make more of the name."""
+    """Return ``bins``, or ``_MAX_BINS`` if it is a name for which NumPy would make more bins."""
     if isinstance(bins, str) and bins in {"auto", "fd"}:
         lower, upper = np.percentile(values, [25, 75])
         width = 2.0 * (upper - lower) / np.cbrt(len(values))  # Freedman and Diaconis, 1981
-        if float(values.max()) - float(values.min()) > _MOST_BINS * width > 0:
-            return _MOST_BINS
+        if float(values.max()) - float(values.min()) > _MAX_BINS * width > 0:
+            return _MAX_BINS
     return bins
 
 
 def _merged(
     limits: Float64Array, counts: Int64Array, max_bins: int | None
 ) -> tuple[Float64Array, Int64Array]:
-    """Return buckets with neighbours merged until there are no more than ``max_bins``.
+    """Return at most ``max_bins`` buckets, merging neighbours.
 
-    An empty one at the beginning, which is there for its right edge, is kept and does not count.
+    An empty first bucket, which exists for its right edge, is kept and does not count.
     """
     edge = int(counts[0] == 0)
     width = 1 if max_bins is None else -(-(len(counts) - edge) // max_bins)
@@ -204,52 +205,52 @@ def _as_float(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def check_bins(bins: Any, tag: str, *, sparse: bool = False) -> Any:
-    """Return bins for ``numpy.histogram`` that later changes do not reach.
+    """Return a copy of bins for ``numpy.histogram``.
 
     Raises:
-        InvalidTypeError: of the wrong kind.
-        InvalidValueError: an unknown name, fewer than one, or edges that do not ascend; or a name
-            for a sparse array, for which NumPy needs all elements.
+        InvalidTypeError: the bins are of the wrong type.
+        InvalidValueError: the name is unknown, the number is less than one, or the edges do not
+            ascend; or a name is used for a sparse array, for which NumPy needs all elements.
     """
     try:
         bins = bins if isinstance(bins, str) else np.array(bins)
         np.histogram_bin_edges(np.zeros(1), bins)
     except (TypeError, ValueError) as error:
-        message = f"{tag!r}: cannot make the bins {bins!r:.60}: {error}"
+        message = f"{tag!r}: invalid bins {bins!r:.60}: {error}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(message) from error
     if sparse and isinstance(bins, str):
         message = (
-            f"{tag!r}: NumPy needs all elements for the bins {bins!r}, and the array is sparse; "
-            "make it dense, or give a number of bins, edges, or none"
+            f"{tag!r}: NumPy needs all elements for the bins {bins!r}, but the array is sparse; "
+            "make it dense, or pass a number of bins, edges, or no bins"
         )
         raise InvalidValueError(message)
     return bins
 
 
 def check_max_bins(max_bins: Any, tag: str) -> None:
-    """Raise if ``max_bins`` is not an integer of one or more, or None.
+    """Raise an error unless ``max_bins`` is None or an integer of at least one.
 
     Raises:
-        InvalidTypeError: it is not an integer.
-        InvalidValueError: it is less than one.
+        InvalidTypeError: ``max_bins`` is not an integer.
+        InvalidValueError: ``max_bins`` is less than one.
     """
     if max_bins is not None and not hasattr(type(max_bins), "__index__"):
-        message = f"{tag!r}: max_bins is an integer, got {max_bins!r:.60}"
+        message = f"{tag!r}: max_bins must be an integer, got {max_bins!r:.60}"
         raise InvalidTypeError(message)
     if max_bins is not None and max_bins < 1:
-        message = f"{tag!r}: max_bins is 1 or more, got {max_bins}"
+        message = f"{tag!r}: max_bins must be at least 1, got {max_bins}"
         raise InvalidValueError(message)
 
 
 def check_buckets(
     limits: npt.NDArray[Any] | Deferred, counts: npt.NDArray[Any] | Deferred, tag: str
 ) -> None:
-    """Raise if these are not the right edges and counts of the same buckets.
+    """Raise an error if these are not the right edges and counts of the same buckets.
 
     Raises:
-        InvalidValueError: they are not as many, or the edges do not ascend. What is on a device is
-            not waited for, so only its shape is checked.
+        InvalidValueError: their lengths differ, or the edges do not ascend. For an array on a
+            device, only the shape is checked, without waiting.
     """
     if limits.shape != counts.shape or limits.ndim != 1:
         message = (
@@ -258,7 +259,7 @@ def check_buckets(
         )
         raise InvalidValueError(message)
     if not isinstance(limits, Deferred) and not (limits[1:] > limits[:-1]).all():
-        message = f"{tag!r}: a histogram's limits ascend, these do not: {limits}"
+        message = f"{tag!r}: a histogram's limits must ascend, got {limits}"
         raise InvalidValueError(message)
 
 
@@ -269,17 +270,17 @@ def histogram_value(
     max_bins: int | None = None,
     size: int | None = None,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of the histograms plugin, and a remark on what it leaves out.
+    """Return a ``Summary.Value`` of the histograms plugin, and a remark on values it leaves out.
 
     Args:
-        tag: the tag, taken as it is.
-        values: real numbers of any shape, or what a device has counted of them.
-        bins: ``"tensorflow"`` for the default buckets; otherwise as ``numpy.histogram`` takes it.
-        max_bins: merge neighbours until there are no more than this.
-        size: how many values there are, if more than these: the others are zeros.
+        tag: the tag, used unchanged.
+        values: real numbers of any shape, or their counts from a device.
+        bins: ``"tensorflow"`` for the default buckets; otherwise as for ``numpy.histogram``.
+        max_bins: the maximum number of buckets; neighbours are merged to reach it.
+        size: the total number of values, if larger than that of ``values``; the others are zeros.
 
     Raises:
-        InvalidTypeError: values that were on a device are not real numbers.
+        InvalidTypeError: values from a device are not real numbers.
     """
     if isinstance(values, DeviceTally):
         zeros = 0 if size is None else size - values.size
@@ -290,7 +291,7 @@ def histogram_value(
         if isinstance(bins, str) and bins == "tensorflow":
             histogram = count(array, zeros, max_bins)
         else:
-            with _quiet():
+            with _ignore_float_errors():
                 histogram = _count_by_numpy(array, bins, zeros, max_bins)
     remark = ""
     if histogram.nan or histogram.inf:
@@ -305,15 +306,16 @@ def raw_histogram_value(
     tag: str,
     limits: npt.NDArray[Any] | Deferred,
     counts: npt.NDArray[Any] | Deferred,
-    least: float | Deferred,
-    most: float | Deferred,
+    low: float | Deferred,
+    high: float | Deferred,
     num: float | Deferred,
     total: float | Deferred,
     squares: float | Deferred,
 ) -> Any:
-    """Return a ``Summary.Value`` of counts that the caller has made."""
+    """Return a ``Summary.Value`` of buckets counted by the caller."""
     limits, counts = resolve(limits, tag), resolve(counts, tag)
-    moments = float(least), float(most), float(num), float(total), float(squares)  # Deferred ones
+    # ``float`` waits for a ``Deferred``.
+    moments = float(low), float(high), float(num), float(total), float(squares)
     return _value(tag, Histogram(limits, counts, *moments))
 
 

@@ -1,26 +1,26 @@
 """Hyperparameters: what TensorBoard's HParams tab reads.
 
 A *session* is a run with the tag ``_hparams_/session_start_info``. The message with that tag holds
-the values, another says how the session has ended, and an ``Experiment`` may say which columns
-there are. All three stand in a tag's metadata, not in its points. What follows was tried with
+the values, another message the session's end, and an optional ``Experiment`` declares the columns.
+All three are stored in a tag's metadata, not in its points. The following was observed with
 TensorBoard 2.21, with its data server (0.7.2) and with ``--load_fast=false``:
 
-- **The first metadata that a loader meets for a tag stay**, however often the tag comes again, as
-  long as TensorBoard runs. When it starts, it reads a run's files in the order of their names. So
-  what a session knows also goes, whole, into a file whose name comes first, ``FIRST_FILE``. Each
-  change writes that anew, on the ground of what it held before: values grow from call to call, and
-  from process to process. The ordinary event file has them too, for a TensorBoard that runs: it
-  keeps the first that it sees there. The data server finds a first file that comes late; the
-  other loader reads nothing that comes before where it is, and says once that it does not.
-- **One Experiment counts, for all runs.** If several runs have one, the data server's is another
-  one after each start and the other loader's is that of the first run; a column that only the
-  others name is missing. Without any, the columns are every value of every session, and every
-  scalar of a session's run. So ``hparams`` writes none. Metrics are then sorted by name, and the
-  first five are shown until others are ticked. One flaw: the metrics of the run ``.``, the log
-  folder that TensorBoard was started with, are empty.
-- **None**, as JSON's null, makes sorting by its column fail (HTTP 500); left out, its cell is
-  empty. So are the cells of NaN and infinities. A column with strings and numbers is shown, but
-  sorting by it fails. A column with bools and numbers is sorted.
+- **A loader keeps the first metadata of a tag** as long as TensorBoard runs, however often the tag
+  is written again. When TensorBoard starts, it reads a run's files in the order of their names. So
+  a session's complete data also goes into ``FIRST_FILE``, whose name sorts first. Each change
+  rewrites that file from its previous content, so values accumulate over calls and processes. The
+  ordinary event file has them too, for a TensorBoard that is already running, which keeps the first
+  that it reads there. The data server finds a first file that is created late; the other loader
+  ignores files that sort before its position, and logs that once.
+- **Only one Experiment counts, for all runs.** If several runs have one, the data server chooses a
+  different one at each start, and the other loader the one of the first run; columns that only the
+  others declare are missing. Without any, the columns are all values of all sessions, and all
+  scalars of the sessions' runs. So ``hparams`` writes none. Metrics are then sorted by name, and
+  only the first five are shown until others are ticked. One flaw: the metrics of the run ``.``, the
+  log directory that TensorBoard was started with, are empty.
+- **None**, as JSON's null, makes sorting by its column fail (HTTP 500); if it is left out, its cell
+  is empty, like those of NaN and infinities. A column with strings and numbers is shown, but cannot
+  be sorted. A column with bools and numbers can.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ __all__ = [
 ]
 
 FIRST_FILE = "events.out.tfevents.0000000000.hparams"
-"""An event file of the earliest time there is."""
+"""The name of an event file with the earliest possible time."""
 
 
 def start_value(values: Mapping[str, Plain], started: float = 0.0) -> Any:
     """Return a ``Summary.Value`` that makes its run a session.
 
     Args:
-        values: by name, as ``flatten`` returns them; what is None is left out.
+        values: values by name, as returned by ``flatten``; None is left out.
         started: seconds since the epoch, if known.
     """
     start = schema.SessionStartInfo(start_time_secs=started)
@@ -65,10 +65,10 @@ def start_value(values: Mapping[str, Plain], started: float = 0.0) -> Any:
 
 
 def end_value(*, succeeded: bool, ended: float = 0.0) -> Any:
-    """Return a ``Summary.Value`` that says how its run's session has ended.
+    """Return a ``Summary.Value`` that marks the end of its run's session.
 
     Args:
-        succeeded: or failed.
+        succeeded: whether the session succeeded or failed.
         ended: seconds since the epoch, if known.
     """
     status = "STATUS_SUCCESS" if succeeded else "STATUS_FAILURE"
@@ -78,12 +78,12 @@ def end_value(*, succeeded: bool, ended: float = 0.0) -> Any:
 def experiment_value(
     values: Mapping[str, Plain], metrics: Sequence[str], domains: Mapping[str, Sequence[Plain]]
 ) -> Any:
-    """Return a ``Summary.Value`` that names the columns: each value, and each metric by its tag.
+    """Return a ``Summary.Value`` that declares the columns: one for each value and each metric.
 
     Args:
-        values: as in ``start_value``.
-        metrics: tags.
-        domains: all that some of the values may be.
+        values: as for ``start_value``.
+        metrics: the tags of the metrics.
+        domains: all possible values, by name, for any of the values.
     """
     experiment = schema.Experiment()
     for name, value in values.items():
@@ -101,22 +101,22 @@ def experiment_value(
 def encode_change(
     values: Mapping[str, Plain], now: float, *, succeeded: bool | None = None
 ) -> bytes:
-    """Return what ``updated_file`` is to do.
+    """Return a serialized change for ``updated_file`` to apply.
 
     Args:
-        values: to add, to change and, where None, to remove.
+        values: values to add or change; None removes a value.
         now: seconds since the epoch.
-        succeeded: how the session has ended; None while it goes on.
+        succeeded: whether the session succeeded or failed; None while it is running.
     """
     return json.dumps({"values": values, "now": now, "succeeded": succeeded}).encode()
 
 
 def updated_file(change: bytes, before: bytes | None) -> bytes:
-    """Return what ``FIRST_FILE`` is to hold.
+    """Return the new content of ``FIRST_FILE``.
 
     Args:
-        change: what ``encode_change`` returned.
-        before: what the file holds; None if there is no such file.
+        change: the result of ``encode_change``.
+        before: the present content; None if there is no such file.
     """
     values, now, succeeded = json.loads(change).values()
     end = None if succeeded is None else end_value(succeeded=succeeded, ended=now)
@@ -127,7 +127,7 @@ def updated_file(change: bytes, before: bytes | None) -> bytes:
             start.CopyFrom(data.session_start_info)
         has_ended |= data.HasField("session_end_info")
     _update(start, values)
-    if end is None and has_ended:  # else the earlier end, in the run's other files, would be shown
+    if end is None and has_ended:  # else the earlier end in the run's other files is shown
         end = _value("session_end_info", schema.SessionEndInfo(status="STATUS_RUNNING"))
     first = schema.Event(wall_time=start.start_time_secs, file_version=schema.FILE_VERSION)
     first.source_metadata.writer = "sm_tblog"
@@ -139,7 +139,7 @@ def updated_file(change: bytes, before: bytes | None) -> bytes:
 
 
 def _plugin_data(file: bytes) -> Iterator[Any]:
-    """Iterate over the plugin's messages in an event file, up to what is damaged."""
+    """Yield the plugin's messages in an event file, up to the first damaged record."""
     records = Unframer()
     records.feed(file)
     try:
@@ -165,7 +165,7 @@ def _value(kind: str, message: Any) -> Any:
     value.metadata.plugin_data.plugin_name = "hparams"
     value.metadata.plugin_data.content = data.SerializeToString()
     value.metadata.data_class = schema.DATA_CLASS_TENSOR
-    value.tensor.dtype = schema.DT_FLOAT  # no number at all: it is the metadata that count
+    value.tensor.dtype = schema.DT_FLOAT  # empty: only the metadata matters
     value.tensor.tensor_shape.dim.add(size=0)
     return value
 
@@ -185,5 +185,5 @@ def _data_type(value: Plain) -> str:
 
 
 def _utf8(text: str) -> str:
-    """Return text that protobuf takes: without halves of surrogate pairs."""
+    """Return text that protobuf accepts: without lone surrogates."""
     return text.encode(errors="replace").decode()

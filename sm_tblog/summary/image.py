@@ -1,9 +1,9 @@
-"""Images: one, a grid, several of one step, one with boxes drawn on it.
+"""Images: a single image, a grid, several samples of one step, or an image with boxes.
 
-One image is written as a ``Summary.Image``, as the peers write it: TensorBoard's two loaders show
-it, and ``EventAccumulator.Images`` gives it back. That message has no room for a second image, so
-several samples of a step are written as a string tensor, as TensorFlow 2 writes them: width,
-height, and then a PNG each. Both forms may follow each other in one tag.
+A single image is written as a ``Summary.Image``, as in torch's and tensorboardX's writers: both
+TensorBoard loaders show it, and ``EventAccumulator.Images`` returns it. That message holds only one
+image, so several samples of a step are written as a string tensor, as in TensorFlow 2: width,
+height, then one PNG per sample. A tag may contain both forms.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["boxes_value", "grid_value", "picture_value", "samples_value"]
 _PLUGIN = "images"
 
 _GRID_COLUMNS = 8
-"""As in the peers' grids."""
+"""As in the grids of torch's and tensorboardX's writers."""
 
 _LINE_WIDTH = 2
 _LABEL_MARGIN = 1
 
 
 def picture_value(tag: str, encoded: bytes, shape: Sequence[int]) -> Any:
-    """Return a ``Summary.Value`` of one image that is encoded already.
+    """Return a ``Summary.Value`` of one image that is already encoded.
 
     Args:
-        tag: the tag, taken as it is.
-        encoded: in a format that browsers show.
+        tag: the tag, used unchanged.
+        encoded: the image in a format that browsers show.
         shape: height, width and channels.
     """
     value = schema.Value(tag=tag)
@@ -57,11 +57,11 @@ def grid_value(
     """Return a ``Summary.Value`` of one image, and a remark on its pixels.
 
     Args:
-        tag: the tag, taken as it is.
-        pixels: real numbers, as ``as_bytes`` takes them.
-        layout: names the axes, as ``snapshot_pixels`` returns it. Several images make a grid of
-            eight columns.
-        max_outputs: no more than the first so many images.
+        tag: the tag, used unchanged.
+        pixels: real numbers, as for ``as_bytes``.
+        layout: the names of the axes, as returned by ``snapshot_pixels``. Several images form a
+            grid of eight columns.
+        max_outputs: the maximum number of images, the first ones; None for all.
     """
     images, remark = _as_images(tag, pixels, layout, max_outputs)
     grid = _as_grid(images)
@@ -71,9 +71,9 @@ def grid_value(
 def samples_value(
     tag: str, pixels: npt.NDArray[Any] | Deferred, layout: str, max_outputs: int | None = None
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of several images, each by itself, and a remark on their pixels.
+    """Return a ``Summary.Value`` of several separate images, and a remark on their pixels.
 
-    Takes what ``grid_value`` does.
+    The arguments are those of ``grid_value``.
     """
     images, remark = _as_images(tag, pixels, layout, max_outputs)
     _, height, width, _ = images.shape
@@ -99,15 +99,15 @@ def boxes_value(
     """Return a ``Summary.Value`` of an image with boxes drawn on it, and a remark on its pixels.
 
     Args:
-        tag: the tag, taken as it is.
+        tag: the tag, used unchanged.
         pixels: as for ``grid_value``.
         layout: as for ``grid_value``.
-        boxes: left, top, right and bottom of each, in pixels; shape (boxes, 4).
-        labels: one for each box.
-        rescale: the size to be shown, in sizes of the image.
+        boxes: left, top, right and bottom of each box, in pixels; shape (boxes, 4).
+        labels: one label for each box; None for no labels.
+        rescale: the factor by which the image is resized.
 
     Raises:
-        InvalidValueError: a box is not finite.
+        InvalidValueError: the corners of a box are not finite.
     """
     from PIL import Image
 
@@ -130,14 +130,14 @@ def _as_images(
     layout: str,
     max_outputs: int | None = None,
 ) -> tuple[UInt8Array, str]:
-    """Return bytes of shape (N, H, W, C), and a remark on them."""
+    """Return pixels as bytes of shape (N, H, W, C), and a remark on them."""
     array = resolve(pixels, tag)
     images, remark = as_bytes(arranged(array, layout, "NHWC")[:max_outputs])
     return images, remark
 
 
 def _as_grid(images: UInt8Array) -> UInt8Array:
-    """Return images of shape (N, H, W, C) side by side, shape (H, W, C)."""
+    """Return a grid, shape (H, W, C), of images of shape (N, H, W, C)."""
     columns = min(len(images), _GRID_COLUMNS)
     grid: UInt8Array = tiled(images[:, np.newaxis], -(-len(images) // columns), columns)[0]
     return grid
@@ -149,30 +149,30 @@ def _draw_boxes(
     boxes: npt.NDArray[Any] | Deferred,
     labels: Sequence[str] | None,
 ) -> None:
-    """Draw red boxes on a Pillow image, with each label at the box's left bottom corner."""
+    """Draw red boxes on a Pillow image, each with its label at the bottom left corner."""
     from PIL import ImageDraw
 
     corners = boxes.array() if isinstance(boxes, Deferred) else boxes
     corners = corners.reshape(-1, 4).astype(np.float64)
     if not np.isfinite(corners).all():
-        message = f"{tag!r}: the corners of boxes are finite numbers, got {corners.tolist()!r:.80}"
+        message = f"{tag!r}: the corners of boxes must be finite, got {corners.tolist()!r:.80}"
         raise InvalidValueError(message)
     size = np.array([canvas.width, canvas.height] * 2)
     draw = ImageDraw.Draw(canvas)
     for i, (left, top, right, bottom) in enumerate(np.clip(corners, -size, 2 * size).tolist()):
         outline = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
         draw.line(outline, fill="red", width=_LINE_WIDTH)
-        ink = _as_ink(labels[i]) if labels else None
-        if ink is not None:
-            x, y = int(left), int(bottom) - ink.height - 2 * _LABEL_MARGIN
-            draw.rectangle([x, y, x + ink.width + 2 * _LABEL_MARGIN, bottom], fill="red")
-            canvas.paste("black", (x + _LABEL_MARGIN, y + _LABEL_MARGIN), ink)
+        mask = _text_mask(labels[i]) if labels else None
+        if mask is not None:
+            x, y = int(left), int(bottom) - mask.height - 2 * _LABEL_MARGIN
+            draw.rectangle([x, y, x + mask.width + 2 * _LABEL_MARGIN, bottom], fill="red")
+            canvas.paste("black", (x + _LABEL_MARGIN, y + _LABEL_MARGIN), mask)
 
 
-def _as_ink(text: str) -> Any:
-    """Return a line of text as a Pillow image of what is printed, None if that is nothing.
+def _text_mask(text: str) -> Any:
+    """Return a line of text as a cropped Pillow mask; None if it has no visible pixels.
 
-    What Pillow's own font does not have, beyond ASCII, is a question mark.
+    Pillow's own font has only ASCII; other characters become question marks.
     """
     from PIL import Image, ImageDraw
 

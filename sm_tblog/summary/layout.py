@@ -1,4 +1,4 @@
-"""Custom scalars: which curves are drawn in one chart."""
+"""Custom scalars: charts that each show several curves."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def layout_value(
     charts: Iterable[tuple[str, str, str, tuple[str, ...]]],
     clean: Callable[[str], str] = str,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of the custom_scalars plugin, and what it cannot draw.
+    """Return a ``Summary.Value`` of the custom_scalars plugin, and a remark on failing charts.
 
     Args:
-        tag: the one that the plugin looks for.
-        charts: category, title, kind and tags of each. The tags are, by kind:
-            ``"Curves"``, tags; ``"Multiline"``, regular expressions, which TensorBoard compares
-            with the beginnings of tags, or tags; ``"Margin"``, the tags of a curve and of its
-            lower and upper bound.
-        clean: from tags as they are given to tags as they are written.
+        tag: the tag that the plugin looks for.
+        charts: category, title, kind and tags of each chart. The tags depend on the kind:
+            ``"Curves"``: tags; ``"Multiline"``: tags, or regular expressions that TensorBoard
+            matches at the start of tags; ``"Margin"``: the tags of a curve, its lower and its upper
+            bound.
+        clean: a function that converts a tag from the form in ``charts`` to the form written.
     """
     layout = schema.Layout()
     categories: dict[str, Any] = {}
@@ -36,8 +36,8 @@ def layout_value(
             categories[category] = layout.category.add(title=category)
         chart = categories[category].chart.add(title=title)
         if kind != "Multiline" and any("(" in clean(given) for given in tags):
-            # It finds a curve's run, and so its color, behind the first parenthesis.
-            remark = f"TensorBoard fails to draw the chart {title!r}: a tag has a parenthesis"
+            # TensorBoard reads the text after the first parenthesis as the run, for the color.
+            remark = f"TensorBoard cannot draw the chart {title!r}: a tag contains a parenthesis"
         if kind == "Margin":
             value, lower, upper = map(clean, tags)
             chart.margin.series.add(value=value, lower=lower, upper=upper)
@@ -45,7 +45,7 @@ def layout_value(
             for given in tags:
                 chart.multiline.tag.extend(_patterns(given, clean(given)))
         else:
-            chart.multiline.tag.extend(_exactly(clean(given)) for given in tags)
+            chart.multiline.tag.extend(_exact_pattern(clean(given)) for given in tags)
     value = schema.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "custom_scalars"
     value.metadata.data_class = schema.DATA_CLASS_TENSOR
@@ -55,13 +55,13 @@ def layout_value(
     return value, remark
 
 
-def _exactly(tag: str) -> str:
+def _exact_pattern(tag: str) -> str:
     return f"^{re.escape(tag)}$"
 
 
 def _patterns(given: str, tag: str) -> tuple[str, ...]:
-    """Return what matches all that ``given`` does, and the tag of that name: ``c++/loss``."""
+    """Return patterns for all matches of ``given`` and for a tag of that name (``c++/loss``)."""
     try:
-        return (given,) if re.match(given, tag) else (given, _exactly(tag))
+        return (given,) if re.match(given, tag) else (given, _exact_pattern(tag))
     except re.error:
-        return (_exactly(tag),)
+        return (_exact_pattern(tag),)

@@ -1,8 +1,7 @@
 """Meshes and point clouds: one tag each for vertices, faces and colors.
 
-TensorBoard's plugin takes float32 vertices, int32 faces and uint8 colors, each with a batch
-dimension, and puts them together again by the name in their metadata
-(tensorboard/plugins/mesh/metadata.py).
+TensorBoard's plugin reads float32 vertices, int32 faces and uint8 colors, each with a batch
+dimension, and combines them by the name in their metadata (tensorboard/plugins/mesh/metadata.py).
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["mesh_values"]
 
-_UNIT = 2.0
-"""Floats up to here are colors from 0 to 1, and what lies above 1 is rounding; as colors from 0 to
-255 all of them would be black."""
+_MAX_UNIT_COLOR = 2.0
+"""If no float is larger than this, colors range from 0 to 1, and any excess over 1 is a rounding
+error; on a scale from 0 to 255 all of them would be black."""
 
-_TOLD_APART = 1 << 16
-"""How many vertices TensorBoard 2.21 can tell apart: it keeps faces in 16 bits."""
+_MAX_VERTICES = 1 << 16
+"""The number of vertices that TensorBoard 2.21 can index in faces: it stores them in 16 bits."""
 
 
 def mesh_values(
@@ -39,20 +38,21 @@ def mesh_values(
     colors: npt.NDArray[Any] | Deferred | None,
     config: str,
 ) -> tuple[list[Any], str]:
-    """Return a ``Summary.Value`` of the mesh plugin for each array, and what there is to say.
+    """Return a ``Summary.Value`` of the mesh plugin for each array, and a remark.
 
     Args:
-        tag: the mesh's name, taken as it is.
+        tag: the mesh's name, used unchanged.
         vertices: real numbers of shape (vertices, 3) or (batch, vertices, 3).
-        faces: positions of vertices, from 0; shape (faces, 3), for the whole batch, or
-            (batch, faces, 3). None makes a point cloud.
-        colors: shaped like ``vertices``, or (vertices, 3) for the whole batch. Integers from 0 to
-            255, or floats from 0 to 1; floats of which one is above 2 are from 0 to 255.
+        faces: indices of vertices, from 0; shape (faces, 3), for the whole batch, or
+            (batch, faces, 3). None for a point cloud.
+        colors: of the shape of ``vertices``, or (vertices, 3) for the whole batch. Integers from 0
+            to 255, or floats from 0 to 1; if a float is above 2, floats from 0 to 255.
         config: the scene's configuration in JSON.
 
     Raises:
-        InvalidTypeError: an array that was on a device does not hold real numbers.
-        InvalidValueError: a face is not made of vertices, or a color is not from 0 to 255.
+        InvalidTypeError: an array from a device does not hold real numbers.
+        InvalidValueError: a face refers to a vertex that does not exist, or a color is not from 0
+            to 255.
     """
     points = _as_vertices(_on_host(vertices, tag))
     batch, count, _ = points.shape
@@ -60,15 +60,17 @@ def mesh_values(
     remarks = []
     if faces is not None:
         parts["FACE"] = _as_faces(_on_host(faces, tag), count)
-        if count > _TOLD_APART:
+        if count > _MAX_VERTICES:
             remarks.append(
-                f"TensorBoard draws faces wrongly that have other than the first {_TOLD_APART:,} "
-                f"of {count:,} vertices"
+                "TensorBoard incorrectly draws faces that use vertices beyond the first "
+                f"{_MAX_VERTICES:,} of {count:,}"
             )
     if colors is not None:
         parts["COLOR"] = _as_colors(_on_host(colors, tag))
     if bad := int(np.isnan(points).any(axis=-1).sum()):
-        remarks.append(f"{bad:,} of {batch * count:,} vertices are NaN or infinite, and not drawn")
+        remarks.append(
+            f"{bad:,} of {batch * count:,} vertices are NaN or infinite and are not drawn"
+        )
     kinds = {name: schema.MeshPluginData.ContentType.Value(name) for name in parts}
     components = sum(1 << kind for kind in kinds.values())
     values = []
@@ -93,7 +95,7 @@ def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
 
 
 def _as_vertices(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return a batch, with NaN for what is infinite: for an infinity TensorBoard draws nothing."""
+    """Return a batch with infinities replaced by NaN: with one, TensorBoard draws nothing."""
     with np.errstate(over="ignore"):
         vertices = values.astype(np.float32)
     vertices[np.isinf(vertices)] = np.nan
@@ -104,8 +106,7 @@ def _as_faces(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int32]:
     good = (values >= 0) & (values < count) & (values == np.floor(values))
     if not good.all():
         message = (
-            f"a face is made of three positions of vertices, 0 to {count - 1}; "
-            f"{values[~good][0]} is none"
+            f"a face has three indices of vertices, 0 to {count - 1}; {values[~good][0]} is not one"
         )
         raise InvalidValueError(message)
     return values.astype(np.int32)
@@ -114,11 +115,11 @@ def _as_faces(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int32]:
 def _as_colors(values: npt.NDArray[Any]) -> UInt8Array:
     if values.dtype.kind in "iu":
         if values.size and not 0 <= values.min() <= values.max() <= 255:
-            message = f"a color is from 0 to 255, got {values.min()} to {values.max()}"
+            message = f"colors must be from 0 to 255, got {values.min()} to {values.max()}"
             raise InvalidValueError(message)
         return values.astype(np.uint8)
     with np.errstate(over="ignore"):
         colors = values.astype(np.float32)
-    if colors.max(initial=0, where=np.isfinite(colors)) <= _UNIT:
+    if colors.max(initial=0, where=np.isfinite(colors)) <= _MAX_UNIT_COLOR:
         colors *= 255
     return np.rint(np.nan_to_num(colors)).clip(0, 255).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""PNG, by Pillow, with the settings that suit what training scripts log.
+"""Encode PNGs with Pillow, with settings that suit what training scripts log.
 
-Deflating is most of the work. A photograph's rows, as the differences to their neighbours, are
-noise around zero, in which there are no repeated strings worth a search: runs and Huffman coding
-alone take half the processor time of the usual level 6, for the same bytes. Plots take 60 % of the
-time, and 6 % more bytes.
+Compression is most of the work. A photograph's rows, stored as differences from their neighbours,
+are noise around zero without repeated strings worth a search: run-length and Huffman coding alone
+take half the processor time of the usual level 6, for the same size. Plots take 60 % of the time,
+and 6 % more bytes.
 """
 
 from __future__ import annotations

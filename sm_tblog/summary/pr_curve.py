@@ -1,11 +1,11 @@
-"""Precision-recall curves: what a classifier gets right at evenly spaced thresholds.
+"""Precision-recall curves: a classifier's counts at evenly spaced thresholds.
 
 TensorBoard's pr_curves plugin reads a float32 tensor of shape (6, thresholds): true positives,
 false positives, true negatives, false negatives, precision, recall
 (tensorboard/plugins/pr_curve/metadata.py). Threshold k of n is k / (n - 1), and a sample counts as
-positive if its prediction is at least that. So each sample falls into the bucket of the largest
-threshold that it reaches, a ``bincount`` sums the buckets, and the sums from each one to the last
-are the counts.
+positive if its prediction is not below the threshold. So each sample falls into the bucket of the
+largest threshold that it reaches, a ``bincount`` sums the buckets, and the sums from each bucket to
+the last are the counts.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ __all__ = [
     "raw_pr_curve_value",
 ]
 
-_ROUNDING = 1e-5
-"""How far beyond 0 and 1 a prediction may be: what a mean or a sum of float32 may be off."""
+_TOLERANCE = 1e-5
+"""How far below 0 or above 1 a prediction may be: the rounding error of a float32 mean or sum."""
 
-_LEAST = 1e-7
-"""What precision and recall are divided by at least, as in TensorBoard."""
+_MIN_DIVISOR = 1e-7
+"""The smallest divisor of precision and recall, as in TensorBoard."""
 
-_LARGEST = float(np.finfo(np.float64).max)
+_MAX_FLOAT64 = float(np.finfo(np.float64).max)
 
 
 def check_thresholds(num_thresholds: Any, tag: str) -> int:
-    """Return how many thresholds there are.
+    """Return ``num_thresholds`` as an int.
 
     Raises:
-        InvalidTypeError: it is not an integer.
-        InvalidValueError: it is less than two.
+        InvalidTypeError: ``num_thresholds`` is not an integer.
+        InvalidValueError: ``num_thresholds`` is less than two.
     """
     try:
         count = int(num_thresholds.__index__())
     except AttributeError:
-        message = f"{tag!r}: num_thresholds is an integer, got {num_thresholds!r:.60}"
+        message = f"{tag!r}: num_thresholds must be an integer, got {num_thresholds!r:.60}"
         raise InvalidTypeError(message) from None
     if count < 2:
-        message = f"{tag!r}: a curve needs two thresholds or more, 0 and 1; got {count}"
+        message = f"{tag!r}: a curve needs at least two thresholds, 0 and 1; got {count}"
         raise InvalidValueError(message)
     return count
 
@@ -64,32 +64,32 @@ def check_thresholds(num_thresholds: Any, tag: str) -> int:
 def check_samples(
     labels: Snapshot, predictions: Snapshot, weights: Snapshot | None, tag: str
 ) -> None:
-    """Raise if no curve can be made of these. Of what is on a device, see the shape alone.
+    """Raise an error if the samples are invalid. On a device, only the shape is checked.
 
     Raises:
-        InvalidValueError: a shape or a number is not as ``pr_curve_value`` wants it.
+        InvalidValueError: a shape or a number does not meet the needs of ``pr_curve_value``.
     """
     if labels.shape != predictions.shape:
         message = (
             f"{tag!r}: a curve needs a prediction for each label, got labels of shape "
             f"{labels.shape} and predictions of shape {predictions.shape}; for class k of "
-            "several, give labels == k and predictions[:, k]"
+            "several, pass labels == k and predictions[:, k]"
         )
         raise InvalidValueError(message)
     if weights is not None and not _broadcasts(weights.shape, labels.shape):
         message = (
-            f"{tag!r}: weights are one number or an array that fits the labels, got weights of "
-            f"shape {weights.shape} and labels of shape {labels.shape}"
+            f"{tag!r}: weights must be a number or broadcast to the labels, got weights of shape "
+            f"{weights.shape} and labels of shape {labels.shape}"
         )
         raise InvalidValueError(message)
     if not isinstance(labels, Deferred):
-        _check_range(labels, 0, 1, "labels are 0 or 1, or bools", tag)
+        _check_range(labels, 0, 1, "labels must be 0 or 1, or bools", tag)
     if not isinstance(predictions, Deferred):
-        # A prediction that is NaN is data: a diverged model must not end its training here.
-        what = "predictions are probabilities from 0 to 1, not logits"
-        _check_range(predictions, -_ROUNDING, 1 + _ROUNDING, what, tag, skip_nan=True)
+        # NaN predictions are valid: a diverged model must not abort its training here.
+        what = "predictions must be probabilities from 0 to 1, not logits"
+        _check_range(predictions, -_TOLERANCE, 1 + _TOLERANCE, what, tag, skip_nan=True)
     if weights is not None and not isinstance(weights, Deferred):
-        _check_range(weights, 0, _LARGEST, "weights are finite and not negative", tag)
+        _check_range(weights, 0, _MAX_FLOAT64, "weights must be finite and not negative", tag)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -112,28 +112,29 @@ def _check_range(
         return
     if array.dtype.kind == "V":  # bfloat16, float8
         array = array.astype(np.float32)
-    smallest, greatest = (np.fmin, np.fmax) if skip_nan else (np.minimum, np.maximum)
-    least = float(smallest.reduce(array, axis=None))
-    most = float(greatest.reduce(array, axis=None))
-    if not (low <= least and most <= high) and not (skip_nan and np.isnan(least)):
-        message = f"{tag!r}: {what}; got numbers from {least:g} to {most:g}"
+    minimum, maximum = (np.fmin, np.fmax) if skip_nan else (np.minimum, np.maximum)
+    smallest = float(minimum.reduce(array, axis=None))
+    largest = float(maximum.reduce(array, axis=None))
+    if not (low <= smallest and largest <= high) and not (skip_nan and np.isnan(smallest)):
+        message = f"{tag!r}: {what}; got numbers from {smallest:g} to {largest:g}"
         raise InvalidValueError(message)
 
 
 def check_raw_curve(
     rows: list[Snapshot], num_thresholds: Any, weights: Snapshot | None, tag: str
 ) -> None:
-    """Raise if these are not six rows of a curve, and weights that fit them.
+    """Raise an error if these are not the six rows of a curve and matching weights.
 
     Raises:
         InvalidTypeError: ``num_thresholds`` is not an integer.
-        InvalidValueError: the rows are not as long as each other, or as ``num_thresholds`` says.
+        InvalidValueError: the lengths of the rows differ from each other or from
+            ``num_thresholds``, or the weights do not fit them.
     """
     shapes = [row.shape for row in rows]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0][0] < 2:
         message = (
-            f"{tag!r}: counts, precision and recall have one dimension and a number for each "
-            f"of two thresholds or more, got shapes {', '.join(map(str, shapes))}"
+            f"{tag!r}: counts, precision and recall need one dimension with a number for each of "
+            f"at least two thresholds, got shapes {', '.join(map(str, shapes))}"
         )
         raise InvalidValueError(message)
     (length,) = shapes[0]
@@ -142,7 +143,7 @@ def check_raw_curve(
         raise InvalidValueError(message)
     if weights is not None and not _broadcasts(weights.shape, shapes[0]):
         message = (
-            f"{tag!r}: weights are one number or one for each of {length} thresholds, got shape "
+            f"{tag!r}: weights must be a number or one for each of {length} thresholds, got shape "
             f"{weights.shape}"
         )
         raise InvalidValueError(message)
@@ -157,15 +158,15 @@ def counts_at_thresholds(
     """Return the plugin's tensor; shape (6, num_thresholds).
 
     Args:
-        labels: from 0 to 1, any shape.
-        predictions: from 0 to 1 without NaN, of the same shape.
+        labels: numbers from 0 to 1, of any shape.
+        predictions: numbers from 0 to 1 without NaN, of the same shape.
         num_thresholds: 2 or more.
-        weights: what each sample counts for; broadcast to the shape of the labels.
+        weights: the weight of each sample, broadcast to the shape of the labels.
     """
     if predictions.dtype not in (np.float32, np.float64):
         predictions = predictions.astype(np.float32)
     last = num_thresholds - 1
-    # In the predictions' own precision: where 0.7 is float32, a threshold of 0.7 is reached.
+    # In the predictions' own precision: a float32 0.7 reaches the threshold 0.7.
     buckets = np.clip(np.floor(predictions * predictions.dtype.type(last)), 0, last)
     buckets = buckets.astype(np.intp).reshape(-1)
     positive = labels.astype(np.float64)
@@ -177,8 +178,8 @@ def counts_at_thresholds(
     ]
     tp, fp = (np.cumsum(amount[::-1])[::-1] for amount in in_buckets)
     tn, fn = fp[0] - fp, tp[0] - tp
-    precision = tp / np.maximum(_LEAST, tp + fp)
-    recall = tp / np.maximum(_LEAST, tp + fn)
+    precision = tp / np.maximum(_MIN_DIVISOR, tp + fp)
+    recall = tp / np.maximum(_MIN_DIVISOR, tp + fn)
     return np.stack((tp, fp, tn, fn, precision, recall))
 
 
@@ -189,18 +190,18 @@ def pr_curve_value(
     num_thresholds: int,
     weights: Snapshot | None = None,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of the pr_curves plugin, and a remark on what it leaves out.
+    """Return a ``Summary.Value`` of the pr_curves plugin, and a remark on samples left out.
 
     Args:
-        tag: the tag, taken as it is.
-        labels: bools or 0 and 1, of any shape; a number between counts as that much of a positive.
-        predictions: from 0 to 1, of the same shape. NaN is left out.
+        tag: the tag, used unchanged.
+        labels: bools or 0 and 1, of any shape; a number in between is a fraction of a positive.
+        predictions: numbers from 0 to 1, of the same shape. Samples with NaN are left out.
         num_thresholds: 2 or more.
-        weights: what each sample counts for: a number, or an array that broadcasts to the labels.
+        weights: the weight of each sample: a number, or an array that broadcasts to the labels.
 
     Raises:
-        InvalidTypeError: an array that was on a device does not hold real numbers.
-        InvalidValueError: its numbers are out of range.
+        InvalidTypeError: an array from a device does not hold real numbers.
+        InvalidValueError: numbers of an array from a device are out of range.
     """
     labels, predictions = _resolve(labels, tag), _resolve(predictions, tag)
     weights = None if weights is None else _resolve(weights, tag)
@@ -208,7 +209,7 @@ def pr_curve_value(
     remark = ""
     nan = np.isnan(predictions.astype(np.float32, copy=False))
     if nan.any():
-        remark = f"the curve leaves out {nan.sum()} of {nan.size} predictions, which are NaN"
+        remark = f"the curve leaves out {nan.sum()} of {nan.size} predictions because they are NaN"
         if weights is not None:
             weights = np.broadcast_to(weights, nan.shape)[~nan]
         labels, predictions = labels[~nan], predictions[~nan]
@@ -216,12 +217,12 @@ def pr_curve_value(
 
 
 def raw_pr_curve_value(tag: str, rows: list[Snapshot], weights: Snapshot | None = None) -> Any:
-    """Return a ``Summary.Value`` of a curve that the caller has counted.
+    """Return a ``Summary.Value`` of a curve counted by the caller.
 
     Args:
-        tag: the tag, taken as it is.
-        rows: the plugin's six, each of shape (thresholds,).
-        weights: the four counts are multiplied by this.
+        tag: the tag, used unchanged.
+        rows: the plugin's six rows, each of shape (thresholds,).
+        weights: factors for the four counts; a scalar or shape (thresholds,).
     """
     data = np.stack([_resolve(row, tag).astype(np.float64) for row in rows])
     if weights is not None:

@@ -1,10 +1,10 @@
 """Tables: data frames, columns and rows as Markdown for the Text tab.
 
-``as_table`` runs at the call: it copies as many cells as will be shown, and sees to it that the
-rows are as long as the header. ``table_value`` runs on the worker: it formats the cells, escapes
-what Markdown or HTML would take for their own, so that every cell shows what it holds, and lays
-them out as a table of Markdown. TensorBoard makes HTML of it and strips all attributes, alignment
-too; so floats of a column are written with equally many decimals, and line up all the same.
+``as_table`` runs at the call: it copies the cells to show, and checks that every row has the length
+of the header. ``table_value`` runs on the worker thread: it formats the cells, escapes Markdown and
+HTML so that every cell is shown literally, and builds a Markdown table. TensorBoard converts that
+to HTML and strips all attributes, including alignment; so the floats of a column have the same
+number of decimals, which aligns them anyway.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _ESCAPES = str.maketrans(
 
 
 class Table(NamedTuple):
-    """The cells to be shown.
+    """The cells to show.
 
     Attributes:
         header: the names of the columns.
-        rows: as long as the header each; cells are numbers, strings, ``Deferred`` or None.
-        total: how many rows there were.
+        rows: rows of the length of the header; cells are numbers, strings, ``Deferred`` or None.
+        total: the number of rows before truncation.
     """
 
     header: tuple[str, ...]
@@ -53,7 +53,7 @@ class Table(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """About how much memory the cells keep."""
+        """The approximate memory held by the cells, in bytes."""
         return sum(64 + len(cell) if isinstance(cell, str) else 64 for r in self.rows for cell in r)
 
 
@@ -61,14 +61,14 @@ def as_table(table: Any, max_rows: int | None, tag: str) -> Table:
     """Return a copy of the first rows of a table.
 
     Args:
-        table: a data frame of pandas or Polars; a mapping of columns; a sequence of mappings, a
-            row each; or a sequence of sequences, the header first.
-        max_rows: how many rows are copied at most; None for all.
-        tag: named in errors.
+        table: a pandas or Polars data frame; a mapping of columns; a sequence of mappings, one per
+            row; or a sequence of sequences, of which the first is the header.
+        max_rows: the maximum number of rows to copy; None for all.
+        tag: the tag, for error messages.
 
     Raises:
-        InvalidTypeError: it is no such thing.
-        InvalidValueError: it has no columns, or they or the rows are not as long as each other.
+        InvalidTypeError: ``table`` is of another type.
+        InvalidValueError: ``table`` has no columns, or columns or rows of different lengths.
     """
     if hasattr(table, "iter_columns"):  # Polars
         return _of_columns([(c.name, c) for c in table.iter_columns()], max_rows, tag)
@@ -76,8 +76,8 @@ def as_table(table: Any, max_rows: int | None, tag: str) -> Table:
         return _of_columns([*_index_of(table), *table.items()], max_rows, tag)
     if isinstance(table, (str, bytes)) or not hasattr(table, "__iter__"):
         message = (
-            f"{tag!r}: a table is a data frame, a mapping of columns, a sequence of mappings, or "
-            f"a sequence of rows with the header first; got {type(table).__name__} {table!r:.60}"
+            f"{tag!r}: a table must be a data frame, a mapping of columns, a sequence of mappings, "
+            f"or a sequence of rows with the header first; got {type(table).__name__} {table!r:.60}"
         )
         raise InvalidTypeError(message)
     rows = table if hasattr(table, "__len__") else list(table)
@@ -90,7 +90,7 @@ def as_table(table: Any, max_rows: int | None, tag: str) -> Table:
 
 
 def _index_of(frame: Any) -> Iterable[tuple[Any, Any]]:
-    """Return the levels of a pandas index that says more than a row's number does."""
+    """Return the levels of a pandas index, or none if it only numbers the rows."""
     index: Any = getattr(frame, "index", None)
     if not hasattr(index, "get_level_values") or hasattr(index, "step"):  # a RangeIndex has a step
         return []
@@ -105,15 +105,15 @@ def _of_columns(columns: Sequence[tuple[Any, Any]], max_rows: int | None, tag: s
     for name, column in columns:
         if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):
             message = (
-                f"{tag!r}: a column is a sequence of cells, but {name!r} is {column!r:.60}; "
-                "for a table of one row give a list with one mapping"
+                f"{tag!r}: a column must be a sequence of cells, but {name!r} is {column!r:.60}; "
+                "for a table of one row pass a list with one mapping"
             )
             raise InvalidTypeError(message)
         lengths[name] = len(column)
     if len(set(lengths.values())) != 1:
-        message = f"{tag!r}: a table needs columns of one length, got {lengths}"
+        message = f"{tag!r}: the columns of a table must have equal lengths, got {lengths}"
         raise InvalidValueError(message)
-    copies = [[_copied(cell, tag) for cell in islice(column, max_rows)] for _, column in columns]
+    copies = [[_copy(cell, tag) for cell in islice(column, max_rows)] for _, column in columns]
     header = tuple(_title(name) for name, _ in columns)
     return Table(header, list(zip(*copies, strict=True)), next(iter(lengths.values())))
 
@@ -122,13 +122,13 @@ def _of_records(records: Any, max_rows: int | None, tag: str) -> Table:
     shown = list(islice(records, max_rows))
     for number, record in enumerate(shown):
         if not hasattr(record, "items"):
-            message = f"{tag!r}: the rows are mappings, but row {number} is {record!r:.60}"
+            message = f"{tag!r}: all rows must be mappings, but row {number} is {record!r:.60}"
             raise InvalidTypeError(message)
     names = list(dict.fromkeys(name for record in shown for name in record))
     if not names:
-        message = f"{tag!r}: a table has columns, got rows without any"
+        message = f"{tag!r}: a table must have columns, got rows without any"
         raise InvalidValueError(message)
-    rows = [tuple(_copied(record.get(name), tag) for name in names) for record in shown]
+    rows = [tuple(_copy(record.get(name), tag) for name in names) for record in shown]
     return Table(tuple(map(_title, names)), rows, len(records))
 
 
@@ -136,24 +136,24 @@ def _of_rows(rows: Any, max_rows: int | None, tag: str) -> Table:
     shown = list(islice(rows, None if max_rows is None else max_rows + 1))
     for number, row in enumerate(shown):
         if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
-            message = f"{tag!r}: a row is a sequence of cells, but row {number} is {row!r:.60}"
+            message = f"{tag!r}: a row must be a sequence of cells, but row {number} is {row!r:.60}"
             raise InvalidTypeError(message)
         if len(row) != len(shown[0]) or not len(row):
             message = (
-                f"{tag!r}: the header has {len(shown[0])} cells and row {number} has {len(row)}"
+                f"{tag!r}: the header has {len(shown[0])} cells, but row {number} has {len(row)}"
             )
             raise InvalidValueError(message)
-    copies = [tuple(_copied(cell, tag) for cell in row) for row in shown[1:]]
+    copies = [tuple(_copy(cell, tag) for cell in row) for row in shown[1:]]
     return Table(tuple(map(_title, shown[0])), copies, len(rows) - 1)
 
 
 def _title(name: Any) -> str:
-    """Return a column's name; pandas has tuples where the header has several levels."""
+    """Return a column's name, which pandas stores as a tuple if the header has several levels."""
     return " / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
-def _copied(cell: Any, tag: str) -> Any:
-    """Return a number, string, ``Deferred`` or None that later changes do not reach."""
+def _copy(cell: Any, tag: str) -> Any:
+    """Return a cell as an immutable number or string, a ``Deferred`` or None."""
     if cell is None or isinstance(cell, (str, Number, np.generic)):
         return cell
     if math.prod(getattr(cell, "shape", (0,))) == 1:  # a tensor with one element
@@ -165,15 +165,15 @@ def table_value(tag: str, table: Table) -> Any:
     """Return a ``Summary.Value`` of the text plugin that shows a table.
 
     Args:
-        tag: the tag, taken as it is.
-        table: at least one column; a last line says how many rows it leaves out.
+        tag: the tag, used unchanged.
+        table: at least one column; a last line states how many rows are left out.
     """
-    header = [_escaped(name) for name in table.header]
+    header = [_escape(name) for name in table.header]
     columns = list(zip(*table.rows, strict=True)) or [()] * len(header)
     lines = [
         _line(header),
         _line(["---:" if _is_numeric(column) else "---" for column in columns]),
-        *map(_line, zip(*map(_formatted, columns), strict=True)),
+        *map(_line, zip(*map(_format, columns), strict=True)),
     ]
     left_out = table.total - len(table.rows)
     if left_out:
@@ -191,8 +191,8 @@ def _is_numeric(column: Iterable[Any]) -> bool:
     return all(cell is None or isinstance(cell, kinds) for cell in column)
 
 
-def _formatted(column: Sequence[Any]) -> list[str]:
-    """Return the cells as Markdown, floats with six significant digits."""
+def _format(column: Sequence[Any]) -> list[str]:
+    """Return the cells as Markdown; floats have six significant digits."""
     cells = [
         float(cell) if isinstance(cell, (float, np.floating, Deferred)) else cell for cell in column
     ]
@@ -203,16 +203,16 @@ def _formatted(column: Sequence[Any]) -> list[str]:
         if isinstance(cell, float)
         else ""
         if cell is None
-        else _escaped(str(cell))
+        else _escape(str(cell))
         for cell in cells
     ]
 
 
 def _common_style(floats: Iterable[float]) -> str:
-    """Return a format that shows all with equally many decimals, or each with six digits.
+    """Return a format with the same number of decimals for all, or with six digits for each.
 
-    The largest number gets six significant digits, fewer if none needs so many; but no number is
-    cut to less than three.
+    The largest number gets six significant digits, or fewer if no number needs that many; but no
+    number is cut to fewer than three.
     """
     sizes = [abs(number) for number in floats if number and math.isfinite(number)]
     texts = [f"{size:.6g}" for size in sizes]
@@ -225,5 +225,5 @@ def _common_style(floats: Iterable[float]) -> str:
     return f".{decimals}f"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_ESCAPES)

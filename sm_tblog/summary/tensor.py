@@ -1,4 +1,4 @@
-"""Tensors: arrays with their shapes and dtypes, element for element."""
+"""Tensors: arrays with their shapes, dtypes and all their elements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DTYPES = {
     "c8": schema.DT_COMPLEX64,
     "c16": schema.DT_COMPLEX128,
 }
-"""By kind and bytes of an element, as in NumPy's ``dtype.str``."""
+"""TensorBoard's dtype by the kind and size in bytes of an element, as in NumPy's ``dtype.str``."""
 
 
 def tensor_value(
@@ -40,23 +40,23 @@ def tensor_value(
     plugin: str | None = None,
     content: bytes = b"",
 ) -> Any:
-    """Return a ``Summary.Value``.
+    """Return a ``Summary.Value`` of a tensor.
 
     Args:
-        tag: the tag, taken as it is.
-        values: what ``tensor_proto`` takes.
-        kinds: as in ``convert.snapshot``.
-        plugin: who shows it; by default "tensor", the name that PyTorch's writer uses.
-        content: of the plugin's data.
+        tag: the tag, used unchanged.
+        values: an array, as for ``tensor_proto``.
+        kinds: the allowed dtype kinds, as for ``convert.snapshot``.
+        plugin: the plugin that shows the tensor; by default "tensor", as in PyTorch's writer.
+        content: the content of the plugin's data.
 
     Raises:
-        InvalidTypeError: values that were on a device are not of these kinds.
+        InvalidTypeError: values from a device are not of these kinds.
     """
     array = resolve(values, tag, kinds)
     value = schema.Value(tag=tag, tensor=tensor_proto(array))
     value.metadata.plugin_data.plugin_name = plugin or "tensor"
     value.metadata.plugin_data.content = content
-    if plugin is None:  # others' plugins know their data by their names
+    if plugin is None:  # other plugins recognise their data by plugin name
         value.metadata.data_class = schema.DATA_CLASS_TENSOR
     return value
 
@@ -64,8 +64,8 @@ def tensor_value(
 def tensor_proto(array: npt.NDArray[Any]) -> Any:
     """Return an array as a ``TensorProto``.
 
-    Elements are packed, little-endian, as TensorFlow packs them (``tensor_content``); strings
-    stand one by one, in UTF-8.
+    Elements are packed, little-endian, as in TensorFlow (``tensor_content``); strings are separate
+    fields in UTF-8.
 
     Args:
         array: bools, numbers or strings of any shape and byte order. bfloat16 and float8 are
@@ -84,7 +84,7 @@ def tensor_proto(array: npt.NDArray[Any]) -> Any:
         return tensor
     element = array.dtype.str[1:]
     if element not in _DTYPES:
-        # TensorBoard without TensorFlow cannot read the bfloat16 and float8 that messages have.
+        # TensorBoard without TensorFlow cannot read the message's bfloat16 and float8 types.
         large = "c16" if array.dtype.kind == "c" else "f8"
         element = large if array.dtype.itemsize > 8 else "f4"
     tensor.dtype = _DTYPES[element]

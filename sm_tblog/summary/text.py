@@ -15,9 +15,9 @@ def text_value(tag: str, text: Any) -> Any:
     """Return a ``Summary.Value`` of the text plugin.
 
     Args:
-        tag: the tag, taken as it is.
-        text: a string of Markdown, or a sequence of strings of one or two dimensions, which
-            TensorBoard shows as a table.
+        tag: the tag, used unchanged.
+        text: a Markdown string, or strings in one or two dimensions, which TensorBoard shows as a
+            table.
     """
     array = np.asarray(text, dtype=object)
     value = schema.Value(tag=tag)

@@ -1,23 +1,24 @@
 """Videos: animated images, which TensorBoard's Images tab plays.
 
-TensorBoard has no tab for videos. It puts what an image's record holds into an ``<img>`` element,
-and a browser plays whatever animated format it knows as an image. Seen with TensorBoard 2.21 and
-Chromium, with the default loader and with ``--load_fast=false``, in the Images and in the Time
-Series tab:
+TensorBoard has no tab for videos. It puts the bytes of an image's record into an ``<img>`` element,
+and a browser plays every animated image format that it supports. Observed with TensorBoard 2.21 and
+Chromium, with the default loader and with ``--load_fast=false``, in the Images and the Time Series
+tab:
 
 ========  =======================  ================================================================
 format    served as                shown
 ========  =======================  ================================================================
-GIF       image/gif                plays; 256 colors a frame, delays in hundredths of a second
-APNG      image/png                plays; without loss
-WebP      application/octet-stream plays, as browsers look at the bytes; the smallest
-MP4       application/octet-stream a broken image: an ``<img>`` plays no films
+GIF       image/gif                plays; 256 colors per frame, delays in hundredths of a second
+APNG      image/png                plays; lossless
+WebP      application/octet-stream plays, because browsers detect the type; the smallest
+MP4       application/octet-stream a broken image: an ``<img>`` does not play videos
 ========  =======================  ================================================================
 
-GIF is the default: it is served with its type, and what the peers write. Each frame has a palette
-of its own: its colors, if they are 256 at most, otherwise those of an octree. Beside the median cut
-that the peers have, that is a tenth of the time, up to a fifth fewer bytes, and for photographs
-1 dB less of likeness to the original. Dithering would add bytes and noise.
+GIF is the default: it is served with its type, and torch's and tensorboardX's writers use it. Each
+frame has its own palette: its colors if there are at most 256, otherwise those of an octree.
+Compared with the median cut of those writers, an octree takes a tenth of the time, needs up to a
+fifth fewer bytes, and has a 1 dB lower signal-to-noise ratio for photographs. Dithering would add
+bytes and noise.
 """
 
 from __future__ import annotations
@@ -46,15 +47,16 @@ class _Codec(NamedTuple):
     """An animated format.
 
     Attributes:
-        name: Pillow's.
-        unit: milliseconds in which it counts a frame's time.
-        shortest: milliseconds. Browsers take a tenth of a second for what is shorter.
-        options: for Pillow.
+        name: Pillow's name of the format.
+        unit: the unit of a frame's duration, in milliseconds.
+        min_duration: the shortest duration of a frame, in milliseconds. Browsers replace shorter
+            ones by a tenth of a second.
+        options: further options for Pillow.
     """
 
     name: str
     unit: int
-    shortest: int
+    min_duration: int
     options: Mapping[str, Any]
 
 
@@ -68,47 +70,47 @@ _CODECS = {
 def video_value(
     tag: str, pixels: npt.NDArray[Any] | Deferred, layout: str, fps: float, codec: str
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of an animated image, and a remark on what is not as given.
+    """Return a ``Summary.Value`` of an animated image, and a remark on what was changed.
 
     Args:
-        tag: the tag, taken as it is.
-        pixels: real numbers, as ``as_bytes`` takes them.
-        layout: names the axes, as ``snapshot_pixels`` returns it. Several videos are shown side
-            by side.
-        fps: frames a second.
+        tag: the tag, used unchanged.
+        pixels: real numbers, as for ``as_bytes``.
+        layout: the names of the axes, as returned by ``snapshot_pixels``. Several videos form a
+            grid.
+        fps: frames per second.
         codec: ``"gif"``, ``"apng"`` or ``"webp"``.
     """
     array = resolve(pixels, tag)
     videos, remark = as_bytes(arranged(array, layout, "NTHWC"))
     frames = tiled(videos, *_grid_shape(len(videos)))
     chosen = _CODECS[codec]
-    most = 1000 / chosen.shortest
-    if fps > most:
-        slower = f"browsers play at most {most:.0f} frames a second as {codec}, not {fps:g}"
+    max_fps = 1000 / chosen.min_duration
+    if fps > max_fps:
+        slower = f"browsers play at most {max_fps:.0f} frames per second of {codec}, not {fps:g}"
         remark = f"{remark}; {slower}" if remark else slower
-    encoded = _encode(frames, _durations(len(frames), min(fps, most), chosen.unit), chosen)
+    encoded = _encode(frames, _durations(len(frames), min(fps, max_fps), chosen.unit), chosen)
     return picture_value(tag, encoded, frames.shape[1:]), remark
 
 
 def _grid_shape(count: int) -> tuple[int, int]:
-    """Return rows and columns of the grid in which the peers show so many videos.
+    """Return the rows and columns of a grid of videos, as in torch's and tensorboardX's writers.
 
-    It has as many places as the next power of two, and as many columns as rows or twice as many.
+    The number of cells is the next power of two, with as many columns as rows or twice as many.
     """
     rows = 1 << (count.bit_length() - 1) // 2
-    places = 1 << (count - 1).bit_length()
-    return rows, places // rows
+    cells = 1 << (count - 1).bit_length()
+    return rows, cells // rows
 
 
 def _durations(frames: int, fps: float, unit: int) -> list[int]:
-    """Return each frame's time in ms, whole units that neither lag behind nor run ahead."""
+    """Return each frame's duration in ms, in whole units whose rounding errors do not add up."""
     ends = np.rint(np.arange(frames + 1) * (1000 / fps / unit))
     durations: list[int] = (np.diff(ends).astype(np.int64) * unit).tolist()
     return durations
 
 
 def _encode(frames: UInt8Array, durations: list[int], codec: _Codec) -> bytes:
-    """Return frames of shape (T, H, W, C) as an animation that begins again at its end."""
+    """Return frames of shape (T, H, W, C) as an animation that loops forever."""
     from PIL import Image
 
     channels = frames.shape[-1]
@@ -118,7 +120,7 @@ def _encode(frames: UInt8Array, durations: list[int], codec: _Codec) -> bytes:
         pictures = list(map(_with_palette, pictures))
     elif codec.name == "GIF":
         pictures = [picture.convert("RGBA") for picture in pictures]
-        options["disposal"] = 2  # else a frame shows the one before it through its holes
+        options["disposal"] = 2  # else transparent pixels show the previous frame
     file = io.BytesIO()
     pictures[0].save(
         file,
@@ -133,7 +135,7 @@ def _encode(frames: UInt8Array, durations: list[int], codec: _Codec) -> bytes:
 
 
 def _with_palette(picture: Any) -> Any:
-    """Return a Pillow image of 256 colors at most, the same ones if there are no more."""
+    """Return a Pillow image with at most 256 colors, unchanged if it has no more."""
     from PIL import Image
 
     few = picture.getcolors(256) is not None

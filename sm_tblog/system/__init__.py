@@ -1,1 +1,1 @@
-"""Metrics of the machine: the host, the container's limits, the GPUs."""
+"""System metrics: the host, the limits of the container, and the GPUs."""

@@ -1,10 +1,11 @@
-"""What a container may use, and what it does use: Linux control groups, version 1 and 2.
+"""Limits and usage of a container: Linux control groups, version 1 and 2.
 
-A limit may be set at any level from the process's own group up to the root; the least one binds,
-and usage is taken where it is set. The page cache that the kernel can drop at once is not counted
-as used, as Kubernetes does it: else a container that reads its data seems full.
+A limit can be set at any level from the process's own group up to the root. The lowest limit is the
+binding one, and usage is read at its level. Page cache that the kernel can drop immediately does
+not count as used memory, as in Kubernetes; otherwise a container that reads its data would appear
+to be full.
 
-Where nothing is limited there is nothing to say, and the readings are empty.
+Without a limit, the readings are empty.
 """
 
 from __future__ import annotations
@@ -22,60 +23,60 @@ __all__ = ["Cgroup"]
 GIB = 1 << 30
 
 UNLIMITED = 1 << 62
-"""Bytes. Version 1 says with a number of about 2 ** 63 that there is no limit."""
+"""Bytes. In version 1, a limit of about 2 ** 63 means that there is none."""
 
 
-class _Memory(NamedTuple):
-    """What a version calls the files on memory, and an entry of ``memory.stat``."""
+class _MemoryFiles(NamedTuple):
+    """The names of a version's memory files, and of an entry of ``memory.stat``."""
 
     limit: str
     used: str
     cache: str
 
 
-_V1 = _Memory("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_V2 = _Memory("memory.max", "memory.current", "inactive_file")
+_V1 = _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _MemoryFiles("memory.max", "memory.current", "inactive_file")
 
 
 class Cgroup:
-    """The limits of the control group that this process is in.
+    """A sensor for the limits and usage of this process's control group.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: the folder that contains ``proc`` and ``sys``.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         base = root / "sys" / "fs" / "cgroup"
-        paths = _paths(root / "proc" / "self" / "cgroup")
+        paths = _group_paths(root / "proc" / "self" / "cgroup")
         is_v1 = bool({"memory", "cpu"} & set(paths))
-        self._names = _V1 if is_v1 else _V2
-        self._memory = _binding(base, paths, "memory" if is_v1 else "", self._memory_limit)
-        self._cpu = _binding(base, paths, "cpu" if is_v1 else "", _quota)
-        self._account = self._cpu
+        self._files = _V1 if is_v1 else _V2
+        self._memory = _binding_level(base, paths, "memory" if is_v1 else "", self._memory_limit)
+        self._cpu = _binding_level(base, paths, "cpu" if is_v1 else "", _quota)
+        self._cpu_usage = self._cpu
         if is_v1 and self._cpu is not None:
-            self._account = base / "cpuacct" / self._cpu.relative_to(base / "cpu")
+            self._cpu_usage = base / "cpuacct" / self._cpu.relative_to(base / "cpu")
         self._rates = Rates()
 
     def read(self) -> dict[str, float]:
-        """Return the readings by name; those of the processor are since the call before.
+        """Return the readings by name. Processor time is measured since the previous call.
 
         Raises:
-            OSError: a file that was there cannot be read.
-            ValueError: it holds what it should not.
+            OSError: a file cannot be read, or no longer exists.
+            ValueError: a file has unexpected contents.
         """
         return {**self._read_memory(), **self._read_cpu()}
 
     def _memory_limit(self, level: Path) -> int | None:
-        limit = _number(level / self._names.limit)
+        limit = _number(level / self._files.limit)
         return None if limit is None or limit >= UNLIMITED else limit
 
     def _read_memory(self) -> dict[str, float]:
         level = self._memory
-        limit = level and self._memory_limit(level)  # which may be changed at any time
+        limit = level and self._memory_limit(level)  # it can change at any time
         if level is None or not limit:
             return {}
-        used = _number(level / self._names.used) or 0
-        used -= _entries(level / "memory.stat").get(self._names.cache, 0)
+        used = _number(level / self._files.used) or 0
+        used -= _entries(level / "memory.stat").get(self._files.cache, 0)
         return {
             "memory_used_gib": used / GIB,
             "memory_limit_gib": limit / GIB,
@@ -84,10 +85,10 @@ class Cgroup:
 
     def _read_cpu(self) -> dict[str, float]:
         quota = self._cpu and _quota(self._cpu)
-        if self._cpu is None or self._account is None or not quota:
+        if self._cpu is None or self._cpu_usage is None or not quota:
             return {}
         stat = _entries(self._cpu / "cpu.stat")
-        nanoseconds = _number(self._account / "cpuacct.usage") or 0
+        nanoseconds = _number(self._cpu_usage / "cpuacct.usage") or 0
         used = stat["usage_usec"] / 1e6 if "usage_usec" in stat else nanoseconds / 1e9
         counters = {"used": used, "periods": stat["nr_periods"], "throttled": stat["nr_throttled"]}
         readings = {"cpu_limit_cores": quota}
@@ -98,8 +99,8 @@ class Cgroup:
         return readings
 
 
-def _paths(listing: Path) -> dict[str, str]:
-    """Return this process's group by controller; that of version 2 by ``""``."""
+def _group_paths(listing: Path) -> dict[str, str]:
+    """Return this process's groups by controller; ``""`` is the controller of version 2."""
     try:
         lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -108,12 +109,13 @@ def _paths(listing: Path) -> dict[str, str]:
     return {name: path for _, names, path in parts for name in names.split(",")}
 
 
-def _binding(
+def _binding_level(
     base: Path, paths: dict[str, str], controller: str, limit_of: Callable[[Path], float | None]
 ) -> Path | None:
-    """Return the folder of the level with the least limit; None where there is none.
+    """Return the folder of the level with the lowest limit; None without a limit.
 
-    A container may be told a path of its host's, which it does not see: the root is its own group.
+    In a container, the path of its group may be one on the host, which does not exist in the
+    container. The root is then the container's own group.
     """
     top = base / controller
     group = top / paths.get(controller, "/").lstrip("/")
@@ -123,7 +125,7 @@ def _binding(
 
 
 def _quota(level: Path) -> float | None:
-    """Return how many cores' time a group may use; None without a limit."""
+    """Return the limit of a group's processor time in cores; None without a limit."""
     try:
         quota, period = (level / "cpu.max").read_text(encoding="ascii").split()
     except FileNotFoundError:
@@ -133,7 +135,7 @@ def _quota(level: Path) -> float | None:
 
 
 def _number(path: Path) -> int | None:
-    """Return the number that a file holds; None for ``max``, and where there is no such file."""
+    """Return the number in a file; None if it contains ``max`` or does not exist."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
@@ -142,6 +144,6 @@ def _number(path: Path) -> int | None:
 
 
 def _entries(path: Path) -> dict[str, int]:
-    """Return the numbers by name of a file with one of each in a line."""
+    """Return the numbers by name from a file with a name and a number per line."""
     lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
     return {line[0]: int(line[1]) for line in lines if len(line) == 2}

@@ -1,6 +1,7 @@
-"""NVIDIA's GPUs, by NVML: how busy they are, their memory, power and temperature.
+"""NVIDIA GPUs, read with NVML: utilization, memory, power and temperature.
 
-What a GPU does not support is left out, for that GPU. A machine without a driver has no GPUs.
+Readings that a GPU does not support are left out for that GPU. A machine without a driver counts as
+having no GPUs.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ __all__ = ["Gpu", "find_gpus"]
 
 GIB = 1 << 30
 DRIVER = Path("/dev/nvidiactl")
-"""There where the driver of an NVIDIA GPU is."""
+"""Exists if the driver of an NVIDIA GPU is installed."""
 
 
 class Gpu:
-    """One GPU.
+    """A sensor for one GPU.
 
     Args:
         nvml: the module ``pynvml``, initialized.
-        index: the GPU's, as ``nvidia-smi`` counts.
+        index: the index of the GPU, numbered as in ``nvidia-smi``.
     """
 
     def __init__(self, nvml: Any, index: int) -> None:
@@ -42,17 +43,17 @@ class Gpu:
         """Return the readings by name.
 
         Args:
-            pids: the processes whose memory on the GPU is told as this process's own.
+            pids: the processes whose GPU memory counts as that of this process.
 
         Raises:
-            NVMLError: NVML fails; the GPU has fallen off the bus, say.
+            NVMLError: NVML fails, for example because the GPU has fallen off the bus.
         """
         own = frozenset(pids)
         readings: dict[str, float] = {}
         for reader in list(self._readers):
             try:
                 readings |= reader(self._nvml, self._handle, own)
-            except self._nvml.NVMLError as error:  # noqa: PERF203 - each may fail by itself
+            except self._nvml.NVMLError as error:  # noqa: PERF203 - each may fail
                 if error.value not in self._unsupported:
                     raise
                 self._readers.remove(reader)
@@ -60,10 +61,10 @@ class Gpu:
 
 
 def find_gpus(indices: Sequence[int] | None = None) -> tuple[list[Gpu], list[str]]:
-    """Return this machine's GPUs, and what is worth saying where one cannot be read.
+    """Return the GPUs of this machine, and warnings about those that cannot be read.
 
     Args:
-        indices: which of them, as ``nvidia-smi`` counts; all by default.
+        indices: the indices of the GPUs to return, numbered as in ``nvidia-smi``; by default all.
     """
     if indices is not None and not indices:
         return [], []
@@ -71,7 +72,7 @@ def find_gpus(indices: Sequence[int] | None = None) -> tuple[list[Gpu], list[str
     try:
         import pynvml
     except ImportError:
-        install = "nvidia-ml-py, which reads the GPUs, is missing: pip install 'sm-tblog[system]'"
+        install = "reading the GPUs needs nvidia-ml-py: pip install 'sm-tblog[system]'"
         return [], [install] if has_driver else []
     try:
         pynvml.nvmlInit()
@@ -83,7 +84,7 @@ def find_gpus(indices: Sequence[int] | None = None) -> tuple[list[Gpu], list[str
     for index in range(count) if indices is None else indices:
         try:
             gpus.append(Gpu(pynvml, index))
-        except pynvml.NVMLError as error:  # noqa: PERF203 - each may fail by itself
+        except pynvml.NVMLError as error:  # noqa: PERF203 - each may fail
             remarks.append(f"GPU {index} of {count} cannot be read: {error}")
     return gpus, remarks
 
@@ -114,7 +115,7 @@ def _temperature(nvml: Any, handle: Any, _: Any) -> dict[str, float]:
 
 
 def _process_memory(nvml: Any, handle: Any, pids: frozenset[int]) -> dict[str, float]:
-    """Return what these processes use; nothing where NVML counts processes in another namespace."""
+    """Return the memory of these processes; empty if NVML uses pids of another namespace."""
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     own = [p.usedGpuMemory for p in processes if p.pid in pids and p.usedGpuMemory is not None]
     return {"process_memory_gib": sum(own) / GIB} if own else {}

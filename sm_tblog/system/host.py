@@ -1,7 +1,7 @@
-"""This machine and this process, by psutil.
+"""Sensors for this machine and this process, based on psutil.
 
-A sensor is an object whose ``read()`` returns numbers by name. What is a rate is taken between two
-calls: the first returns only what needs none.
+A sensor is an object whose ``read()`` returns numbers by name. Rates cover the time between two
+calls, so the first call returns no rates.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LOOPBACK = ("lo", "lo0", "Loopback Pseudo-Interface 1")
 
 
 def import_psutil() -> Any:
-    """Return the module.
+    """Return the module ``psutil``.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: psutil is not installed.
     """
     try:
         import psutil
@@ -38,18 +38,18 @@ def import_psutil() -> Any:
 
 
 class Cpu:
-    """All cores together, and the busiest one: a loop in Python keeps one busy of many."""
+    """A sensor for all cores, and for the busiest one: a Python loop keeps only one core busy."""
 
     def __init__(self) -> None:
         self._psutil = import_psutil()
         self._rates = Rates()
 
     def read(self) -> dict[str, float]:
-        """Return percentages, of all cores and of one core."""
+        """Return the load of all cores and of the busiest core, in percent."""
         counters: dict[str, float] = {}
         for core, times in enumerate(self._psutil.cpu_times(percpu=True)):
             idle = times.idle + getattr(times, "iowait", 0.0)
-            # A guest's time is part of the user's.
+            # User time includes guest time.
             guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
             counters[f"busy {core}"] = sum(times) - guests - idle
             counters[f"all {core}"] = sum(times) - guests
@@ -62,13 +62,13 @@ class Cpu:
 
 
 class Memory:
-    """Memory that cannot be had without swapping, and swap."""
+    """A sensor for memory that is not available without swapping, and for swap."""
 
     def __init__(self) -> None:
         self._psutil = import_psutil()
 
     def read(self) -> dict[str, float]:
-        """Return percentages and GiB."""
+        """Return readings in percent and GiB."""
         memory = self._psutil.virtual_memory()
         used = memory.total - memory.available
         readings = {"used_gib": used / GIB, "percent": 100 * used / memory.total}
@@ -79,10 +79,10 @@ class Memory:
 
 
 class Disk:
-    """What all disks read and write, and how full the one is that holds a folder.
+    """A sensor for the traffic of all disks, and for the free space of the disk with a folder.
 
     Args:
-        folder: a path that exists, or will; the nearest parent that does is taken.
+        folder: a path. If it does not exist yet, the nearest existing parent is used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,14 +91,14 @@ class Disk:
         self._rates = Rates()
 
     def read(self) -> dict[str, float]:
-        """Return the percentage that is used, GiB that are free, and MB a second."""
+        """Return the used space in percent, the free space in GiB, and the traffic in MB/s."""
         folder = next(path for path in (self._folder, *self._folder.parents) if path.exists())
         usage = self._psutil.disk_usage(str(folder))
-        counters = self._psutil.disk_io_counters()  # None where the system tells of no disk
-        moved = {
+        counters = self._psutil.disk_io_counters()  # None if the system reports no disks
+        megabytes = {
             name: getattr(counters, name) / MB for name in ("read_bytes", "write_bytes") if counters
         }
-        rates = self._rates.of(moved)
+        rates = self._rates.of(megabytes)
         return {
             "used_percent": usage.percent,
             "free_gib": usage.free / GIB,
@@ -107,14 +107,14 @@ class Disk:
 
 
 class Network:
-    """What all interfaces send and receive, but for those that lead back to this machine."""
+    """A sensor for the traffic of all network interfaces except loopback."""
 
     def __init__(self) -> None:
         self._psutil = import_psutil()
         self._rates = Rates()
 
     def read(self) -> dict[str, float]:
-        """Return MB a second."""
+        """Return the traffic in MB/s."""
         counters = self._psutil.net_io_counters(pernic=True)
         real = [count for name, count in counters.items() if name not in LOOPBACK]
         sums = {
@@ -125,10 +125,10 @@ class Network:
 
 
 class Process:
-    """This process and those that it has started, as workers that load data.
+    """A sensor for this process and its descendants, such as data loader workers.
 
     Attributes:
-        pids: theirs, as of the last ``read``.
+        pids: the ids of these processes at the last ``read``.
     """
 
     def __init__(self) -> None:
@@ -139,9 +139,9 @@ class Process:
         self.pids: list[int] = [self._own.pid]
 
     def read(self) -> dict[str, float]:
-        """Return processor time in cores, resident memory in GiB, threads and children.
+        """Return the used cores, resident memory in GiB, and the counts of threads and children.
 
-        Memory that processes share counts in each of them.
+        Memory that processes share counts for each of them.
         """
         found = set(self._find_children())
         self._known = {pid: self._known.get(pid) for pid in found}
@@ -149,7 +149,7 @@ class Process:
         resident = 0
         children = 0
         for pid in (self._own.pid, *sorted(found)):
-            # A child may end at any time. Its number may be given to another much later only.
+            # A child may end at any time. The system does not reuse its pid soon.
             with contextlib.suppress(self._psutil.NoSuchProcess, self._psutil.AccessDenied):
                 process = self._own if pid == self._own.pid else self._process(pid)
                 with process.oneshot():
@@ -175,22 +175,22 @@ class Process:
         return process
 
     def _find_children(self) -> Iterable[int]:
-        """Return the numbers of all processes that descend from this one."""
+        """Return the pids of all descendants of this process."""
         if not Path(f"/proc/{self._own.pid}/task/{self._own.pid}/children").exists():
             return [child.pid for child in self._own.children(recursive=True)]
-        # A hundred times less work than to look at every process of the machine.
+        # A hundred times faster than inspecting every process of the machine.
         found: list[int] = []
-        unseen = [self._own.pid]
-        while unseen:
-            below = list(_started_by(unseen.pop()))
-            found += below
-            unseen += below
+        pending = [self._own.pid]
+        while pending:
+            children = list(_children_of(pending.pop()))
+            found += children
+            pending += children
         return found
 
 
-def _started_by(pid: int) -> Iterable[int]:
-    """Yield the numbers of the processes that any thread of a process has started."""
-    with contextlib.suppress(OSError):  # they end at any time
+def _children_of(pid: int) -> Iterable[int]:
+    """Yield the pids of the processes that the threads of a process have started."""
+    with contextlib.suppress(OSError):  # a process or thread may end at any time
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 yield from map(int, (thread / "children").read_bytes().split())

@@ -1,14 +1,14 @@
-"""System metrics: the machine, this process, its container and its GPUs, beside the curves.
+"""System metrics: curves of the machine, this process, its container and its GPUs.
 
-A daemon thread reads the sensors every so many seconds and logs what they say. It touches nothing
-of the training, and a sensor that fails is said once and read again at the next turn.
+A daemon thread reads the sensors periodically and logs the readings. It does not interfere with
+training. A sensor that fails causes one warning and is read again at the next sample.
 
-Steps are seconds since the first sample, unless the caller has a function for them: a script that
-names the step at each call has no other that could be looked up. Every point has its time, so that
-TensorBoard's *Relative* and *Wall* axes put training curves and these side by side.
+Steps are the seconds since the first sample, unless the caller passes a function that returns the
+step: a script that passes the step to each call has no current step to read. Every point has a wall
+time, so TensorBoard's *Relative* and *Wall* axes line these curves up with those of the training.
 
-They are logged once for each host: in a process whose local rank is not 0 nothing is read. A forked
-child does not go on with its parent's.
+Each host is sampled once: nothing is read in a process whose local rank is not 0. A forked child
+does not continue its parent's sampling.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = ["SystemMetrics"]
 
 logger = logging.getLogger("sm_tblog")
 
-EVERY = 15.0
-"""Seconds between two samples if the user does not say."""
+DEFAULT_INTERVAL = 15.0
+"""Seconds between two samples by default."""
 
-SHARE = 0.001
-"""Of a core's time that samples may take if the user does not say how often they are."""
+MAX_CPU_SHARE = 0.001
+"""The maximum share of a core's time that samples take with the default interval."""
 
-PATIENCE = 5.0
-"""Seconds that ``stop`` waits for the last sample: a driver that hangs must not hang the script."""
+STOP_TIMEOUT = 5.0
+"""Seconds that ``stop`` waits for the last sample, so that a hung driver cannot hang the script."""
 
 
 class _Writer(Protocol):
@@ -64,34 +64,35 @@ class _Writer(Protocol):
 
 
 class SystemMetrics:
-    """Logs what the machine, the process, its container and its GPUs do, from a thread of its own.
+    """Logs metrics of the machine, the process, its container and its GPUs on a separate thread.
 
     ::
 
         with Writer("runs/first") as writer, SystemMetrics(writer):
             train(writer)
 
-    ``start`` and ``stop`` do the same without a ``with`` block; ``stop`` before the writer is
-    closed, since logging after ``close`` begins a new file. It ends by itself with the script.
+    Without a ``with`` block, call ``start`` and ``stop``. Call ``stop`` before closing the writer,
+    because logging after ``close`` begins a new file. Sampling stops automatically at exit.
 
-    Nothing is done in a process whose local rank is not 0 (``LOCAL_RANK`` and what MPI and Slurm
-    have for it), nor with a writer that is not enabled: a host is read once.
+    Each host is sampled once: this does nothing in a process whose local rank is not 0
+    (``LOCAL_RANK``, or its MPI or Slurm equivalent), or with a disabled writer.
 
     Args:
-        writer: what logs.
-        every: seconds between two samples. By default 15, or so many more that the samples take
-            at most a thousandth of one core.
-        step: returns the step of a sample, an int; ``lambda: trainer.global_step``, say. It is
-            called in the thread. By default the whole seconds since the writer's first sample.
-        prefix: what the tags begin with, before a slash.
-        gpus: which GPUs are read, as ``nvidia-smi`` counts; by default all that there are. ``()``
-            for none.
-        folder: the disk that holds it is watched for room; by default the log folder, or the
-            working directory where that is not on a disk.
+        writer: the writer that logs the metrics.
+        every: the number of seconds between two samples. By default 15, or as many more as needed
+            for samples to take at most a thousandth of one core.
+        step: a function that returns the step of a sample as an int, for example
+            ``lambda: trainer.global_step``. It is called on the sampling thread. By default the
+            step is the number of whole seconds since the writer's first sample.
+        prefix: the first part of the tags, before a slash.
+        gpus: the indices of the GPUs to read, numbered as in ``nvidia-smi``; by default all. ``()``
+            reads none.
+        folder: a folder on the disk whose free space is logged. By default the log directory, or
+            the working directory if the log directory is not on a disk.
 
     Raises:
-        InvalidTypeError: an argument is of the wrong kind.
-        InvalidValueError: ``every`` is not more than 0.
+        InvalidTypeError: an argument has the wrong type.
+        InvalidValueError: ``every`` is not a positive number.
         MissingDependencyError: psutil is not installed.
     """
 
@@ -114,54 +115,54 @@ class SystemMetrics:
         self._gpus = None if gpus is None else tuple(gpus)
         url = writer.log_dir if folder is None else os.fspath(folder)
         self._folder = local_path(url) if scheme_of(url) == "file" else Path()
-        self._begin()
-        _all.add(self)
+        self._reset()
+        _instances.add(self)
 
-    def _begin(self) -> None:
-        """Begin with nothing running: at first, after ``stop``, and in a forked child."""
+    def _reset(self) -> None:
+        """Set the initial state: at first, before each start, and in a forked child."""
         self._lock = threading.Lock()
-        self._end = threading.Event()
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._sensors: dict[str, Callable[[], Mapping[str, float]]] = {}
         self._failing: set[str] = set()
 
     @property
     def is_running(self) -> bool:
-        """Whether samples are taken."""
+        """Whether the sampling thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> Self:
-        """Take the first sample and go on, in a thread; do nothing where that runs already."""
-        if not self.is_running and self._is_wanted():
-            self._begin()
+        """Start sampling at once and periodically, on a thread. Do nothing if it runs already."""
+        if not self.is_running and self._is_sampled_here():
+            self._reset()
             self._thread = threading.Thread(
-                target=self._run, args=(self._end,), name="sm_tblog.system", daemon=True
+                target=self._run, args=(self._stopping,), name="sm_tblog.system", daemon=True
             )
             atexit.register(self.stop)  # called before the writers are closed
             self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Take the last sample and end; do nothing where it does not run."""
+        """Take the last sample and stop. Do nothing if sampling is not running."""
         thread, self._thread = self._thread, None
         atexit.unregister(self.stop)
-        self._end.set()
+        self._stopping.set()
         if thread not in (None, threading.current_thread()):
-            thread.join(PATIENCE)
+            thread.join(STOP_TIMEOUT)
 
     def sample(self) -> dict[str, float]:
-        """Log one more sample, from the thread that calls.
+        """Log an additional sample, on the calling thread.
 
         Returns:
-            What was logged, by tag. Rates, of the processor's time and of bytes, are those since
-            the sample before; the first has none, nor has one less than a tenth of a second after
-            another.
+            The logged values by tag. Rates of processor time and of bytes cover the time since the
+            previous sample. The first sample has no rates, and neither does one less than 0.1
+            seconds after another.
         """
-        if not self._is_wanted():
+        if not self._is_sampled_here():
             return {}
         with self._lock:
             if not self._sensors:
-                self._open()
+                self._open_sensors()
             now = time.time()
             values = {
                 f"{self._prefix}/{name}/{what}": float(value)
@@ -174,7 +175,7 @@ class SystemMetrics:
         return values
 
     def __enter__(self) -> Self:
-        """Start."""
+        """Start sampling."""
         return self.start()
 
     def __exit__(
@@ -183,27 +184,29 @@ class SystemMetrics:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop."""
+        """Stop sampling."""
         self.stop()
 
     def _seconds(self) -> int:
-        return int(time.monotonic() - _begun.setdefault(self._writer, time.monotonic()))
+        return int(time.monotonic() - _first_sample.setdefault(self._writer, time.monotonic()))
 
-    def _is_wanted(self) -> bool:
+    def _is_sampled_here(self) -> bool:
         return self._writer.enabled and ranks.local_rank() == 0
 
-    def _run(self, end: threading.Event) -> None:
-        """Sample until the end, and once more then."""
+    def _run(self, stopping: threading.Event) -> None:
+        """Sample until ``stop``, and once more after that."""
         pause = 0.0
-        while not end.wait(pause):
-            begun = time.thread_time()
+        while not stopping.wait(pause):
+            before = time.thread_time()
             self.sample()
-            cost = time.thread_time() - begun
-            pause = max(EVERY, cost / SHARE) if self._every is None else self._every
+            cost = time.thread_time() - before
+            pause = (
+                max(DEFAULT_INTERVAL, cost / MAX_CPU_SHARE) if self._every is None else self._every
+            )
         self.sample()
 
-    def _open(self) -> None:
-        """Find the sensors that there are. Takes its time: NVML alone up to seconds."""
+    def _open_sensors(self) -> None:
+        """Open the available sensors. This is slow: NVML alone may take seconds."""
         process = Process()
         makers: dict[str, Callable[[], Any]] = {
             "cpu": Cpu,
@@ -224,13 +227,13 @@ class SystemMetrics:
             logger.warning("system metrics: %s", remark)
 
     def _try(self, name: str, action: Callable[[], Any], otherwise: Any) -> Any:
-        """Return what an action returns; where it fails, say so once, until it works again."""
+        """Return the result of an action. If it fails, warn once until it succeeds again."""
         try:
             result = action()
-        except Exception as error:  # noqa: BLE001 - a driver's, the user's: training goes on
+        except Exception as error:  # noqa: BLE001 - must not interrupt training
             if name not in self._failing:
                 self._failing.add(name)
-                message = "system metrics: %s failed, and is left out until it works: %s: %s"
+                message = "system metrics: %s failed and is left out until it works: %s: %s"
                 logger.warning(message, name, type(error).__name__, error)
             return otherwise
         self._failing.discard(name)
@@ -242,38 +245,38 @@ def _read_gpu(gpu: Gpu, process: Process) -> dict[str, float]:
 
 
 def _check(writer: Any, every: Any, step: Any, prefix: Any, gpus: Any) -> None:
-    """Raise if an argument cannot be used."""
+    """Raise an error if an argument is invalid."""
     if not all(hasattr(writer, name) for name in ("log", "enabled", "log_dir")):
-        message = f"SystemMetrics: writer is an sm_tblog.Writer, got {writer!r:.60}"
+        message = f"SystemMetrics: writer must be an sm_tblog.Writer, got {writer!r:.60}"
         raise InvalidTypeError(message)
     if every is not None and (isinstance(every, bool) or not isinstance(every, (int, float))):
-        message = f"SystemMetrics: every is a number of seconds, got {every!r:.60}"
+        message = f"SystemMetrics: every must be a number of seconds, got {every!r:.60}"
         raise InvalidTypeError(message)
     if every is not None and not 0 < every < threading.TIMEOUT_MAX:
-        message = f"SystemMetrics: every is more than 0 seconds, got {every!r}"
+        message = f"SystemMetrics: every must be more than 0 seconds, got {every!r}"
         raise InvalidValueError(message)
     if step is not None and not callable(step):
-        message = f"SystemMetrics: step is a function that returns an int, got {step!r:.60}"
+        message = f"SystemMetrics: step must be a function that returns an int, got {step!r:.60}"
         raise InvalidTypeError(message)
     if not isinstance(prefix, str):
-        message = f"SystemMetrics: prefix is a str, got {prefix!r:.60}"
+        message = f"SystemMetrics: prefix must be a str, got {prefix!r:.60}"
         raise InvalidTypeError(message)
     if gpus is not None and not (
         hasattr(gpus, "__iter__") and all(type(index) is int for index in gpus)
     ):
-        message = f"SystemMetrics: gpus is a sequence of int, got {gpus!r:.60}"
+        message = f"SystemMetrics: gpus must be a sequence of int, got {gpus!r:.60}"
         raise InvalidTypeError(message)
 
 
-_all: weakref.WeakSet[SystemMetrics] = weakref.WeakSet()
-_begun: weakref.WeakKeyDictionary[_Writer, float] = weakref.WeakKeyDictionary()
-"""When the first sample of a writer was taken: a second start goes on counting."""
+_instances: weakref.WeakSet[SystemMetrics] = weakref.WeakSet()
+_first_sample: weakref.WeakKeyDictionary[_Writer, float] = weakref.WeakKeyDictionary()
+"""The time of each writer's first sample, so that a second start continues the steps."""
 
 
 def _reset_after_fork() -> None:
-    """Leave the parent's samples to it: its threads are not in this process."""
-    for metrics in list(_all):
-        metrics._begin()  # noqa: SLF001 - of this module
+    """Reset all instances: the parent's sampling threads do not exist in this process."""
+    for metrics in list(_instances):
+        metrics._reset()  # noqa: SLF001 - of this module
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Counters as rates."""
+"""Conversion of counters to rates."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Rates"]
 
-LEAST = 0.1
-"""Seconds. The kernel counts processor time in hundredths: in less it says nothing."""
+MIN_INTERVAL = 0.1
+"""Seconds. Processor time has a resolution of 10 ms, too coarse for shorter intervals."""
 
 
 class Rates:
-    """What counters grow by in a second, between two calls."""
+    """Computes how much counters grow per second between two calls."""
 
     def __init__(self) -> None:
-        self._before: Mapping[str, float] = {}
-        self._then = 0.0
+        self._last_counters: Mapping[str, float] = {}
+        self._last_time = 0.0
 
     def of(self, counters: Mapping[str, float]) -> dict[str, float]:
-        """Return the rates since the call before, of those counters that were there then.
+        """Return the rates since the previous call, for counters that it had, too.
 
-        There are none at the first call, nor at one that comes too soon after another.
+        The first call returns no rates. Neither does a call less than 0.1 seconds after another.
         """
         now = time.monotonic()
-        passed, before = now - self._then, self._before
-        if before and passed < LEAST:
+        passed, before = now - self._last_time, self._last_counters
+        if before and passed < MIN_INTERVAL:
             return {}
-        self._before, self._then = counters, now
+        self._last_counters, self._last_time = counters, now
         return {
-            name: max(value - before[name], 0.0) / passed  # 0 for a counter that began anew
+            name: max(value - before[name], 0.0) / passed  # 0 if the counter was reset
             for name, value in counters.items()
             if name in before
         }

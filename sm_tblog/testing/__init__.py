@@ -1,6 +1,6 @@
-"""Conformance suites for stores and sinks, and stores that fail on purpose.
+"""Conformance test suites for stores and sinks, and stores that fail on purpose.
 
-A new store or sink subclasses a suite in its own tests and gets all of it::
+To test a new store or sink, subclass a suite in its tests; the subclass inherits all tests::
 
     class TestBucketStore(StoreTests):
         @pytest.fixture

@@ -1,4 +1,4 @@
-"""Stores that fail or hang on purpose, around a store that works."""
+"""Stores that wrap a working store and fail or hang on purpose."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["FlakyStore", "SlowStore"]
 
 
 class FlakyStore:
-    """Fails where a plan says so.
+    """A store whose calls fail according to a plan.
 
     Args:
-        store: takes what gets through.
-        plan: for each call of ``append``, ``put``, ``get`` and ``flush`` in turn, ``None`` to let
-            it through or what it raises; ``True`` for a plain ``StoreError``. After its end all get
-            through.
+        store: the store that receives the calls that do not fail.
+        plan: an entry for each successive call of ``append``, ``put``, ``get`` and ``flush``:
+            ``None`` to let the call pass, an exception to raise, or ``True`` to raise a plain
+            ``StoreError``. After the last entry, every call passes.
 
     Attributes:
-        failed: how many calls have failed.
+        failed: the number of calls that have failed.
     """
 
     flush_secs: ClassVar[float] = 1.0
@@ -37,7 +37,7 @@ class FlakyStore:
         self.failed = 0
 
     def __str__(self) -> str:
-        """Return the store's place."""
+        """Return the destination of the store."""
         return f"flaky {self._store}"
 
     def append(self, data: Bytes) -> None:
@@ -61,7 +61,7 @@ class FlakyStore:
         self._store.flush()
 
     def close(self) -> None:
-        """Close."""
+        """Close the store."""
         self._store.close()
 
     def _follow_plan(self, call: str) -> None:
@@ -72,12 +72,12 @@ class FlakyStore:
 
 
 class SlowStore:
-    """Hangs in ``append`` while a gate is closed.
+    """A store whose ``append`` hangs until an event is set.
 
     Args:
-        store: takes what gets through.
-        gate: ``append`` waits until it is set.
-        entered: set when an ``append`` has begun to wait.
+        store: the store that receives all calls.
+        gate: the event that ``append`` waits for.
+        entered: an event that is set when an ``append`` starts to wait.
     """
 
     flush_secs: ClassVar[float] = 1.0
@@ -90,7 +90,7 @@ class SlowStore:
         self._entered = entered
 
     def __str__(self) -> str:
-        """Return the store's place."""
+        """Return the destination of the store."""
         return f"slow {self._store}"
 
     def append(self, data: Bytes) -> None:
@@ -109,9 +109,9 @@ class SlowStore:
         return self._store.get(name)
 
     def flush(self) -> None:
-        """Flush."""
+        """Flush the store."""
         self._store.flush()
 
     def close(self) -> None:
-        """Close."""
+        """Close the store."""
         self._store.close()

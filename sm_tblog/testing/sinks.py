@@ -1,4 +1,4 @@
-"""What every sink must do."""
+"""Conformance tests that every sink must pass."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["SinkTests", "make_batch"]
 
 
 def make_batch(rows: Sequence[Row] = (), texts: Sequence[tuple[str, int, str]] = ()) -> Batch:
-    """Return a batch.
+    """Return a batch of scalars and texts.
 
     Args:
-        rows: scalars as series, step, wall time and value.
-        texts: texts as tag, step and text.
+        rows: scalars as tuples of series, step, wall time and value.
+        texts: texts as tuples of tag, step and text.
     """
     series = list(dict.fromkeys(row[0] for row in rows))
     values = [
@@ -46,9 +46,9 @@ def make_batch(rows: Sequence[Row] = (), texts: Sequence[tuple[str, int, str]] =
 
 
 class SinkTests:
-    """Subclass this with ``make_sink``, and with ``read_back`` if the sink keeps what it is given.
+    """Tests for a sink. Define ``make_sink``, and ``read_back`` if the sink stores data.
 
-    ``read_back`` goes round the sink.
+    ``read_back`` must not use the sink.
     """
 
     SERIES = Series("loss"), Series("accuracy/väl 1"), Series("loss", "run_a")
@@ -58,13 +58,13 @@ class SinkTests:
         raise NotImplementedError
 
     def read_back(self, logdir: str) -> dict[tuple[str, str], list[tuple[int, float]]] | None:
-        """Return steps and values by run and tag, None if the sink keeps nothing."""
+        """Return steps and values by run and tag, None if the sink stores nothing."""
         del logdir
         return None
 
     @pytest.fixture
     def logdir(self, tmp_path: Path) -> str:
-        """Return a log folder."""
+        """Return a log directory."""
         return str(tmp_path / "run")
 
     @pytest.fixture
@@ -73,11 +73,11 @@ class SinkTests:
         return self.make_sink(logdir)
 
     def rows(self, start: int = 0) -> list[Row]:
-        """Return some rows of every series, beginning at a step."""
+        """Return 40 rows of each series, with steps from ``start``."""
         return [(s, start + i, 1e9 + i, i / 4) for i in range(40) for s in self.SERIES]
 
     def check(self, logdir: str, rows: Sequence[Row]) -> None:
-        """Check that what the sink keeps is these rows, in their order within a series."""
+        """Check that the sink has stored exactly these rows, in order within each series."""
         expected: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for series, step, _, value in rows:
             expected.setdefault((series.run, series.tag), []).append((step, value))

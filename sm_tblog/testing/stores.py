@@ -1,4 +1,4 @@
-"""What every store must do."""
+"""Conformance tests that every store must pass."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["StoreTests"]
 
 
 class StoreTests:
-    """Subclass this, with a ``folder`` fixture and a ``read_back`` that goes round the store.
+    """Tests for a store. Define the fixture ``folder`` and the method ``read_back``.
 
-    By default the folder is a local one.
+    ``read_back`` must not use the store. By default, both use a local folder.
     """
 
     @pytest.fixture
@@ -28,7 +28,7 @@ class StoreTests:
         return open_store(folder, name)
 
     def read_back(self, folder: str, name: str) -> bytes | None:
-        """Return what a file holds, None if there is no such file; not through the store."""
+        """Return the content of a file without using the store, None if there is no such file."""
         path = Path(folder) / name
         return path.read_bytes() if path.exists() else None
 

@@ -1,14 +1,13 @@
-"""What looks on while a model trains: at the machine, at the model's arrays, and what is wrong.
+"""Record a model's arrays during training, and evaluate rules on them.
 
-========================================  ====================================================
-``system``, ``host``, ``cgroup``,         the machine and the process; it is passed a writer, and
-``gpu``, ``rates``                        uses its public methods
-``statistics``, ``torch_statistics``,     arrays to a few numbers, where they are
+=====================================  ========================================================
+``statistics``, ``torch_statistics``,  reduce arrays to a few numbers, on the device where they are
 ``jax_statistics``, ``collector``
-``observation``, ``recorder``             arrays with names to what is logged of them
-``rule``, ``rules``, ``losses``,          what is wrong, and what happens then
-``rulebook``
-``torch_model``, ``activations``,         where frameworks have arrays, and when; the writer passes
-``keras_model``, ``trees``, ``handle``    them a function that has the worker build something
-========================================  ====================================================
+``recorder``                           turns named arrays into scalars, histograms and an
+                                       ``Observation``, and evaluates the rules on it
+``torch_model``, ``activations``,      obtain the arrays from each framework at the right time; the
+``keras_model``, ``trees``             writer passes a function that queues builds on the worker
+                                       thread
+``handle``, ``selection``              what ``writer.watch`` returns; which arrays are watched
+=====================================  ========================================================
 """

@@ -1,11 +1,11 @@
-"""The hooks that look at the outputs of a PyTorch model's layers.
+"""Forward hooks that record the outputs of a PyTorch model's layers.
 
-They are in the model only while a log step is due, and look at the first of its forward passes in
-training: gradients are wanted, the layer is in training mode, no backward pass has begun.
+The hooks are in the model only while a log step is due. They record the first training forward pass
+of that step: gradients are enabled, the layer is in training mode, and no backward pass has begun.
 
-A hook survives in copies of the model as a function of the standard library that does nothing; so
-models can be copied, pickled and saved at any time. Code that is being compiled or traced finds
-none that does anything, so there are no breaks in its graph, and nothing is seen there.
+In a copy of the model, a hook becomes a function of the standard library that does nothing, so
+models can be copied, pickled and saved at any time. While code is being compiled or traced, the
+hooks do nothing: they cause no graph breaks, and outputs in that code are not recorded.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["ActivationHooks", "is_compiling"]
 
 logger = logging.getLogger("sm_tblog")
 
-MOST_CALLS = 64
-"""Calls of one layer that are looked at in a step: a recurrent cell has many."""
+MAX_CALLS = 64
+"""Maximum number of calls of one layer recorded at a step: a recurrent cell has many."""
 
-MANY_PASSES = 1000
-"""Forward passes without an optimizer's step that are not accumulation any more."""
+MAX_IDLE_PASSES = 1000
+"""Forward passes without an optimizer step that are too many to be gradient accumulation."""
 
 _ROLES = {
     **dict.fromkeys(("ReLU", "ReLU6"), "relu"),
@@ -42,18 +42,18 @@ _ROLES = {
     **dict.fromkeys((f"Conv{n}d" for n in "123"), "weighted"),
     **dict.fromkeys((f"ConvTranspose{n}d" for n in "123"), "weighted"),
 }
-"""What a layer is, by the name of its class in ``torch.nn``."""
+"""Role of a layer by the name of its class in ``torch.nn``."""
 
 _UNSATURATED = {"tanh": (-9.4999, 9.4999), "sigmoid": (-23.0, 16.99999)}
-"""Between what bounds the input of an activation has a gradient; SageMaker Debugger's."""
+"""Range of inputs for which an activation has a gradient, as in SageMaker Debugger."""
 
 
 class ActivationHooks:
     """The hooks of one watch.
 
     Args:
-        recorder: asks what is wanted.
-        wanted: tells whether a layer's name is.
+        recorder: the recorder, whose rules define when a unit is active.
+        wanted: returns whether the layer of a given name is watched.
     """
 
     def __init__(self, recorder: Recorder, wanted: Callable[[str], bool]) -> None:
@@ -65,33 +65,33 @@ class ActivationHooks:
         }
         self._hooks: list[_Hook] = []
         self._entries: list[PendingTensor] = []
-        self._survey: StatisticsCollector | None = None
+        self._collector: StatisticsCollector | None = None
         self._in_backward = False
-        self._marks = False
+        self._has_backward_hook = False
         self._channels_first = False
         self._has_failed = False
-        self._idle = 0
+        self._idle_passes = 0
 
     def enable(self, model: Any, collector: StatisticsCollector) -> None:
-        """Put hooks where there are none, and begin a new step."""
-        self._survey = collector
+        """Start a new step; add hooks to the layers that have none."""
+        self._collector = collector
         self._entries = []
-        self._in_backward = self._marks = False
-        there = {hook.module for hook in self._hooks}
+        self._in_backward = self._has_backward_hook = False
+        hooked = {hook.module for hook in self._hooks}
         for hook in self._hooks:
             hook.calls = 0
         for name, module in _layers(model):
-            if module not in there and self._wanted(name):
+            if module not in hooked and self._wanted(name):
                 self._hooks.append(_Hook(self, name, module))
 
-    def collected(self) -> list[PendingTensor]:
-        """Return what was seen, and take hooks away.
+    def finish(self) -> list[PendingTensor]:
+        """Return the recorded outputs and remove the hooks.
 
-        Those that were never called stay: they are in code that is compiled, which would have to
-        be compiled again without them, or in layers that are not used.
+        Hooks that were never called stay: they are in compiled code, which would have to be
+        recompiled without them, or in unused layers.
         """
-        self._survey = None
-        self._idle = 0
+        self._collector = None
+        self._idle_passes = 0
         kept = [hook for hook in self._hooks if not hook.is_called]
         for hook in self._hooks:
             if hook.is_called:
@@ -101,33 +101,34 @@ class ActivationHooks:
         return entries
 
     def remove(self) -> None:
-        """Take all hooks away."""
-        self._survey = None
+        """Remove all hooks."""
+        self._collector = None
         for hook in self._hooks:
             hook.handle.remove()
         self._hooks = []
 
-    def look(self, hook: _Hook, module: Any, inputs: Any, output: Any) -> None:
-        """Look at an output, if it is one of those to be looked at."""
+    def record(self, hook: _Hook, module: Any, inputs: Any, output: Any) -> None:
+        """Record an output if it belongs to the first training forward pass of the step."""
         torch = sys.modules["torch"]
-        if self._survey is None or torch.jit.is_tracing():
+        if self._collector is None or torch.jit.is_tracing():
             return
         hook.is_called = True
         recomputing = _in_backward()
-        if not (torch.is_grad_enabled() and module.training) or hook.calls >= MOST_CALLS:
+        if not (torch.is_grad_enabled() and module.training) or hook.calls >= MAX_CALLS:
             return
-        # A backward pass computes again what was not kept: seen before, unless without gradients.
+        # Checkpointing recomputes outputs in the backward pass: they are already recorded, unless
+        # the first computation ran without gradients.
         if hook.calls if recomputing else self._in_backward:
             self._count_idle(hook)
             return
         tensor = _first_tensor(output)
         if tensor is None or not tensor.is_floating_point():
             return
-        if getattr(module, "_is_replica", False) and not hook.is_at_home(tensor):
+        if getattr(module, "_is_replica", False) and not hook.is_on_own_device(tensor):
             return
         hook.calls += 1
-        if not self._marks and tensor.requires_grad and not recomputing:
-            self._marks = True
+        if not self._has_backward_hook and tensor.requires_grad and not recomputing:
+            self._has_backward_hook = True
             tensor.register_hook(self._begin_backward)
         try:
             with torch.no_grad():
@@ -135,27 +136,28 @@ class ActivationHooks:
         except Exception:
             if not self._has_failed:
                 self._has_failed = True
-                logger.exception("watch: the output of %r could not be looked at", hook.name)
+                logger.exception("watch: could not record the output of %r", hook.name)
 
     def _count_idle(self, hook: _Hook) -> None:
-        """Say once that there are forward and backward passes, but no steps of an optimizer."""
+        """Warn once if hooked are forward and backward passes but no optimizer steps."""
         if hook is self._hooks[0]:
-            self._idle += 1
-            if self._idle == MANY_PASSES:
+            self._idle_passes += 1
+            if self._idle_passes == MAX_IDLE_PASSES:
                 logger.warning(
-                    "watch: %d forward passes and no step of an optimizer that has parameters of "
-                    "the model: nothing is logged. Where weights are updated without a "
-                    "torch.optim.Optimizer, call step() of what writer.watch returned after each",
-                    MANY_PASSES,
+                    "watch: nothing is logged, because after %d forward passes no optimizer that "
+                    "has parameters of the model has made a step. If your loop updates weights "
+                    "without a torch.optim.Optimizer, call step() on the object that writer.watch "
+                    "returned after each update",
+                    MAX_IDLE_PASSES,
                 )
 
-    def _begin_backward(self, gradient: Any) -> None:  # noqa: ARG002 - as PyTorch calls it
+    def _begin_backward(self, gradient: Any) -> None:  # noqa: ARG002 - PyTorch's signature
         self._in_backward = True
 
     def _add(self, hook: _Hook, module: Any, inputs: Any, tensor: Any) -> None:
         from sm_tblog.watch.torch_statistics import inactive_share
 
-        collector: Any = self._survey
+        collector: Any = self._collector
         pending = collector.collect(tensor, hook.name)
         if pending is None:
             return
@@ -165,7 +167,9 @@ class ActivationHooks:
         if active is not None and active.ndim > 1:
             axis = 1 if self._channels_first or active.ndim > 3 else -1
             samples = active.numel() // max(active.shape[axis], 1)
-            inactive = collector.share(inactive_share(active, axis, self._activity[hook.role]))
+            inactive = collector.fetch_number(
+                inactive_share(active, axis, self._activity[hook.role])
+            )
         collector.pack()
         self._entries.append(
             PendingTensor(
@@ -180,7 +184,7 @@ class ActivationHooks:
 
 
 class _Hook:
-    """The hook of one layer."""
+    """The forward hook of one layer."""
 
     def __init__(self, hooks: ActivationHooks, name: str, module: Any) -> None:
         self._hooks = hooks
@@ -192,32 +196,32 @@ class _Hook:
         self.handle = module.register_forward_hook(self)
 
     def __call__(self, module: Any, inputs: Any, output: Any) -> None:
-        """Look at the output, unless this is being compiled."""
+        """Record the output, unless the code is being compiled."""
         if not is_compiling():
-            self._hooks.look(self, module, inputs, output)
+            self._hooks.record(self, module, inputs, output)
 
-    def is_at_home(self, tensor: Any) -> bool:
-        """Return whether a tensor is on the device of the module that was copied."""
+    def is_on_own_device(self, tensor: Any) -> bool:
+        """Return whether a tensor is on the device of the original module, not of a replica."""
         first = next(self.module.parameters(), None)
         return first is None or bool(first.device == tensor.device)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be, in a copy of the model, a function that takes anything and returns None."""
+        """Become a function that accepts any arguments and returns None in a copy of the model."""
         return getattr, (nullcontext(), "__exit__")
 
 
 def is_compiling() -> bool:
-    """Return whether code is being compiled; the compiler takes that for a constant."""
+    """Return whether code is being compiled; the compiler treats the result as a constant."""
     compiler = getattr(sys.modules["torch"], "compiler", None)
     return bool(getattr(compiler, "is_compiling", bool)())
 
 
 def _in_backward() -> bool:
-    return bool(sys.modules["torch"]._C._current_graph_task_id() != -1)  # noqa: SLF001 - there is no public name
+    return bool(sys.modules["torch"]._C._current_graph_task_id() != -1)  # noqa: SLF001 - there is no public API
 
 
 def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the layers in which something is computed, but none that are compiled."""
+    """Yield the names and modules of layers that compute something, except compiled ones."""
     torch = sys.modules["torch"]
     if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
         return
@@ -232,13 +236,13 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _activity(recorder: Recorder, kind: type[DeadRelu | SaturatedActivation]) -> float:
-    """Return what a rule takes for active, by default what the rule does by default."""
+    """Return the ``activity`` of the first rule of a kind, or else its default."""
     rules = [rule for rule in recorder.engine.rules if isinstance(rule, kind)]
     return rules[0].activity if rules else kind.activity
 
 
 def _first_tensor(output: Any) -> Any | None:
-    """Return the first tensor in what a layer returns."""
+    """Return the first tensor in the output of a layer."""
     torch = sys.modules["torch"]
     if isinstance(output, torch.Tensor):
         return output
@@ -252,7 +256,7 @@ def _first_tensor(output: Any) -> Any | None:
 
 
 def _active(role: str, inputs: Any, output: Any) -> Any | None:
-    """Return which elements of an activation's output are active; None of other layers."""
+    """Return which elements of an activation's output are active; None for other layers."""
     if role == "relu":
         return output > 0
     given = inputs[0] if inputs else None

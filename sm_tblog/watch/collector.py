@@ -3,16 +3,16 @@
 Where the statistics of an array are computed:
 
 =======================  =========================================================================
-PyTorch                  on its device, on the current stream. Small tensors are copied as they
-                         are; so are tensors in host memory of which a histogram is wanted
+PyTorch                  on its device, on the current stream. Small tensors are copied whole;
+                         so are tensors in host memory that need a histogram
 JAX, on a device         on the device, by one compiled function for all arrays
-anything else            on the worker thread: from a copy, or from the array itself if it cannot
-                         change
+anything else            on the worker thread, from a copy, or from the array itself if it is
+                         immutable
 =======================  =========================================================================
 
-The calling thread makes a ``StatisticsCollector``, adds arrays, gets a ``PendingStatistics`` for
-each, and calls ``send``. From then on the worker thread may read them; reading waits for results
-that have not arrived.
+The calling thread creates a ``StatisticsCollector``, adds arrays, gets a ``PendingStatistics`` for
+each, and calls ``send``. After that, the worker thread can read them; reading waits for results
+that have not arrived yet.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from sm_tblog.arrays.device_histogram import (
     maybe_tally,
 )
 from sm_tblog.watch.statistics import (
+    MAX_UPDATE_SAMPLE,
     ROW,
-    SAMPLE,
     as_statistics,
     as_update_statistics,
     change_row,
@@ -51,20 +51,21 @@ if TYPE_CHECKING:
 
 __all__ = ["PendingStatistics", "PendingTensor", "StatisticsCollector"]
 
-SMALL = 1 << 16
-"""Bytes up to which a tensor travels as it is: that is one thing to do, not a dozen."""
+MAX_WHOLE_BYTES = 1 << 16
+"""Size in bytes up to which a tensor is copied whole: one operation instead of a dozen."""
 
-SPREAD = 1 << 10
-"""Elements of which percentiles are taken: evenly spaced ones."""
+MAX_SPREAD_SAMPLE = 1 << 10
+"""Number of evenly spaced elements from which percentiles are computed."""
 
 
 class PendingStatistics:
-    """What will be known of an array.
+    """Statistics of an array that may not have arrived yet.
 
     Args:
-        statistics: returns the array's; may wait.
-        counted: the array or a device's count of it, for a histogram; None if there is none.
-        sample: returns some of the elements; None if there are none.
+        statistics: returns the statistics; may wait.
+        counted: returns the array, or its counts from a device, for a histogram; None for no
+            histogram.
+        sample: returns a sample of the elements; None for no sample.
     """
 
     def __init__(
@@ -76,28 +77,28 @@ class PendingStatistics:
         self._statistics = statistics
         self.counted = counted
         self.sample = sample
-        self._known: Statistics | None = None
+        self._cached: Statistics | None = None
 
     @property
     def statistics(self) -> Statistics:
-        """The array's statistics."""
-        if self._known is None:
-            self._known = self._statistics()
-        return self._known
+        """The statistics of the array; may wait."""
+        if self._cached is None:
+            self._cached = self._statistics()
+        return self._cached
 
 
 class PendingTensor(NamedTuple):
-    """A ``ObservedTensor`` that the worker will know.
+    """An ``ObservedTensor`` whose values may not have arrived yet.
 
     Attributes:
         kind: as in ``ObservedTensor``.
-        name: the same.
-        ndim: the same.
-        role: the same.
-        pending: of its values.
-        change: tells what an update does.
-        inactive: tells the share of inactive units.
-        samples: how many values of each unit there are.
+        name: as in ``ObservedTensor``.
+        ndim: as in ``ObservedTensor``.
+        role: as in ``ObservedTensor``.
+        pending: the statistics of the values; None if there are none.
+        change: returns the statistics of an update; None for all other arrays.
+        inactive: returns the share of inactive units; None if unknown.
+        samples: the number of values per unit.
     """
 
     kind: str
@@ -111,11 +112,11 @@ class PendingTensor(NamedTuple):
 
 
 class StatisticsCollector:
-    """The arrays of one log step.
+    """Collects the statistics of all arrays of one log step.
 
     Args:
-        histograms: whether pending statistics shall have what makes a histogram.
-        spreads: whether pending statistics shall have a sample.
+        histograms: whether to keep the values or counts that a histogram needs.
+        spreads: whether to keep a sample of the elements, for percentiles.
     """
 
     def __init__(self, *, histograms: bool = False, spreads: bool = False) -> None:
@@ -128,18 +129,18 @@ class StatisticsCollector:
 
     @property
     def nbytes(self) -> int:
-        """The memory that pending statistics keep."""
+        """The memory held by the pending statistics, in bytes."""
         return self._host_bytes + (self._buffer.nbytes if self._buffer else 0)
 
     def collect(self, values: Any, name: str) -> PendingStatistics | None:
-        """Return what will be known of an array; None if it has no numbers.
+        """Add an array; return its pending statistics, or None if it has no readable values.
 
         Args:
             values: real or complex numbers of any shape, dtype, library and device.
-            name: of the array, for messages.
+            name: the name of the array, for messages.
 
         Raises:
-            InvalidTypeError: it is not an array of numbers.
+            InvalidTypeError: ``values`` is not an array of numbers.
         """
         values = unwrapped(values)
         how = protocol(values)
@@ -149,28 +150,30 @@ class StatisticsCollector:
             return self._collect_jax(values, name)
         array = snapshot(values, name, kinds="biufc")
         self._host_bytes += array.nbytes
-        return _host_reading(partial(_as_real, array, name), **self._wanted)
+        return _host_statistics(partial(_as_real, array, name), **self._wanted)
 
     def compare(self, before: Any, update: Any, name: str) -> Callable[[], UpdateStatistics] | None:
-        """Return what tells, after ``send``, how an update changes an array.
+        """Add an update; return a function that returns its statistics after ``send``.
 
         Args:
-            before: the array without the update, or elements of it.
-            update: what is added to it, of the same shape.
-            name: of the array, for messages.
+            before: the array before the update, or some of its elements.
+            update: the difference that the update adds, of the same shape.
+            name: the name of the array, for messages.
 
         Raises:
-            InvalidTypeError: one is not an array of numbers, or their shapes differ.
+            InvalidTypeError: one of them is not an array of numbers, or their shapes differ.
         """
         before, update = unwrapped(before), unwrapped(update)
         shape, of_update = (tuple(getattr(one, "shape", ())) for one in (before, update))
         if shape != of_update:
-            message = f"{name!r}: an update has the shape of the array, got {of_update} for {shape}"
+            message = (
+                f"{name!r}: an update must have the shape of the array, {shape}, got {of_update}"
+            )
             raise InvalidTypeError(message)
-        hows = {protocol(before), protocol(update)}
-        if hows == {"torch"} and before.device == update.device:
+        protocols = {protocol(before), protocol(update)}
+        if protocols == {"torch"} and before.device == update.device:
             return self._compare_tensors(before, update)
-        if hows == {"jax"} and all(_is_on_device(one, name) for one in (before, update)):
+        if protocols == {"jax"} and all(_is_on_device(one, name) for one in (before, update)):
             return self._batch(before).compare(before, update) if before.size else None
         old, step = (snapshot(one, name, kinds="biufc") for one in (before, update))
         self._host_bytes += old.nbytes + step.nbytes
@@ -180,18 +183,21 @@ class StatisticsCollector:
 
         return change
 
-    def share(self, share: Any) -> Callable[[], float]:
-        """Return what tells, after ``send``, a number that is on a device of PyTorch."""
-        take = self._tensor_buffer().put(share)
-        return lambda: float(take()[0])
+    def fetch_number(self, number: Any) -> Callable[[], float]:
+        """Add a PyTorch tensor with one number; return a function to read it after ``send``."""
+        read = self._tensor_buffer().put(number)
+        return lambda: float(read()[0])
 
     def pack(self) -> None:
-        """Let what was added change from now on. Other libraries' arrays may at once."""
+        """Copy the tensors added so far on their devices; after that, they may change.
+
+        Arrays of other libraries may change as soon as they are added.
+        """
         if self._buffer is not None:
             self._buffer.pack()
 
     def send(self) -> None:
-        """Have everything travel. Nothing can be added any more."""
+        """Start the copies to the host. Nothing can be added after that."""
         if self._buffer is not None:
             self._buffer.send()
         for batch in self._batches.values():
@@ -216,23 +222,23 @@ class StatisticsCollector:
         if not tensor.numel():
             return PendingStatistics(partial(as_statistics, np.empty((0, ROW)), zeros))
         buffer = self._tensor_buffer()
-        if tensor.nbytes <= SMALL or (tensor.is_cpu and self._histograms):
-            take = buffer.put(_of_numpys_kind(tensor))
-            return _host_reading(take, zeros, **self._wanted)
+        if tensor.nbytes <= MAX_WHOLE_BYTES or (tensor.is_cpu and self._histograms):
+            read = buffer.put(_as_numpy_dtype(tensor))
+            return _host_statistics(read, zeros, **self._wanted)
         rows = buffer.put(tensor_rows(tensor))
         counted = self._count(tensor) if self._histograms else None
         sample = None
         if self._spreads:
-            sample = buffer.put(_of_numpys_kind(evenly(tensor.reshape(-1), SPREAD)))
+            sample = buffer.put(_as_numpy_dtype(evenly(tensor.reshape(-1), MAX_SPREAD_SAMPLE)))
         return PendingStatistics(
             lambda: as_statistics(rows().reshape(-1, ROW), zeros), counted, sample
         )
 
     def _count(self, tensor: Any) -> Callable[[], Any] | None:
         with contextlib.suppress(RuntimeError, TypeError):  # as in device_histogram
-            take = self._buffer.put(count_tensor(tensor))
+            read = self._buffer.put(count_tensor(tensor))
             size = tensor.numel()
-            return lambda: DeviceTally([Deferred(take)], size)
+            return lambda: DeviceTally([Deferred(read)], size)
         return None
 
     def _compare_tensors(self, before: Any, update: Any) -> Callable[[], UpdateStatistics] | None:
@@ -241,13 +247,13 @@ class StatisticsCollector:
         old, step = readable(before), readable(update)
         if old is None or step is None or not old.numel() or old.shape != step.shape:
             return None
-        old, step = (evenly(one.reshape(-1), SAMPLE) for one in (old, step))
+        old, step = (evenly(one.reshape(-1), MAX_UPDATE_SAMPLE) for one in (old, step))
         buffer = self._tensor_buffer()
-        if old.nbytes <= SMALL:
-            was, given = (buffer.put(_of_numpys_kind(one)) for one in (old, step))
-            return lambda: as_update_statistics(change_row(was(), given()))
-        take = buffer.put(tensor_change(old, step))
-        return lambda: as_update_statistics(take())
+        if old.nbytes <= MAX_WHOLE_BYTES:
+            read_old, read_step = (buffer.put(_as_numpy_dtype(one)) for one in (old, step))
+            return lambda: as_update_statistics(change_row(read_old(), read_step()))
+        read = buffer.put(tensor_change(old, step))
+        return lambda: as_update_statistics(read())
 
     # JAX.
 
@@ -263,36 +269,36 @@ class StatisticsCollector:
         counted = sample = None
         if self._histograms:
             tally = maybe_tally(array)
-            what: Any = snapshot(array, name, kinds="biufc") if tally is None else tally
-            self._host_bytes += what.nbytes
-            counted = (lambda: what) if tally is not None else partial(_as_real, what, name)
+            source: Any = snapshot(array, name, kinds="biufc") if tally is None else tally
+            self._host_bytes += source.nbytes
+            counted = (lambda: source) if tally is not None else partial(_as_real, source, name)
         if self._spreads:
-            some = snapshot(evenly(array.ravel(), SPREAD), name, kinds="biufc")
+            some = snapshot(evenly(array.ravel(), MAX_SPREAD_SAMPLE), name, kinds="biufc")
             sample = partial(_as_real, some, name)
         return PendingStatistics(lambda: as_statistics(rows().reshape(1, ROW)), counted, sample)
 
 
-def _host_reading(
-    take: Callable[[], npt.NDArray[Any]], zeros: int = 0, *, histogram: bool, spread: bool
+def _host_statistics(
+    read: Callable[[], npt.NDArray[Any]], zeros: int = 0, *, histogram: bool, spread: bool
 ) -> PendingStatistics:
-    """Return what the worker will find out of an array in host memory."""
+    """Return pending statistics that the worker thread computes from an array in host memory."""
     return PendingStatistics(
-        lambda: as_statistics(rows_of(take()), zeros),
-        take if histogram else None,
-        (lambda: evenly(take().ravel(), SPREAD)) if spread else None,
+        lambda: as_statistics(rows_of(read()), zeros),
+        read if histogram else None,
+        (lambda: evenly(read().ravel(), MAX_SPREAD_SAMPLE)) if spread else None,
     )
 
 
 def _as_real(values: npt.NDArray[Any] | Deferred, name: str) -> npt.NDArray[Any]:
-    """Return an array of real numbers, complex ones as pairs of such."""
+    """Return an array of real numbers; complex numbers become pairs of real ones."""
     array = resolve(values, name, "biufc")
     if array.dtype.kind != "c":
         return array
     return np.ascontiguousarray(array).view(array.real.dtype)
 
 
-def _of_numpys_kind(tensor: Any) -> Any:
-    """Return a tensor of a dtype that NumPy has, float32 for the small ones that it has not."""
+def _as_numpy_dtype(tensor: Any) -> Any:
+    """Return a tensor with a dtype that NumPy supports: floats of up to 2 bytes become float32."""
     if not tensor.dtype.is_floating_point or tensor.element_size() > 2:
         return tensor
     return tensor.float()
@@ -302,7 +308,7 @@ def _is_on_device(array: Any, name: str) -> bool:
     """Return whether a JAX array is on an accelerator.
 
     Raises:
-        InvalidTypeError: it is being traced, or other processes hold parts of it.
+        InvalidTypeError: the array is being traced, or other processes hold parts of it.
     """
     try:
         return bool(is_on_accelerator(array))

@@ -1,4 +1,4 @@
-"""What ``writer.watch`` and its like return: how a watch is looked at and ended."""
+"""The object that ``writer.watch`` and related methods return: read alerts, end the watch."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """A watch that goes on until ``remove``; a context manager that calls it.
+    """A watch that runs until ``remove`` is called; also a context manager that calls it.
 
-    One of a disabled writer, or in a process of another rank than 0, does nothing.
+    A watch of a disabled writer, or in a process with a rank other than 0, does nothing.
 
     Args:
-        engine: the rules.
+        engine: the rule engine.
         removed: called when the watch ends.
     """
 
     def __init__(
         self, engine: RuleEngine | None = None, removed: Callable[[], object] | None = None
     ) -> None:
-        self._book = RuleEngine([]) if engine is None else engine
+        self._engine = RuleEngine([]) if engine is None else engine
         self._removed = removed
 
     @property
     def alerts(self) -> Sequence[Alert]:
-        """What rules have said so far, newest last; at most a thousand."""
-        return list(self._book.alerts)
+        """The alerts so far, newest last; at most the last 1,000."""
+        return list(self._engine.alerts)
 
     def check(self) -> None:
         """Raise if a rule with the action ``"stop"`` has fired since the last call.
 
         Raises:
-            RuleViolationError: it has.
+            RuleViolationError: such a rule has fired.
         """
-        self._book.check()
+        self._engine.check()
 
     def step(self, step: int | None = None) -> None:
-        """Say that an update has been made, where nothing else tells.
+        """Report an update of the weights that nothing else reports.
 
         Args:
             step: the step to log at; by default the watch's own count, or ``writer.step``.
@@ -59,7 +59,7 @@ class Watch:
         self.check()
 
     def remove(self) -> None:
-        """End the watch. Ending it twice does nothing."""
+        """End the watch. Calling this again does nothing."""
         removed, self._removed = self._removed, None
         if removed is not None:
             removed()

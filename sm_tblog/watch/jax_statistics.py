@@ -1,8 +1,8 @@
-"""Statistics of JAX's arrays on accelerators: compiled once for a tree, one copy of a few numbers.
+"""Statistics of JAX arrays on accelerators: one compiled function per tree, one small copy.
 
-XLA fuses what is computed of an array, so it is not cut into pieces. Without ``jax_enable_x64``
-sums are made in float32, of values scaled by the largest magnitude so that no square overflows,
-and are true to six digits.
+XLA fuses the computations on an array, so arrays are not split into pieces. Without
+``jax_enable_x64``, sums are computed in float32, on values scaled by the largest magnitude so that
+no square overflows, and are accurate to six digits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["JaxBatch", "array_rows"]
 
 
 class JaxBatch:
-    """Arrays that are on the same devices, looked at by one call of a compiled function."""
+    """Arrays on the same devices, reduced by one call of a compiled function."""
 
     def __init__(self) -> None:
         self._arrays: list[Any] = []
@@ -35,26 +35,29 @@ class JaxBatch:
         self._vector: Deferred | None = None
 
     def add(self, array: Any) -> Callable[[], npt.NDArray[Any]]:
-        """Add an array that is not empty; return what gives its row after ``send``."""
+        """Add an array that is not empty; return a function that returns its row after ``send``."""
         self._arrays.append(array)
         start = (len(self._arrays) - 1) * ROW
         return lambda: self._numbers()[start : start + ROW]
 
     def compare(self, before: Any, update: Any) -> Callable[[], UpdateStatistics]:
-        """Add an update of an array that is not empty; return what tells it after ``send``."""
+        """Add an update; return a function that returns its statistics after ``send``.
+
+        The array must not be empty.
+        """
         self._changes.append((before, update))
-        back = len(self._changes) - 1
+        index = len(self._changes) - 1
 
         def change() -> UpdateStatistics:
             row = self._numbers().reshape(-1)
-            start = self._looked * ROW + back * 4
+            start = self._array_count * ROW + index * 4
             return as_update_statistics(row[start : start + 4])
 
         return change
 
     def send(self) -> int:
-        """Ask for all rows, as one vector; return how many bytes that are."""
-        self._looked = len(self._arrays)
+        """Start computing and copying all rows as one vector; return its size in bytes."""
+        self._array_count = len(self._arrays)
         self._vector = defer_jax(_compiled()(self._arrays, self._changes))
         self._arrays, self._changes = [], []
         return self._vector.nbytes
@@ -73,7 +76,7 @@ def _compiled() -> Callable[[Any, Any], Any]:
 
 
 def array_rows(arrays: list[Any], changes: list[tuple[Any, Any]]) -> Any:
-    """Return the rows of ``statistics``, those of arrays first; to be compiled."""
+    """Return the rows defined in ``statistics``, arrays first; meant to be compiled."""
     import jax.numpy as jnp
 
     parts = [_row(array) for array in arrays] + [_change(*change) for change in changes]

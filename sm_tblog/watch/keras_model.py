@@ -1,14 +1,14 @@
-"""Watches a Keras model: a callback that looks at it after every so many batches.
+"""Watch a Keras model with a callback that records it at regular intervals of batches.
 
 ================  =========  ============  =======
 backend           weights    updates       gradients
 ================  =========  ============  =======
 torch             yes        yes           yes
-jax, tensorflow   yes        yes           no: they exist inside the compiled step only
+jax, tensorflow   yes        yes           no: they exist only inside the compiled step
 ================  =========  ============  =======
 
-Outputs of layers are not looked at: Keras calls no hooks. With JAX the state of the model is
-brought back from the compiled step before and after a batch that is looked at.
+Layer outputs are not recorded, because Keras has no hooks. With JAX, the state of the model is
+copied from the compiled step into its variables before and after a recorded batch.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ logger = logging.getLogger("sm_tblog")
 
 
 def is_keras_model(model: Any) -> bool:
-    """Return whether a model is a layer or model of Keras 3."""
+    """Return whether ``model`` is a Keras 3 layer or model."""
     keras = sys.modules.get("keras")
     return keras is not None and hasattr(keras, "ops") and isinstance(model, keras.layers.Layer)
 
 
 def keras_kinds(log: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return what is to be watched, by default what the backend allows.
+    """Return the kinds of arrays to watch, by default all that the backend supports.
 
     Raises:
-        InvalidValueError: it does not allow what is asked for.
+        InvalidValueError: the backend does not support one of the given kinds.
     """
     backend = sys.modules["keras"].backend.backend()
     possible: tuple[str, ...] = ("parameters", "updates")
@@ -52,29 +52,29 @@ def keras_kinds(log: tuple[str, ...] | None) -> tuple[str, ...]:
     for kind in log or ():
         if kind not in possible:
             message = (
-                f"log: of a Keras model with the {backend} backend {', '.join(possible)} can be "
-                f"watched, not {kind}"
+                f"log: a Keras model with the {backend} backend supports {', '.join(possible)}; "
+                f"got {kind!r}"
             )
             raise InvalidValueError(message)
     return possible if log is None else log
 
 
 def as_keras_watch(*args: Any) -> Watch:
-    """Return a ``KerasWatch`` that is a callback of Keras; takes what that does."""
+    """Return a ``KerasWatch`` that is also a Keras callback, given the same arguments."""
     callback = sys.modules["keras"].callbacks.Callback
     watch: Watch = type("KerasWatch", (KerasWatch, callback), {})(*args)
     return watch
 
 
 class KerasWatch(Watch):
-    """A watch of a Keras model, to be given to ``fit(callbacks=[…])``.
+    """A watch of a Keras model; pass it to ``fit(callbacks=[…])``.
 
     Args:
         model: the model.
-        recorder: logs what is found.
-        every: batches from one log step to the next; the first is one.
-        wanted: tells whether the name of a parameter is.
-        step_of: returns the step to log at, given the count of batches before.
+        recorder: logs the arrays.
+        every: the number of batches between log steps; the first batch is a log step.
+        wanted: returns whether the parameter of a given name is watched.
+        step_of: returns the step to log at, given the number of previous batches.
         removed: called when the watch ends.
     """
 
@@ -89,7 +89,7 @@ class KerasWatch(Watch):
     ) -> None:
         sys.modules["keras"].callbacks.Callback.__init__(self)
         Watch.__init__(self, recorder.engine, removed)
-        self._watched = model
+        self._watched_model = model
         self._recorder = recorder
         self._every = every
         self._wanted = wanted
@@ -105,34 +105,34 @@ class KerasWatch(Watch):
         super().remove()
 
     def step(self, step: int | None = None) -> None:
-        """Say that an update has been made by a loop of one's own, without ``fit``.
+        """Report an update made by a custom loop, without ``fit``.
 
         Args:
-            step: the step to log at; by default ``writer.step``, or the count of calls.
+            step: the step to log at; by default ``writer.step``, or the number of calls.
 
         Raises:
             RuleViolationError: a rule with the action ``"stop"`` has fired.
         """
         self.check()
-        self._look_if_due(step)
-        self._keep_if_due()
+        self._record_if_due(step)
+        self._copy_weights_if_due()
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - as Keras calls it
-        """Keep what an update is the difference to. May raise because of a rule."""
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras' signature
+        """Copy the weights before the update; raise if a rule with the action ``"stop"`` fired."""
         self.check()
-        self._keep_if_due()
+        self._copy_weights_if_due()
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - as Keras calls it
-        """Look at the model."""
-        self._look_if_due(None)
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002 - Keras' signature
+        """Record the model."""
+        self._record_if_due(None)
 
-    def _keep_if_due(self) -> None:
+    def _copy_weights_if_due(self) -> None:
         if self._is_due and "updates" in self._recorder.kinds:
-            self._safely(self._keep)
+            self._safely(self._copy_weights)
 
-    def _look_if_due(self, step: int | None) -> None:
+    def _record_if_due(self, step: int | None) -> None:
         if self._is_due:
-            self._safely(self._look, step)
+            self._safely(self._record_model, step)
         self._batches += 1
         self._before = {}
 
@@ -140,28 +140,28 @@ class KerasWatch(Watch):
     def _is_due(self) -> bool:
         return self._batches % self._every == 0 and not self._is_removed
 
-    def _keep(self) -> None:
-        _bring_back(self._watched)
-        weights = _weights(self._watched, self._wanted)
+    def _copy_weights(self) -> None:
+        _sync_variables(self._watched_model)
+        weights = _weights(self._watched_model, self._wanted)
         self._before = {name: _copy(unwrapped(variable)) for name, variable in weights}
 
-    def _look(self, step: int | None) -> None:
-        _bring_back(self._watched)
+    def _record_model(self, step: int | None) -> None:
+        _sync_variables(self._watched_model)
         at = self._step_of(self._batches) if step is None else step
-        self._recorder.record(_layers(self._watched, self._wanted, self._before), at)
+        self._recorder.record(_layers(self._watched_model, self._wanted, self._before), at)
 
     def _safely(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function; if it fails, say so once: training goes on."""
+        """Call a function; log its first failure and let training continue."""
         try:
             function(*args)
         except Exception:
             if not self._has_failed:
                 self._has_failed = True
-                logger.exception("watch: a step could not be looked at; training goes on")
+                logger.exception("watch: could not record a step; training continues")
 
 
-def _bring_back(model: Any) -> None:
-    """Have JAX's trainer put its state into the model's variables; others keep it there."""
+def _sync_variables(model: Any) -> None:
+    """Copy the state of JAX's trainer into the model's variables; other backends keep it there."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
@@ -174,7 +174,7 @@ def _weights(model: Any, wanted: Callable[[str], bool]) -> Iterator[tuple[str, A
 
 
 def _copy(value: Any) -> Any:
-    """Return what a variable holds, safe from the next step."""
+    """Return the value of a variable, protected against changes by the next step."""
     how = protocol(value)
     if how == "torch":
         return value.detach().clone()

@@ -1,12 +1,12 @@
 """Turn named arrays into scalars and histograms; independent of any framework.
 
-The calling thread makes a ``PendingTensor`` for each array. The worker thread reads them, makes an
-``Observation``, logs its numbers and histograms, and evaluates the rules on it.
+The calling thread creates a ``PendingTensor`` for each array. The worker thread reads them, builds
+an ``Observation``, logs its numbers and histograms, and evaluates the rules on it.
 
 ======================================  ======================================================
 ``<kind>/<name>/<statistic>``           curves
 ``<kind>/<name>``                       histograms
-``<kind>/all/norm``                     of all arrays of a kind together
+``<kind>/all/norm``                     curve for all arrays of a kind together
 ``rules/<rule>``, ``alerts/<rule>``     see ``rules.engine``
 ======================================  ======================================================
 """
@@ -35,9 +35,9 @@ __all__ = ["STATISTICS", "Layer", "Recorder", "check_statistics"]
 _histogram_value = builder("histogram.histogram_value")
 
 STATISTICS = (*Statistics._fields[1:], "ratio", "changed", "inactive")
-"""What can be logged of an array."""
+"""Names of the statistics that can be logged."""
 
-_BY_DEFAULT = {
+_DEFAULT_STATISTICS = {
     "gradients": ("norm", "abs_mean", "zeros"),
     "parameters": ("norm",),
     "updates": ("ratio",),
@@ -46,13 +46,13 @@ _BY_DEFAULT = {
 
 
 class Layer(NamedTuple):
-    """What is at hand of one parameter, as arrays of any library; None for what is not.
+    """The arrays of one parameter, of any library; None for those that are not available.
 
     Attributes:
-        name: of the parameter.
-        weight: its values before the update.
-        gradient: of the loss.
-        update: what was added to the weight; of its shape.
+        name: the name of the parameter.
+        weight: the values before the update.
+        gradient: the gradient of the loss.
+        update: the difference that the update added, with the shape of the weight.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Layer(NamedTuple):
 
 
 class Recorder:
-    """Logs what is known of arrays.
+    """Logs statistics and histograms of arrays.
 
     Args:
-        put: has the worker build something, as ``put(tag, build, args, step, nbytes)``.
-        log: kinds of arrays that are logged; others are only looked at for the rules.
-        engine: the rules.
-        statistics: names of ``STATISTICS`` to log; by default a few that suit the kind.
-        histograms: at every so many records histograms are logged too; 0 for none.
-        clean: applied to every name, None to take them as they are.
+        put: queues a build on the worker thread, as ``put(tag, build, args, step, nbytes)``.
+        log: the kinds of arrays that are logged; other kinds are collected only for the rules.
+        engine: the rule engine.
+        statistics: the names from ``STATISTICS`` to log; by default a few that suit the kind.
+        histograms: the number of records per record with histograms; 0 for no histograms.
+        clean: applied to every name; None to use names unchanged.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Recorder:
         self._histograms = histograms
         self._clean = clean or str
         self._records = 0
-        self._norms: dict[str, tuple[int, float]] = {}  # of parameters, and at which step
+        self._norms: dict[str, tuple[int, float]] = {}  # by parameter: the step and the norm
         self.engine = engine
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The kinds of arrays that are wanted."""
+        """The kinds of arrays to collect."""
         return self._log | self.engine.needs
 
     def begin(self) -> StatisticsCollector:
-        """Return a collector for the next record."""
+        """Return the collector for the next record."""
         histograms = self._histograms > 0 and self._records % self._histograms == 0
         return StatisticsCollector(histograms=histograms, spreads=self.engine.wants_spreads)
 
@@ -108,23 +108,24 @@ class Recorder:
         step: Any,
         skip: Any = None,
     ) -> None:
-        """Have the worker log what a collector has found.
+        """Send a collector, and queue its arrays for logging on the worker thread.
 
         Args:
-            collector: sealed here.
-            entries: with the collector's pending statistics.
+            collector: the collector; nothing can be added to it afterwards.
+            entries: the tensors, with pending statistics of the collector.
             step: the step.
-            skip: tells, on the worker, whether the optimizer left out the step; None if not.
+            skip: returns, on the worker thread, a number above 0 if the optimizer skipped the
+                update; None if it never does.
         """
         collector.send()
         self._records += 1
         self._put("watch", self._build, (step, entries, skip), step, collector.nbytes)
 
     def record(self, layers: Iterable[Layer], step: Any) -> None:
-        """Log what is at hand of parameters.
+        """Log the arrays of parameters.
 
         Raises:
-            InvalidTypeError: something is not an array of numbers.
+            InvalidTypeError: one of them is not an array of numbers.
         """
         collector = self.begin()
         entries: list[PendingTensor] = []
@@ -140,24 +141,24 @@ class Recorder:
                     add(entries, collector, kind, name, values, role)
         self.end(collector, entries, step)
 
-    # The worker's side.
+    # On the worker thread.
 
-    def _build(self, tag: str, step: int, entries: Sequence[PendingTensor], skip: Any) -> list[Any]:  # noqa: ARG002 - as all builders are called
-        if skip is not None and skip() > 0:  # a scaler of gradients found some too large
+    def _build(self, tag: str, step: int, entries: Sequence[PendingTensor], skip: Any) -> list[Any]:  # noqa: ARG002 - the signature of all builders
+        if skip is not None and skip() > 0:  # a gradient scaler found infinities
             entries = [e for e in entries if e.kind not in ("gradients", "updates")]
-        made: list[Any] = []
+        results: list[Any] = []
         tensors: list[ObservedTensor] = []
-        for calls in _by_name(entries):
-            tensor = self._related(_tensor(calls), step)
+        for calls in _grouped(entries):
+            tensor = self._with_ratio(_tensor(calls), step)
             tensors.append(tensor)
             if tensor.kind in self._log:
-                made += self._scalars(tensor)
-                made += self._histogram(calls[0])
-        made += self._totals(tensors)
-        return made + self.engine.evaluate(Observation(step, tensors))
+                results += self._scalars(tensor)
+                results += self._histogram(calls[0])
+        results += self._totals(tensors)
+        return results + self.engine.evaluate(Observation(step, tensors))
 
-    def _related(self, tensor: ObservedTensor, step: int) -> ObservedTensor:
-        """Return a tensor; an update that came without its weight with what is known of that."""
+    def _with_ratio(self, tensor: ObservedTensor, step: int) -> ObservedTensor:
+        """Return a tensor; add the ratio to an update if its weight was logged at the same step."""
         if tensor.kind == "parameters" and tensor.statistics:
             self._norms[tensor.name] = step, tensor.statistics.norm
         if tensor.kind != "updates" or tensor.statistics is None:
@@ -178,7 +179,7 @@ class Recorder:
         if tensor.change is not None:
             known.update(ratio=tensor.change.ratio, changed=tensor.change.changed)
             known.update(norm=tensor.change.norm)
-        by_default = _BY_DEFAULT[tensor.kind]
+        by_default = _DEFAULT_STATISTICS[tensor.kind]
         if tensor.kind == "updates" and tensor.change is None:
             by_default = ("norm",)
         wanted = list(self._statistics or by_default)
@@ -196,17 +197,17 @@ class Recorder:
         return [_histogram_value(f"{entry.kind}/{self._clean(entry.name)}", counted)[0]]
 
     def _totals(self, tensors: Sequence[ObservedTensor]) -> list[Scalar]:
-        made = []
+        results = []
         for kind in ("gradients", "parameters"):
             norms = [t.statistics.norm for t in tensors if t.kind == kind and t.statistics]
             if norms and kind in self._log:
-                made.append(Scalar(f"{kind}/all/norm", math.hypot(*norms)))
+                results.append(Scalar(f"{kind}/all/norm", math.hypot(*norms)))
         changes = [t.change for t in tensors if t.change is not None]
         if changes and "updates" in self._log:
             update = math.hypot(*(change.norm for change in changes))
             of = math.hypot(*(change.of for change in changes))
-            made.append(Scalar("updates/all/ratio", update / of if of else 0.0))
-        return made
+            results.append(Scalar("updates/all/ratio", update / of if of else 0.0))
+        return results
 
 
 def add(
@@ -217,7 +218,7 @@ def add(
     values: Any,
     role: str = "",
 ) -> None:
-    """Look at an array, and add an entry if it has numbers."""
+    """Collect an array; add an entry if it has readable values."""
     pending = collector.collect(values, name)
     if pending is not None:
         entries.append(PendingTensor(kind, name, _ndim(values), role, pending))
@@ -227,8 +228,8 @@ def _ndim(values: Any) -> int:
     return len(getattr(values, "shape", ()))
 
 
-def _by_name(entries: Sequence[PendingTensor]) -> list[list[PendingTensor]]:
-    """Return entries, those of one array that was computed several times together."""
+def _grouped(entries: Sequence[PendingTensor]) -> list[list[PendingTensor]]:
+    """Group the entries by array: a layer that is called several times has several."""
     found: dict[tuple[str, str], list[PendingTensor]] = {}
     for entry in entries:
         found.setdefault((entry.kind, entry.name), []).append(entry)
@@ -245,7 +246,7 @@ def _tensor(calls: Sequence[PendingTensor]) -> ObservedTensor:
         first.name,
         first.ndim,
         first.role,
-        _together(each) if each else None,
+        _combined(each) if each else None,
         first.change() if first.change else None,
         sum(inactive) / len(inactive) if inactive else None,
         first.samples,
@@ -253,7 +254,7 @@ def _tensor(calls: Sequence[PendingTensor]) -> ObservedTensor:
     )
 
 
-def _together(each: Sequence[Statistics]) -> Statistics:
+def _combined(each: Sequence[Statistics]) -> Statistics:
     if len(each) == 1:
         return each[0]
     rows = [[*one[:7], one.zeros * one.size, one.nan, one.inf] for one in each if one.size]
@@ -261,16 +262,16 @@ def _together(each: Sequence[Statistics]) -> Statistics:
 
 
 def check_statistics(statistics: Any) -> tuple[str, ...] | None:
-    """Return the names of statistics to log.
+    """Return the names of the statistics to log.
 
     Raises:
-        InvalidValueError: there is no such statistic.
+        InvalidValueError: there is no statistic of a given name.
     """
     if statistics is None:
         return None
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
     for name in names:
         if name not in STATISTICS:
-            message = f"statistics: there are {', '.join(STATISTICS)}; not {name!r}"
+            message = f"statistics must be among {', '.join(STATISTICS)}; got {name!r}"
             raise InvalidValueError(message)
     return names

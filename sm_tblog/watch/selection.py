@@ -1,4 +1,4 @@
-"""What is watched of a model: kinds of arrays, and which of them by name."""
+"""Select what is watched: the kinds of arrays, and the arrays by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["as_filter", "check_kinds"]
 
 
 def check_kinds(log: Any) -> tuple[str, ...]:
-    """Return what is to be watched.
+    """Return the kinds of arrays to watch.
 
     Raises:
-        InvalidTypeError: it is no str and no sequence of such.
-        InvalidValueError: one of them is none of ``KINDS``.
+        InvalidTypeError: ``log`` is neither a str nor a sequence of strs.
+        InvalidValueError: one of them is not in ``KINDS``.
     """
     if log == "all":
         return KINDS
@@ -27,25 +27,26 @@ def check_kinds(log: Any) -> tuple[str, ...]:
     try:
         kinds = tuple(kinds)
     except TypeError as error:
-        message = f"log is a sequence of {', '.join(KINDS)}, got {log!r}"
+        message = f"log must be a sequence of {', '.join(KINDS)}; got {log!r}"
         raise InvalidTypeError(message) from error
     for kind in kinds:
         if kind not in KINDS:
-            message = f"log: what can be watched are {', '.join(KINDS)}; not {kind!r}"
+            message = f"log must be among {', '.join(KINDS)}; got {kind!r}"
             raise InvalidValueError(message)
     return kinds
 
 
 def as_filter(include: Any, exclude: Any) -> Callable[[str], bool]:
-    """Return what tells whether a name is wanted.
+    """Return a function that returns whether a name is selected.
 
     Args:
-        include: a regular expression that is found in the name, or several; None for every name.
-        exclude: the same, for what is not wanted after all.
+        include: one or several regular expressions; a name is selected if one of them matches any
+            part of it. None selects every name.
+        exclude: one or several regular expressions; names that match are not selected.
 
     Raises:
-        InvalidTypeError: one is no str and no sequence of such.
-        InvalidValueError: one is no regular expression.
+        InvalidTypeError: an argument is neither a str nor a sequence of strs.
+        InvalidValueError: an argument is not a regular expression.
     """
     wanted, unwanted = _patterns("include", include), _patterns("exclude", exclude)
 
@@ -61,8 +62,10 @@ def _patterns(argument: str, given: Any) -> list[re.Pattern[str]]:
     try:
         return [re.compile(pattern) for pattern in given]
     except re.error as error:
-        message = f"{argument}: {error.pattern!r} is no regular expression: {error}"
+        message = f"{argument}: {error.pattern!r} is not a regular expression: {error}"
         raise InvalidValueError(message) from error
     except TypeError as error:
-        message = f"{argument} is a regular expression or a sequence of such, got {given!r:.60}"
+        message = (
+            f"{argument} must be a regular expression or a sequence of them, got {given!r:.60}"
+        )
         raise InvalidTypeError(message) from error

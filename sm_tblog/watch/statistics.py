@@ -1,11 +1,11 @@
-"""What is said of an array: its statistics, how an update changes it, what of it is inactive.
+"""Statistics of arrays and of updates, computed from rows of ten numbers.
 
-An array is looked at in pieces. Each makes a row of ten numbers that do not overflow where its
-values do not, and rows are put together on the host in float64; so an array may be looked at
-where it is, on any device, and only its rows travel. Here are the rows of NumPy arrays; those of
-devices, in ``torch_statistics`` and ``jax_statistics``, mean the same.
+An array is reduced piece by piece. Each piece gives a row of ten numbers, which do not overflow if
+the values do not. The rows are combined on the host in float64. So an array can be reduced on any
+device where it is, and only its rows are copied. This module computes the rows of NumPy arrays;
+``torch_statistics`` and ``jax_statistics`` compute the same rows on devices.
 
-A NaN among the values makes their sums, extremes and norm NaN: that is what they are.
+If a value is NaN, the sums, extremes and norm are NaN too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSOLUTE",
+    "MAX_UPDATE_SAMPLE",
     "RELATIVE",
     "ROW",
-    "SAMPLE",
     "as_statistics",
     "as_update_statistics",
     "change_row",
@@ -38,24 +38,24 @@ __all__ = [
 ]
 
 ROW = 10
-"""Numbers in a row: count, mean, std, mean of magnitudes, norm, min, max, zeros, NaN, infinite."""
+"""Numbers in a row: count, mean, std, abs mean, norm, min, max, zeros, NaNs, infinities."""
 
 PIECE = 1 << 17
-"""Values of a host's array that are looked at together: they stay in the processor's cache."""
+"""Values of a host array reduced at once: few enough to stay in the processor's cache."""
 
-SAMPLE = 1 << 16
-"""Elements up to which an update is looked at whole; of more, evenly spaced ones are, so many."""
+MAX_UPDATE_SAMPLE = 1 << 16
+"""Maximum number of elements of an update to reduce; evenly spaced if it has more."""
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-8
-"""How near an element must be to what it was to count as unchanged, as in ``numpy.allclose``."""
+"""Tolerances within which an element counts as unchanged, as in ``numpy.allclose``."""
 
 
 def as_statistics(rows: npt.NDArray[Any], zeros: int = 0) -> Statistics:
-    """Return what rows say together.
+    """Combine rows into statistics.
 
     Args:
-        rows: shape (pieces, ``ROW``), none of them of an empty piece.
-        zeros: how many more elements there are, all of them zero.
+        rows: the rows of pieces that are not empty, shape (pieces, ``ROW``).
+        zeros: the number of additional elements that are all zero.
     """
     rows = rows.astype(np.float64)
     if zeros:
@@ -63,7 +63,7 @@ def as_statistics(rows: npt.NDArray[Any], zeros: int = 0) -> Statistics:
     if not len(rows):
         return Statistics(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
     with np.errstate(all="ignore"):
-        count, mean, std, abs_mean, norm, least, most, zero, nan, inf = rows.T
+        count, mean, std, abs_mean, norm, low, high, zero, nan, inf = rows.T
         size = count.sum()
         share = count / size
         whole = (share * mean).sum()
@@ -77,8 +77,8 @@ def as_statistics(rows: npt.NDArray[Any], zeros: int = 0) -> Statistics:
             float(std[0] if len(rows) == 1 else deviation),
             float((share * abs_mean).sum()),
             float(scale),
-            float(least.min()),
-            float(most.max()),
+            float(low.min()),
+            float(high.max()),
             float(zero.sum() / size),
             int(nan.sum()),
             int(inf.sum()),
@@ -101,9 +101,9 @@ def _pieces(array: npt.NDArray[Any]) -> Iterator[Float64Array]:
 def _row(x: Float64Array) -> list[float]:
     with np.errstate(all="ignore"):
         magnitudes, mean = np.abs(x), x.mean()
-        least, most = float(x.min()), float(x.max())
-        nan = 0 if least == least else int(np.isnan(x).sum())  # noqa: PLR0124 - NaN is not
-        inf = 0 if np.isfinite(most - least) else int(np.isinf(x).sum())
+        low, high = float(x.min()), float(x.max())
+        nan = 0 if low == low else int(np.isnan(x).sum())  # noqa: PLR0124 - false for NaN
+        inf = 0 if np.isfinite(high - low) else int(np.isinf(x).sum())
         norm = _norm(x)
         if np.isinf(norm) and not inf:
             scale = float(magnitudes.max())
@@ -114,8 +114,8 @@ def _row(x: Float64Array) -> list[float]:
             _norm(x - mean) / math.sqrt(len(x)),
             float(magnitudes.mean()),
             norm,
-            least,
-            most,
+            low,
+            high,
             len(x) - int(np.count_nonzero(x)),
             nan,
             inf,
@@ -127,11 +127,11 @@ def _norm(x: Float64Array) -> float:
 
 
 def change_row(before: npt.NDArray[Any], update: npt.NDArray[Any]) -> Float64Array:
-    """Return the norms of an update and of what it is added to, and how many elements change.
+    """Return the row of an update: its norm, the array's norm, elements changed, element count.
 
     Args:
-        before: the array without the update.
-        update: of the same shape.
+        before: the array before the update.
+        update: the difference that the update adds, of the same shape.
     """
     old, step = (np.asarray(x).ravel().astype(np.float64) for x in (before, update))
     with np.errstate(all="ignore"):
@@ -140,18 +140,18 @@ def change_row(before: npt.NDArray[Any], update: npt.NDArray[Any]) -> Float64Arr
 
 
 def as_update_statistics(row: npt.NDArray[Any]) -> UpdateStatistics:
-    """Return what a row of four numbers says; see ``change_row``."""
+    """Return the statistics from a row of four numbers; see ``change_row``."""
     norm, of, changed, count = map(float, row)
     return UpdateStatistics(norm, of, changed / count if count else 0.0)
 
 
-def evenly(flat: Any, most: int) -> Any:
-    """Return so many elements of a flat array, evenly spaced, without copying it.
+def evenly(flat: Any, limit: int) -> Any:
+    """Return at high ``limit`` evenly spaced elements of a flat array, without copying it.
 
-    The distance is odd, so that they do not all fall into the same columns of a matrix.
+    The spacing is odd, so that the elements are not all from the same columns of a matrix.
     """
     count = int(flat.shape[0])
-    return flat if count <= most else flat[:: (-(-count // most)) | 1]
+    return flat if count <= limit else flat[:: (-(-count // limit)) | 1]
 
 
 def spread_of(sample: npt.NDArray[Any] | Iterable[float]) -> float:

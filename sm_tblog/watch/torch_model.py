@@ -1,15 +1,16 @@
-"""Watches a PyTorch model: what passes through its layers, and what each optimizer step does.
+"""Watch a PyTorch model: its layer outputs, gradients, parameters and updates.
 
-Nothing is asked of the training loop. PyTorch calls a hook before and after every optimizer's
-step; one that has parameters of the model is counted, and at every so many of its steps
+The training loop needs no changes. PyTorch calls a global hook before and after every optimizer
+step. Steps of optimizers that have parameters of the model are counted. At a log step, every
+``every`` steps:
 
-1. hooks of the layers look at their outputs in the forward pass before it, the first of several;
-2. before the update gradients and parameters are looked at: accumulated, reduced over all ranks,
-   clipped and unscaled as the optimizer takes them;
-3. after it, how the update has changed each parameter, of which a copy was kept till then;
-4. all of that travels to the host at once.
+1. forward hooks record the layer outputs in the first forward pass before the step;
+2. before the update, gradients and parameters are recorded as the optimizer uses them:
+   accumulated, reduced over all ranks, clipped and unscaled;
+3. after the update, the change of each parameter is computed from a copy made before it;
+4. all results are copied to the host in one transfer.
 
-In between there are no hooks in the model, and the two of the optimizer count.
+Between log steps, the model has no hooks, and the two optimizer hooks only count.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sm_tblog.watch.activations import ActivationHooks, is_compiling
 from sm_tblog.watch.collector import PendingTensor
 from sm_tblog.watch.handle import Watch
 from sm_tblog.watch.recorder import add
-from sm_tblog.watch.statistics import SAMPLE, evenly
+from sm_tblog.watch.statistics import MAX_UPDATE_SAMPLE, evenly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,17 +37,17 @@ __all__ = ["TorchWatch", "is_torch_model"]
 logger = logging.getLogger("sm_tblog")
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What stands in the names of parameters because of how a model is run."""
+"""Prefixes that wrappers add to the names of parameters."""
 
 
 def is_torch_model(model: Any) -> bool:
-    """Return whether a model is a module of PyTorch."""
+    """Return whether ``model`` is a PyTorch module."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module)
 
 
-class _Counted:
-    """What is known of an optimizer."""
+class _StepCount:
+    """The step count of an optimizer, and whether the optimizer is watched."""
 
     def __init__(self) -> None:
         self.groups = -1
@@ -59,10 +60,10 @@ class _Before(NamedTuple):
     """A parameter before an update.
 
     Attributes:
-        name: of the parameter.
-        parameter: itself.
-        role: see ``observation.Tensor``.
-        values: a copy of its elements, or of evenly spaced ones.
+        name: the name of the parameter.
+        parameter: the parameter.
+        role: see ``ObservedTensor``.
+        values: a copy of its elements, or of an evenly spaced sample of them.
     """
 
     name: str
@@ -71,25 +72,25 @@ class _Before(NamedTuple):
     values: Any
 
 
-class _Step:
-    """What is kept from before an update until after it."""
+class _PendingUpdate:
+    """What is recorded before an update and completed after it."""
 
     def __init__(self) -> None:
         self.entries: list[PendingTensor] = []
         self.before: list[_Before] = []
         self.skip: Callable[[], float] | None = None
-        self.by_closure = False
+        self.has_closure = False
 
 
 class TorchWatch(Watch):
     """A watch of a ``torch.nn.Module``.
 
     Args:
-        model: kept alive by others; the watch ends with it.
-        recorder: logs what is found.
-        every: optimizer steps from one log step to the next; the first is one.
-        wanted: tells whether the name of a parameter or layer is.
-        step_of: returns the step to log at, given the count of optimizer steps before.
+        model: the model; only a weak reference is kept, and the watch ends with the model.
+        recorder: logs the arrays.
+        every: the number of optimizer steps between log steps; the first step is a log step.
+        wanted: returns whether the parameter or layer of a given name is watched.
+        step_of: returns the step to log at, given the number of previous optimizer steps.
         removed: called when the watch ends.
     """
 
@@ -111,36 +112,36 @@ class TorchWatch(Watch):
         self._every = every
         self._wanted = wanted
         self._step_of = step_of
-        self._optimizers: weakref.WeakKeyDictionary[Any, _Counted] = weakref.WeakKeyDictionary()
-        self._by_hand = _Counted()
-        self._is_by_hand = False
-        self._kept: _Step | None = None
-        self._survey: StatisticsCollector | None = None
+        self._optimizers: weakref.WeakKeyDictionary[Any, _StepCount] = weakref.WeakKeyDictionary()
+        self._manual_count = _StepCount()
+        self._is_manual = False
+        self._pending: _PendingUpdate | None = None
+        self._collector: StatisticsCollector | None = None
         self._hooks = ActivationHooks(recorder, wanted) if "activations" in recorder.kinds else None
         self._handles = [
             optimizer.register_optimizer_step_pre_hook(self._before),
             optimizer.register_optimizer_step_post_hook(self._after),
         ]
-        self._arm()
+        self._enable_hooks()
 
     def remove(self) -> None:
-        """End the watch: take every hook away."""
+        """End the watch and remove all hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         if self._hooks is not None:
             self._hooks.remove()
-        self._kept = self._survey = None
+        self._pending = self._collector = None
         super().remove()
 
     def step(self, step: int | None = None) -> None:
-        """Say that an update has been made without an optimizer of PyTorch.
+        """Report an update made without a PyTorch optimizer.
 
-        Call it after the update, before gradients are set to zero. From the first call on,
-        optimizers are not listened to.
+        Call it after the update, before gradients are set to zero. From the first call on, the
+        steps of optimizers are ignored.
 
         Args:
-            step: the step to log at; by default ``writer.step``, or the count of calls.
+            step: the step to log at; by default ``writer.step``, or the number of calls.
 
         Raises:
             RuleViolationError: a rule with the action ``"stop"`` has fired.
@@ -148,22 +149,22 @@ class TorchWatch(Watch):
         self.check()
         if not self._handles:
             return
-        self._is_by_hand = True
-        count = self._by_hand
+        self._is_manual = True
+        count = self._manual_count
         if count.steps % self._every == 0:
-            before = [] if self._kept is None else self._kept.before
-            self._safely(self._record_by_hand, before, count.steps, step)
+            before = [] if self._pending is None else self._pending.before
+            self._safely(self._record_manual_update, before, count.steps, step)
         count.steps += 1
-        self._kept = None
+        self._pending = None
         if count.steps % self._every == 0:
-            self._safely(self._keep_by_hand)
-            self._arm()
+            self._safely(self._copy_for_manual_update)
+            self._enable_hooks()
 
-    # The hooks of optimizers.
+    # Optimizer hooks.
 
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Look at gradients and parameters. May raise, before the update, because of a rule."""
-        if is_compiling() or self._is_by_hand:
+        """Record gradients and parameters; raise if a rule with the action ``"stop"`` fired."""
+        if is_compiling() or self._is_manual:
             return
         count = self._count_of(optimizer)
         if not count.is_ours:
@@ -171,37 +172,37 @@ class TorchWatch(Watch):
         self.check()
         count.is_due = count.steps % self._every == 0
         if count.is_due:
-            kept = self._kept = _Step()
-            # The arguments are those of the method, with the optimizer.
-            kept.by_closure = any(callable(one) for one in (*args[1:], kwargs.get("closure")))
-            self._safely(self._look_before, optimizer, kept)
+            pending = self._pending = _PendingUpdate()
+            # args[0] is the optimizer itself.
+            pending.has_closure = any(callable(one) for one in (*args[1:], kwargs.get("closure")))
+            self._safely(self._record_before, optimizer, pending)
 
-    def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - as PyTorch calls it
-        """Look at what the update has done, and send all."""
-        if is_compiling() or self._is_by_hand:
+    def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - PyTorch's signature
+        """Record the update, and send all results."""
+        if is_compiling() or self._is_manual:
             return
         count = self._count_of(optimizer)
         if not count.is_ours:
             return
-        kept, self._kept = self._kept, None
-        if count.is_due and kept is not None:
-            self._safely(self._look_after, optimizer, kept, count.steps)
+        pending, self._pending = self._pending, None
+        if count.is_due and pending is not None:
+            self._safely(self._record_after, optimizer, pending, count.steps)
         count.is_due = False
         count.steps += 1
         if count.steps % self._every == 0:
-            self._arm()
+            self._enable_hooks()
 
-    def _count_of(self, optimizer: Any) -> _Counted:
+    def _count_of(self, optimizer: Any) -> _StepCount:
         count = self._optimizers.get(optimizer)
         if count is None:
-            count = self._optimizers[optimizer] = _Counted()
+            count = self._optimizers[optimizer] = _StepCount()
         if count.groups != len(optimizer.param_groups):
             count.groups = len(optimizer.param_groups)
             count.is_ours = any(True for _ in self._parameters(_ids(optimizer)))
         return count
 
     def _parameters(self, ids: frozenset[int] | None) -> Iterator[tuple[str, Any, str]]:
-        """Yield name, parameter and role of what can learn, of those with such ids."""
+        """Yield the name, parameter and role of watched parameters, optionally only of some ids."""
         torch = sys.modules["torch"]
         model = self._model()
         if model is None:
@@ -214,127 +215,129 @@ class TorchWatch(Watch):
                 if self._wanted(clean):
                     yield clean, parameter, "embedding" if id(parameter) in rows else ""
 
-    def _look_before(self, optimizer: Any, kept: _Step) -> None:
-        collector = self._surveyed()
+    def _record_before(self, optimizer: Any, pending: _PendingUpdate) -> None:
+        collector = self._open_collector()
         parameters = list(self._parameters(_ids(optimizer)))
-        if not kept.by_closure:
-            self._look_at_gradients(collector, kept, parameters, optimizer)
+        if not pending.has_closure:
+            self._record_gradients(collector, pending, parameters, optimizer)
         if "parameters" in self._recorder.kinds:
             for name, parameter, role in parameters:
-                add(kept.entries, collector, "parameters", name, parameter, role)
+                add(pending.entries, collector, "parameters", name, parameter, role)
         if "updates" in self._recorder.kinds:
-            kept.before = _copies(parameters)
+            pending.before = _copies(parameters)
         collector.pack()
 
-    def _look_after(self, optimizer: Any, kept: _Step, steps: int) -> None:
-        collector = self._surveyed()
-        if kept.by_closure:  # which has made the gradients in the meantime
-            self._look_at_gradients(
-                collector, kept, list(self._parameters(_ids(optimizer))), optimizer
+    def _record_after(self, optimizer: Any, pending: _PendingUpdate, steps: int) -> None:
+        collector = self._open_collector()
+        if pending.has_closure:  # the closure has computed the gradients
+            self._record_gradients(
+                collector, pending, list(self._parameters(_ids(optimizer))), optimizer
             )
-        self._compare(collector, kept)
-        self._send(collector, kept, self._step_of(steps))
+        self._compare(collector, pending)
+        self._send(collector, pending, self._step_of(steps))
 
-    def _record_by_hand(self, before: list[_Before], steps: int, step: int | None) -> None:
-        kept = _Step()
-        kept.before = before
-        collector = self._surveyed()
+    def _record_manual_update(self, before: list[_Before], steps: int, step: int | None) -> None:
+        pending = _PendingUpdate()
+        pending.before = before
+        collector = self._open_collector()
         parameters = list(self._parameters(None))
-        self._look_at_gradients(collector, kept, parameters, None)
+        self._record_gradients(collector, pending, parameters, None)
         if "parameters" in self._recorder.kinds:
             for name, parameter, role in parameters:
-                add(kept.entries, collector, "parameters", name, parameter, role)
-        self._compare(collector, kept)
-        self._send(collector, kept, self._step_of(steps) if step is None else step)
+                add(pending.entries, collector, "parameters", name, parameter, role)
+        self._compare(collector, pending)
+        self._send(collector, pending, self._step_of(steps) if step is None else step)
 
-    def _keep_by_hand(self) -> None:
+    def _copy_for_manual_update(self) -> None:
         if "updates" in self._recorder.kinds:
-            self._kept = _Step()
-            self._kept.before = _copies(self._parameters(None))
+            self._pending = _PendingUpdate()
+            self._pending.before = _copies(self._parameters(None))
 
-    def _look_at_gradients(
+    def _record_gradients(
         self,
         collector: StatisticsCollector,
-        kept: _Step,
+        pending: _PendingUpdate,
         parameters: Iterable[tuple[str, Any, str]],
         optimizer: Any,
     ) -> None:
         if "gradients" not in self._recorder.kinds:
             return
-        # A fused optimizer takes scaled gradients, and takes the scale away itself.
+        # A fused optimizer accepts scaled gradients and unscales them itself.
         scale = getattr(optimizer, "grad_scale", None)
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
-            kept.skip = collector.share(found.detach().reshape(1).float())
+            pending.skip = collector.fetch_number(found.detach().reshape(1).float())
         for name, parameter, role in parameters:
             gradient = parameter.grad
             if gradient is not None:
                 if scale is not None:
                     gradient = gradient / scale.to(gradient.device, non_blocking=True)
-                add(kept.entries, collector, "gradients", name, gradient, role)
+                add(pending.entries, collector, "gradients", name, gradient, role)
 
-    def _compare(self, collector: StatisticsCollector, kept: _Step) -> None:
+    def _compare(self, collector: StatisticsCollector, pending: _PendingUpdate) -> None:
         torch = sys.modules["torch"]
-        for name, parameter, role, before in kept.before:
+        for name, parameter, role, before in pending.before:
             flat = _flat(parameter)
-            now = None if flat is None else evenly(flat, SAMPLE)
+            now = None if flat is None else evenly(flat, MAX_UPDATE_SAMPLE)
             if now is not None and now.shape == before.shape and now.device == before.device:
-                # Differences of small numbers are exact in a float32.
-                wide = before.dtype if before.element_size() > 2 else torch.float32
-                change = collector.compare(before, now.to(wide) - before.to(wide), name)
-                kept.entries.append(
+                # Differences of 16-bit floats need float32 to be exact.
+                exact_dtype = before.dtype if before.element_size() > 2 else torch.float32
+                change = collector.compare(
+                    before, now.to(exact_dtype) - before.to(exact_dtype), name
+                )
+                pending.entries.append(
                     PendingTensor("updates", name, parameter.ndim, role, change=change)
                 )
 
-    def _send(self, collector: StatisticsCollector, kept: _Step, step: int) -> None:
-        entries = kept.entries
+    def _send(self, collector: StatisticsCollector, pending: _PendingUpdate, step: int) -> None:
+        entries = pending.entries
         if self._hooks is not None:
-            entries = [*self._hooks.collected(), *entries]
-        self._survey = None
-        self._recorder.end(collector, entries, step, kept.skip)
+            entries = [*self._hooks.finish(), *entries]
+        self._collector = None
+        self._recorder.end(collector, entries, step, pending.skip)
 
-    def _surveyed(self) -> StatisticsCollector:
-        """Return the collector of this log step, which has what layers have shown so far."""
-        if self._survey is None:
-            self._survey = self._recorder.begin()
-        return self._survey
+    def _open_collector(self) -> StatisticsCollector:
+        """Return the collector of this log step, which already has the layer outputs."""
+        if self._collector is None:
+            self._collector = self._recorder.begin()
+        return self._collector
 
-    def _arm(self) -> None:
-        """Have the layers show what passes through them until the next step."""
+    def _enable_hooks(self) -> None:
+        """Record the layer outputs until the next optimizer step."""
         model = self._model()
-        self._survey = None
+        self._collector = None
         if self._hooks is not None and model is not None and self._handles:
-            self._hooks.enable(model, self._surveyed())
+            self._hooks.enable(model, self._open_collector())
 
     def _safely(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function; if it fails, say so once and give this step up: training goes on."""
+        """Call a function; log its first failure, skip this log step and let training continue."""
         torch = sys.modules["torch"]
         try:
             with torch.no_grad():
                 function(*args)
         except Exception:
-            self._survey = self._kept = None
+            self._collector = self._pending = None
             if not getattr(self, "_has_failed", False):
                 self._has_failed = True
-                logger.exception("watch: a step could not be looked at; training goes on")
+                logger.exception("watch: could not record a step; training continues")
 
 
 def clean_name(name: str) -> str:
-    """Return a parameter's name without what stands in it because of how the model is run."""
+    """Return the name of a parameter without the prefixes of wrappers."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
 
 
 def _unwrapped(model: Any) -> Any:
-    """Return the model that was wrapped to run in parallel, or compiled."""
+    """Return the model inside wrappers for parallelism or compilation."""
     from torch.nn import parallel
 
     while True:
         if isinstance(model, (parallel.DistributedDataParallel, parallel.DataParallel)):
             model = model.module
         elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # noqa: SLF001 - what torch.compile has compiled
+            model = model._orig_mod  # noqa: SLF001 - the model passed to torch.compile
         else:
             return model
 
@@ -344,7 +347,7 @@ def _ids(optimizer: Any) -> frozenset[int]:
 
 
 def _flat(parameter: Any) -> Any:
-    """Return a parameter's numbers, this process's part, as a flat tensor; None if it has none."""
+    """Return the local values of a parameter as a flat tensor; None if there are none."""
     from sm_tblog.watch.torch_statistics import readable
 
     tensor = readable(parameter)
@@ -354,7 +357,7 @@ def _flat(parameter: Any) -> Any:
 def _copies(parameters: Iterable[tuple[str, Any, str]]) -> list[_Before]:
     found = ((name, parameter, role, _flat(parameter)) for name, parameter, role in parameters)
     return [
-        _Before(name, parameter, role, evenly(flat, SAMPLE).clone())
+        _Before(name, parameter, role, evenly(flat, MAX_UPDATE_SAMPLE).clone())
         for name, parameter, role, flat in found
         if flat is not None
     ]

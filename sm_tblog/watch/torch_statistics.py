@@ -1,7 +1,7 @@
-"""Statistics of PyTorch's tensors, made where they are, and one copy that takes them to the host.
+"""Statistics of PyTorch tensors, computed on their devices and copied to the host in one transfer.
 
-None of the operations waits for the device: no result decides about a shape or a branch. Whatever
-the host shall learn of a log step is put into a ``TransferBuffer``, as bytes, and travels at once.
+No operation waits for the device, because no shape or branch depends on a result. Everything that
+the host needs at a log step is put into a ``TransferBuffer`` as bytes and copied at once.
 """
 
 from __future__ import annotations
@@ -27,62 +27,62 @@ __all__ = ["TransferBuffer", "inactive_share", "readable", "tensor_change", "ten
 
 
 class TransferBuffer:
-    """Tensors that travel to the host together: one copy for each device that they are on.
+    """Copies tensors to the host together, in one transfer per device.
 
-    The copy is queued on the current stream, and waited for when the first tensor is taken out.
+    The transfer is queued on the current stream; reading the first tensor waits for it.
     """
 
     def __init__(self) -> None:
-        self._loose: dict[Any, list[Any]] = {}
-        self._boxes: dict[Any, list[Any]] = {}
+        self._unpacked: dict[Any, list[Any]] = {}
+        self._packed: dict[Any, list[Any]] = {}
         self._sizes: dict[Any, int] = {}
         self._sent: dict[Any, Deferred] = {}
-        self._opened: dict[Any, npt.NDArray[Any]] = {}
+        self._received: dict[Any, npt.NDArray[Any]] = {}
 
     @property
     def nbytes(self) -> int:
-        """The bytes that travel."""
+        """The size of the transfers in bytes."""
         return sum(self._sizes.values())
 
     def put(self, tensor: Any) -> Callable[[], npt.NDArray[Any]]:
-        """Add a tensor of a dtype that NumPy has; return what takes it out, flat, after ``send``.
+        """Add a tensor; return a function that returns it as a flat array after ``send``.
 
-        It must not change before it is packed.
+        NumPy must support its dtype. The tensor must not change before ``pack`` or ``send``.
         """
         torch = sys.modules["torch"]
         part = tensor.reshape(-1).contiguous().view(torch.uint8)
         offset = self._sizes.get(tensor.device, 0)
-        self._loose.setdefault(tensor.device, []).append(part)
+        self._unpacked.setdefault(tensor.device, []).append(part)
         self._sizes[tensor.device] = offset + len(part)
         dtype = np.dtype(str(tensor.dtype).rpartition(".")[2])
-        return partial(self._take, tensor.device, offset, len(part), dtype)
+        return partial(self._read, tensor.device, offset, len(part), dtype)
 
     def pack(self) -> None:
-        """Copy what was put since, on its device; it may change from now on."""
+        """Copy the tensors added since the last call on their devices; they may then change."""
         torch = sys.modules["torch"]
-        for device, parts in self._loose.items():
-            self._boxes.setdefault(device, []).append(torch.cat(parts))
-        self._loose.clear()
+        for device, parts in self._unpacked.items():
+            self._packed.setdefault(device, []).append(torch.cat(parts))
+        self._unpacked.clear()
 
     def send(self) -> None:
-        """Ask every device for its copy; nothing can be added any more."""
+        """Start one transfer per device; nothing can be added after that."""
         torch = sys.modules["torch"]
         self.pack()
-        for device, boxes in self._boxes.items():
-            box = boxes[0] if len(boxes) == 1 else torch.cat(boxes)
+        for device, tensors in self._packed.items():
+            packed = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
             if _is_host(device):
-                self._opened[device] = box.numpy()
+                self._received[device] = packed.numpy()
             else:
-                self._sent[device] = defer_tensor(box)
-        self._boxes.clear()
+                self._sent[device] = defer_tensor(packed)
+        self._packed.clear()
 
-    def _take(
+    def _read(
         self, device: Any, offset: int, nbytes: int, dtype: np.dtype[Any]
     ) -> npt.NDArray[Any]:
-        if device not in self._opened:
-            self._opened[device] = self._sent.pop(device).array()
-        part = self._opened[device][offset : offset + nbytes]
-        # NumPy reads what is not aligned, at the price of a copy.
+        if device not in self._received:
+            self._received[device] = self._sent.pop(device).array()
+        part = self._received[device][offset : offset + nbytes]
+        # NumPy can read unaligned data, at the cost of a copy.
         return np.frombuffer(part, dtype)
 
 
@@ -91,16 +91,16 @@ def _is_host(device: Any) -> bool:
 
 
 def readable(tensor: Any) -> Any | None:
-    """Return the numbers of a tensor as a dense real one; None where there are none.
+    """Return the values of a tensor as a dense real tensor; None if there are none.
 
-    Of a tensor that is spread over processes it is this one's part, of a sparse one what is
-    stored.
+    For a tensor that is distributed over processes, this is the local part; for a sparse tensor,
+    the stored values.
     """
     torch = sys.modules["torch"]
     if hasattr(type(tensor), "to_local"):
         tensor = tensor.to_local()
-    if tensor.is_sparse:  # adding up what is stored twice would wait for a device
-        tensor = tensor.coalesce().values() if tensor.is_cpu else tensor._values()  # noqa: SLF001 - the public name is of coalesced ones
+    if tensor.is_sparse:  # coalescing would wait for a device
+        tensor = tensor.coalesce().values() if tensor.is_cpu else tensor._values()  # noqa: SLF001 - values() needs a coalesced tensor
     if tensor.device.type == "meta" or tensor.is_quantized or tensor.layout is not torch.strided:
         return None
     tensor = usable(tensor)
@@ -114,7 +114,7 @@ def _real_of(tensor: Any) -> Any:
 
 
 def tensor_rows(tensor: Any) -> Any:
-    """Return the rows of a tensor that is not empty, on its device; flat, see ``statistics``."""
+    """Return the flat rows of a tensor that is not empty, on its device; see ``statistics``."""
     torch = sys.modules["torch"]
     real = _real_of(tensor)
     numbers = []
@@ -126,13 +126,13 @@ def tensor_rows(tensor: Any) -> Any:
             x = x / scale
         count = torch.full((), len(x), dtype=real, device=x.device)
         mean, norm = x.mean(), torch.linalg.vector_norm(x)
-        # Welford's way, PyTorch's own, takes ten times as long on the host.
+        # Welford's algorithm, which x.std() uses, takes ten times as long on the host.
         std = torch.linalg.vector_norm(x - mean) / count.sqrt()
-        least, most = torch.aminmax(x)
+        low, high = torch.aminmax(x)
         zeros = count - x.count_nonzero()
         numbers += [count, mean * scale, std * scale, x.abs().mean() * scale, norm * scale]
-        numbers += [least * scale, most * scale, zeros]
-        if x.is_cpu and norm.isfinite():  # what is there may be asked
+        numbers += [low * scale, high * scale, zeros]
+        if x.is_cpu and norm.isfinite():  # reading a value on the host does not wait
             numbers += [torch.zeros((), dtype=real)] * 2
         else:
             numbers += [x.isnan().count_nonzero().to(real), x.isinf().count_nonzero().to(real)]
@@ -151,15 +151,15 @@ def tensor_change(before: Any, update: Any) -> Any:
     return torch.stack([*norms, changed, count])
 
 
-def inactive_share(active: Any, axis: int, least: float) -> Any:
-    """Return the share of a layer's units that are hardly ever active; one float32, on the device.
+def inactive_share(active: Any, axis: int, threshold: float) -> Any:
+    """Return the share of units that are hardly ever active, as a tensor with one float32.
 
     Args:
-        active: whether each element is; bool.
-        axis: along which its units are.
-        least: the share of a unit's elements that make it an active one.
+        active: whether each element is active, dtype bool.
+        axis: the axis of the units.
+        threshold: the share of active elements below which a unit is inactive, 0 to 1.
     """
     torch = sys.modules["torch"]
     others = [i for i in range(active.ndim) if i != axis % active.ndim]
     shares = active.float().mean(others) if others else active.float()
-    return (shares < least).to(torch.float32).mean().reshape(1)
+    return (shares < threshold).to(torch.float32).mean().reshape(1)

@@ -1,4 +1,4 @@
-"""The arrays of a tree, by name: parameters of JAX and of whatever nests dicts and lists."""
+"""Arrays of a tree by name: JAX pytrees, or nested dicts and sequences."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ __all__ = ["as_layers", "named_leaves"]
 
 
 def as_layers(name: str, tree: Any, gradients: Any, updates: Any) -> list[Layer]:
-    """Return the leaves of trees of one structure.
+    """Return the leaves of trees with the same structure.
 
     Args:
-        name: one of ``KINDS``, which says what ``tree`` holds; or what the parameters in it belong
-            to, which is put before their names.
-        tree: see ``name``.
-        gradients: of the parameters.
-        updates: of the parameters.
+        name: one of ``KINDS``, for a tree of such arrays; or a prefix for the names of parameters,
+            for a tree of parameters.
+        tree: the tree; see ``name``.
+        gradients: a tree of the gradients of the parameters.
+        updates: a tree of the updates of the parameters.
 
     Raises:
-        InvalidTypeError: the tree has no leaves, or it is not of parameters and others are given.
-        InvalidValueError: the trees' leaves have not the same names.
+        InvalidTypeError: the tree has no leaves, or it does not hold parameters and other trees are
+            given.
+        InvalidValueError: the leaves of the trees have different names.
     """
     leaves = dict(named_leaves(tree))
     if not leaves:
@@ -36,8 +37,9 @@ def as_layers(name: str, tree: Any, gradients: Any, updates: Any) -> list[Layer]
     if name in KINDS and name != "parameters":
         if gradients is not None or updates is not None or name == "activations":
             message = (
-                f"watch_tree({name!r}, …): a tree of {name} stands alone; give the parameters "
-                "first, and gradients=, updates= besides; activations are PyTorch's only"
+                f"watch_tree({name!r}, …): a tree of {name} cannot be combined with other trees; "
+                "pass the parameters as the tree, with gradients= and updates=; activations are "
+                "supported only for PyTorch models"
             )
             raise InvalidTypeError(message)
         field = name.removesuffix("s")
@@ -47,7 +49,9 @@ def as_layers(name: str, tree: Any, gradients: Any, updates: Any) -> list[Layer]
     for what, other in found.items():
         if other and other.keys() != leaves.keys():
             odd = min(other.keys() ^ leaves.keys())
-            message = f"watch_tree: {what} and parameters have not the same leaves: {odd!r}"
+            message = (
+                f"watch_tree: {what} and parameters must have the same leaves; only one has {odd!r}"
+            )
             raise InvalidValueError(message)
     prefix = "" if name == "parameters" else f"{name}/"
     return [
@@ -57,7 +61,7 @@ def as_layers(name: str, tree: Any, gradients: Any, updates: Any) -> list[Layer]
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the path of each leaf, its parts joined by slashes, and the leaf; None is none."""
+    """Yield the path of each leaf, joined by slashes, and the leaf; None is not a leaf."""
     jax = sys.modules.get("jax")
     if jax is None:
         yield from _leaves(tree, ())
@@ -65,13 +69,13 @@ def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     for path, leaf in leaves:
         parts = [_part(key) for key in path]
-        if len(parts) > 1 and parts[-1] == "value":  # of a variable of Flax
+        if len(parts) > 1 and parts[-1] == "value":  # a Flax variable
             parts.pop()
         yield "/".join(parts) or "array", leaf
 
 
 def _part(key: Any) -> str:
-    """Return a key of a path of JAX's as it would be written."""
+    """Return a key of a JAX path as text."""
     for attribute in ("key", "idx", "name"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

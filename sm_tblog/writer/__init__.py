@@ -1,6 +1,6 @@
-"""The front: what a training script calls.
+"""The public interface: the writer that training scripts use.
 
-The methods stand in one module a family; ``base`` has what they share.
+Each module contains the methods for one kind of data; ``base`` contains what they share.
 """
 
 from __future__ import annotations
@@ -53,52 +53,54 @@ class Writer(
             for step, batch in enumerate(batches):
                 writer.add_scalar("loss", train(batch), step)
 
-    Any number of threads may use one writer. A forked child that logs writes into a file of its
-    own; one that does not leaves no trace. A pickled or copied writer logs to the same folder, in
-    a file of its own, from its first use on. Logging after ``close`` begins a new file.
+    Any number of threads may share a writer. A forked child process that logs writes to its own
+    file; one that does not log leaves no trace. A pickled or copied writer logs to the same
+    directory, in its own file, from its first use on. Logging after ``close`` starts a new file.
 
     The arguments up to ``comet_config`` are those of ``torch.utils.tensorboard.SummaryWriter`` and
-    tensorboardX's; the others are this library's own.
+    tensorboardX's ``SummaryWriter``; the others are specific to this library.
 
     Args:
-        logdir: the log folder, a path or URL. By default ``runs/<date>_<host><comment>``; in a
-            SageMaker training job the folder that the job uploads, see ``sm_tblog.sagemaker``.
-        comment: the end of the default folder's name.
-        purge_step: what earlier files in the folder hold at this step and after is superseded;
-            for a run that resumes from a checkpoint. The mark is written at once.
-        max_queue: rows that may wait before the worker is woken ahead of its tick, twice a second.
-            By default 16,384. A small number costs processor time and gains nothing.
-        flush_secs: at most so many seconds pass before what was logged is stored; by default what
-            suits the place, 1 locally.
-        filename_suffix: the end of every file's name.
-        write_to_disk: ``False`` is ``enabled=False``.
-        log_dir: another name of ``logdir``.
-        comet_config: accepted for tensorboardX's sake if it asks for nothing.
-        sinks: where batches go: names (``"events"``, ``"jsonl"``, ``"console"`` and those of the
-            entry-point group ``sm_tblog.sinks``), objects with ``write``, ``flush`` and ``close``,
-            or functions of a batch. By default ``["events"]``.
-        resume: how to go on in a folder that holds earlier files of the run: ``"append"`` adds to
-            them; a step supersedes what they hold from there on, in every tag and every run that
-            this writer writes to. Another name of ``purge_step``.
-        clean_tags: write tags as tensorboardX does: every character but letters, digits and
-            ``-/_.`` becomes ``_``, and slashes at the beginning go.
+        logdir: the log directory, a path or URL. By default ``runs/<date>_<host><comment>``; in a
+            SageMaker training job, the directory that the job uploads, see ``sm_tblog.sagemaker``.
+        comment: suffix of the default directory's name.
+        purge_step: supersede the data in earlier files of the directory from this step on, when a
+            run resumes from a checkpoint. The marker is written at once.
+        max_queue: the number of buffered rows that wakes the worker thread before its next tick; it
+            ticks twice a second. By default 16,384. A smaller number costs CPU time and gains
+            nothing.
+        flush_secs: the maximum time in seconds until logged data is stored. The default depends on
+            the storage; it is 1 for local directories.
+        filename_suffix: suffix of every file name.
+        write_to_disk: ``False`` is the same as ``enabled=False``.
+        log_dir: alias of ``logdir``.
+        comet_config: accepted for compatibility with tensorboardX, if it is empty or disables
+            Comet.
+        sinks: the destinations of batches: names (``"events"``, ``"jsonl"``, ``"console"`` and
+            those of the entry-point group ``sm_tblog.sinks``), objects with ``write``, ``flush``
+            and ``close``, or functions that take a batch. By default ``["events"]``.
+        resume: how to continue in a directory that contains earlier files of the run. ``"append"``
+            adds to them. A step supersedes their data from that step on, in every tag and every run
+            that this writer writes to; this is an alias of ``purge_step``.
+        clean_tags: clean tags as tensorboardX does: replace every character except letters, digits
+            and ``-/_.`` by ``_``, and remove leading slashes.
         enabled: ``False`` makes every call do nothing.
-        on_error: what happens to a failure on the worker besides being counted: ``"warn"`` says it
-            once through the logger ``sm_tblog``, ``"raise"`` also has ``flush`` and ``close``
-            raise it, a function is called with the exception.
-        overflow: what happens when the memory for waiting rows is used up: ``"block"`` waits for
-            the worker while it gets something done, ``"drop"`` drops new rows and counts them.
-        rank_zero_only: be enabled only in the process of rank 0 of a distributed job.
-        max_bytes: memory for rows that wait, for values that wait, and for what each sink keeps
-            while its store refuses it.
+        on_error: how to handle a failure on the worker thread, besides counting it: ``"warn"`` logs
+            it once to the logger ``sm_tblog``; ``"raise"`` logs it too, and ``flush`` and ``close``
+            raise it; a function is called with the exception instead.
+        overflow: what to do when the memory for buffered rows is used up: ``"block"`` waits as long
+            as the worker thread makes progress; ``"drop"`` drops new rows and counts them.
+        rank_zero_only: enable the writer only in the process of rank 0 of a distributed job.
+        max_bytes: memory limit in bytes, for buffered rows, for buffered values, and for the data
+            that each sink keeps while its store rejects it. By default 32 MiB.
         storage_options: passed to the store.
 
     Raises:
-        InvalidTypeError: an argument is of the wrong kind.
-        InvalidValueError: there is no such sink, or no store for the URL.
+        InvalidTypeError: an argument has the wrong type.
+        InvalidValueError: the sink is unknown, or there is no store for the URL.
         MissingDependencyError: a sink or store needs a package that is not installed.
     """
 
 
 SummaryWriter = Writer
-"""The name under which the peers have it."""
+"""Alias of ``Writer``, for scripts written for PyTorch or tensorboardX."""

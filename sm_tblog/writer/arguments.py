@@ -1,4 +1,4 @@
-"""Checks of what a caller gives, shared by the writer's methods."""
+"""Argument checks shared by the writer's methods."""
 
 from __future__ import annotations
 
@@ -33,66 +33,73 @@ def check_tag(tag: Any) -> None:
         InvalidTypeError: it is not.
     """
     if not isinstance(tag, str):
-        message = f"a tag is a str, got {tag!r:.60} ({type(tag).__name__})"
+        message = f"a tag must be a str, got {tag!r:.60} ({type(tag).__name__})"
         raise InvalidTypeError(message)
 
 
 def check_mapping(values: Any, what: str) -> None:
     """Raise if ``values`` is not a mapping.
 
+    Args:
+        values: the argument to check.
+        what: its name in the error message.
+
     Raises:
         InvalidTypeError: it is not.
     """
     if not hasattr(values, "items"):
-        message = f"{what}: a mapping of numbers by tag is needed, got {values!r:.60}"
+        message = f"{what}: expected a mapping of tags to numbers, got {values!r:.60}"
         raise InvalidTypeError(message)
 
 
 def as_run(name: Any) -> str:
-    """Return a run's name as a folder below the log folder.
+    """Return a run's name as a relative path below the log directory.
 
     Raises:
         InvalidTypeError: it is not a str.
-        InvalidValueError: it is empty, or not below the log folder.
+        InvalidValueError: it is empty, or not below the log directory.
     """
     if not isinstance(name, str):
-        message = f"a run's name is a str, got {name!r:.60}"
+        message = f"a run's name must be a str, got {name!r:.60}"
         raise InvalidTypeError(message)
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or PurePosixPath(name).is_absolute():
-        message = f"a run's name is a path below the log folder, not {name!r:.60}"
+        message = f"a run's name must be a path below the log directory, got {name!r:.60}"
         raise InvalidValueError(message)
     return "/".join(parts)
 
 
-def check_at_least(name: str, value: Any, least: int) -> None:
-    """Raise if a setting is not a number of at least so much; None is its default.
+def check_at_least(name: str, value: Any, minimum: int) -> None:
+    """Raise if a setting is not a number, or is less than ``minimum``.
+
+    None stands for the default, except for ``max_bytes``.
 
     Raises:
         InvalidTypeError: it is not a number.
-        InvalidValueError: it is less.
+        InvalidValueError: it is less than ``minimum``.
     """
     if value is None and name != "max_bytes":
         return
-    if not isinstance(value, (int, float)) or value < least:
-        message = f"{name} is a number, {least} or more, not {value!r}"
+    if not isinstance(value, (int, float)) or value < minimum:
+        message = f"{name} must be a number of at least {minimum}, got {value!r}"
         raise (InvalidValueError if isinstance(value, (int, float)) else InvalidTypeError)(message)
 
 
-def as_tag_cleaner(wanted: bool) -> Callable[[str], str] | None:
-    """Return tensorboardX's cleaning of tags, if it is wanted.
+def as_tag_cleaner(enabled: bool) -> Callable[[str], str] | None:
+    """Return the function that cleans tags as tensorboardX does, or None if not ``enabled``.
 
-    Every character but letters, digits and ``-/_.`` becomes ``_``; slashes at the beginning go.
+    It replaces every character except letters, digits and ``-/_.`` by ``_``, and removes leading
+    slashes.
     """
-    return _clean if wanted else None
+    return _clean_tag if enabled else None
 
 
-def _clean(tag: str) -> str:
+def _clean_tag(tag: str) -> str:
     return re.sub(r"[^-/\w.]", "_", tag).lstrip("/")
 
 
 def as_url(logdir: PathLike | None) -> str:
-    """Return a path or URL as a str, "" for None.
+    """Return a path or URL as a str, ``""`` for None.
 
     Raises:
         InvalidTypeError: it is neither.
@@ -102,19 +109,19 @@ def as_url(logdir: PathLike | None) -> str:
     try:
         url = os.fspath(logdir)
     except TypeError as error:
-        message = f"logdir is a path or URL, got {logdir!r}"
+        message = f"logdir must be a path or URL, got {logdir!r}"
         raise InvalidTypeError(message) from error
     return os.fsdecode(url)
 
 
 @cache
 def check_pillow(method: str) -> None:
-    """Raise if Pillow is not installed; it is not imported here.
+    """Raise if Pillow is not installed, without importing it.
 
     Raises:
         MissingDependencyError: it is not.
     """
-    from importlib.util import find_spec  # takes as long to import as this package
+    from importlib.util import find_spec  # importing it takes as long as importing this package
 
     if find_spec("PIL") is None:
         message = f"{method} needs Pillow: pip install 'sm-tblog[media]'"

@@ -1,8 +1,8 @@
-"""What all methods of the writer share: opening, queueing, barriers, copies.
+"""What all methods of the writer share: opening, queueing, barriers and copies.
 
-Every ``add_*`` does as little as it can and returns: it takes a number or a copy of an array, and
-the worker does the rest (see ``pipeline``). A bad argument raises at the call; whatever fails later
-does not (see ``_errors``).
+Every ``add_*`` method does as little as possible on the calling thread: it buffers a number or a
+copy of an array, and the worker thread does the rest (see ``pipeline``). An invalid argument raises
+at the call; later failures do not (see ``_errors``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["BaseWriter"]
 
 
 class BaseWriter:
-    """What every family of methods stands on; ``Writer`` says what the arguments are."""
+    """The base class of all method families; ``Writer`` documents the arguments."""
 
     def __init__(
         self,
@@ -64,21 +64,21 @@ class BaseWriter:
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if logdir is not None and log_dir is not None and logdir != log_dir:
-            message = f"logdir and log_dir are one argument, got {logdir!r} and {log_dir!r}"
+            message = f"logdir and log_dir are aliases, got {logdir!r} and {log_dir!r}"
             raise InvalidValueError(message)
         if comet_config and not comet_config.get("disabled", False):
-            message = "comet_config: this library does not write to Comet"
+            message = "comet_config: this library does not support Comet"
             raise InvalidValueError(message)
         if overflow not in ("block", "drop"):
-            message = f"overflow is 'block' or 'drop', not {overflow!r}"
+            message = f"overflow must be 'block' or 'drop', got {overflow!r}"
             raise InvalidValueError(message)
         if sinks is not None and (isinstance(sinks, str) or not hasattr(sinks, "__iter__")):
-            message = f"sinks is a sequence of names, objects and functions, got {sinks!r}"
+            message = f"sinks must be a sequence of names, objects and functions, got {sinks!r}"
             raise InvalidTypeError(message)
         if resume != "append":
             resume = as_step(resume, "resume")
             if purge_step not in (None, resume):
-                message = f"purge_step and resume name one step, got {purge_step} and {resume}"
+                message = f"purge_step and resume are aliases, got {purge_step} and {resume}"
                 raise InvalidValueError(message)
             purge_step = resume
         check_at_least("max_queue", max_queue, 0)
@@ -104,7 +104,7 @@ class BaseWriter:
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
         if self._enabled and ranks.is_in_training_job():
-            _remark_on(self._log_dir, is_given=bool(logdir or log_dir))
+            _log_upload_plan(self._log_dir, is_given=bool(logdir or log_dir))
 
     def _open(self) -> None:
         config = self._config
@@ -124,8 +124,8 @@ class BaseWriter:
             self._pipeline = DisabledPipeline()
             return
         if scheme_of(self._log_dir) == "file":
-            # Scripts save checkpoints in writer.log_dir. If this fails, so will the first
-            # write, where it is dealt with.
+            # Scripts save checkpoints in writer.log_dir. If this fails, the first write fails
+            # too, and its error is handled there.
             with contextlib.suppress(OSError):
                 local_path(self._log_dir).mkdir(parents=True, exist_ok=True)
         self._pipeline = Pipeline(
@@ -139,10 +139,10 @@ class BaseWriter:
             rename=as_tag_cleaner(config["clean_tags"]),
         )
         if self._purge_step is not None:
-            # Superseded is what was there before this moment, not what a child logs from now on.
+            # The marker must supersede only existing data, not what a child logs from now on.
             self._put("purge_step", _build_nothing, (), self._purge_step, None)
         finalizer = weakref.finalize(self, self._pipeline.close_without_waiting)
-        finalizer.atexit = False  # at exit pipelines are closed by _process, which waits
+        finalizer.atexit = False  # at exit, pipeline.lifecycle closes pipelines and waits
 
     def _put(
         self,
@@ -154,16 +154,16 @@ class BaseWriter:
         nbytes: int = 0,
         run: str = "",
     ) -> None:
-        """Have the worker call ``build(tag, *args)`` and log what it returns.
+        """Queue an item: the worker thread calls ``build(tag, *args)`` and logs the result.
 
         Args:
-            tag: as the caller gave it; ``build`` is given it cleaned if the user wants that.
+            tag: as the user passed it; with ``clean_tags``, ``build`` receives it cleaned.
             build: see ``Item.build``.
-            args: immutable, or copies that belong to ``build`` alone.
+            args: immutable objects, or copies that nothing else uses.
             step: any integer; None is ``writer.step``.
             walltime: seconds since the epoch; None is now.
-            nbytes: the memory that ``args`` keep.
-            run: the folder below the log folder.
+            nbytes: the memory that ``args`` occupy, in bytes.
+            run: the directory below the log directory.
         """
         if self._enabled:
             check_tag(tag)
@@ -171,25 +171,25 @@ class BaseWriter:
             self._pipeline.put(Item(run, tag, step, now, nbytes + 512, build, args))
 
     def child(self, run: str) -> Self:
-        """Return a writer to a folder below this one's: to TensorBoard, another run.
+        """Return a writer for a subdirectory, which TensorBoard shows as a separate run.
 
-        It shares this writer's settings, worker and files; nothing is made before something is
-        logged. ``flush`` and ``close`` of it store everything; this writer's ``close`` closes the
-        files. A copy of it, or a pickled one, is a writer of its own.
+        The child shares this writer's settings, worker thread and files. Nothing is created until
+        something is logged. ``flush`` and ``close`` of the child store everything; the files are
+        closed by this writer's ``close``. A copied or pickled child is an independent writer.
 
         Args:
-            run: the folder's name, or a relative path with ``/``.
+            run: the name of the subdirectory, or a relative path with ``/``.
 
         Raises:
-            InvalidTypeError: not a str.
-            InvalidValueError: empty, or not below the log folder.
+            InvalidTypeError: ``run`` is not a str.
+            InvalidValueError: it is empty, or not below the log directory.
         """
         child = object.__new__(type(self))
-        child.__dict__.update({**self.__dict__, **self._state_of_child(as_run(run))})
+        child.__dict__.update({**self.__dict__, **self._child_state(as_run(run))})
         return child
 
-    def _state_of_child(self, run: str) -> dict[str, Any]:
-        """Return what the writer of a run below has otherwise."""
+    def _child_state(self, run: str) -> dict[str, Any]:
+        """Return the attributes in which a child differs from this writer."""
         pipeline: Any = self._pipeline
         if isinstance(pipeline, RunView):
             pipeline = RunView(pipeline.pipeline, f"{pipeline.run}/{run}", self)
@@ -198,11 +198,11 @@ class BaseWriter:
         folder = f"{self._log_dir.rstrip('/')}/{run}"
         return {"_pipeline": pipeline, "_log_dir": folder, "_charts": {}}
 
-    # Settings, barriers, and what else the peers have.
+    # Settings, barriers, and attributes of torch's and tensorboardX's writers.
 
     @property
     def step(self) -> int:
-        """The step of every call that names none; 0 at first."""
+        """The step of calls that pass none; initially 0."""
         return self._step
 
     @step.setter
@@ -219,91 +219,92 @@ class BaseWriter:
     def use_metadata(
         self, *, global_step: Any = None, walltime: float | None = None
     ) -> Iterator[Self]:
-        """Give every call in a ``with`` block that names no step or time these, as in tensorboardX.
+        """Set the default step and time of all calls in a ``with`` block, as in tensorboardX.
 
         Args:
-            global_step: any integer; by default ``writer.step`` as it is.
+            global_step: any integer; by default the current ``writer.step``.
             walltime: seconds since the epoch; by default the time of each call.
 
         Raises:
-            InvalidTypeError: the step or time is of the wrong kind.
+            InvalidTypeError: the step or time has the wrong type.
         """
-        before = self._step, self._clock
+        previous = self._step, self._clock
         self._step = self._as_step(global_step, "use_metadata")
         if walltime is not None:
             self._clock = partial(float, self._as_time(walltime))
         try:
             yield self
         finally:
-            self._step, self._clock = before
+            self._step, self._clock = previous
 
     def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
-        """Wait until all that was logged before is stored, where a reader sees it.
+        """Wait until everything logged so far is stored and visible to readers.
 
         Args:
-            timeout: seconds. By default as long as the worker gets something done; a store that
-                hangs is given up after 30 s.
-            force: on an object store, wait for the store's word also if it was asked less than a
-                second ago, or is known to be down. Without it a call returns at once when
-                everything is on the local disk, and the upload follows within that second, or when
-                the store is back: a script may call ``flush`` at every step.
+            timeout: the maximum wait in seconds. By default, wait as long as the worker thread
+                makes progress; give up on a store that hangs after 30 s.
+            force: on an object store, wait for its acknowledgement even if it was asked less than a
+                second ago, or is known to be down. Without ``force``, a call returns as soon as
+                everything is on the local disk, and the upload follows within that second, or once
+                the store is available again. A script may therefore call ``flush`` at every step.
 
         Returns:
-            Whether all that was logged since the last barrier is stored. If not, that has been said
-            once, and ``stats`` tells what is kept, to be offered again, and what was dropped.
+            Whether everything logged since the last barrier is stored. If not, this has been logged
+            once, and ``stats`` reports what is kept for another attempt and what was dropped.
 
         Raises:
-            TBLogError: with ``on_error="raise"``, what has gone wrong since the last barrier.
+            TBLogError: with ``on_error="raise"``, the first failure since the last barrier.
         """
         return self._pipeline.flush(timeout, force=force)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Store everything, close the files and end the worker. Logging again begins new files.
+        """Store everything, close the files and stop the worker thread.
 
-        Takes, returns and raises what ``flush`` does.
+        Logging after this starts new files. The argument, the return value and the exceptions are
+        those of ``flush``.
         """
         return self._pipeline.close(timeout)
 
     def stats(self) -> Stats:
-        """Return counters: what was written, dropped, stored, and what went wrong."""
+        """Return counters of what was written, dropped and stored, and of failures."""
         return self._pipeline.stats()
 
     @property
     def enabled(self) -> bool:
-        """Whether calls do anything."""
+        """Whether calls have any effect."""
         return self._enabled
 
     @property
     def log_dir(self) -> str:
-        """The log folder, a path or URL."""
+        """The log directory, a path or URL."""
         return self._log_dir
 
     @property
     def logdir(self) -> str:
-        """The log folder, a path or URL."""
+        """The log directory, a path or URL."""
         return self._log_dir
 
     def get_logdir(self) -> str:
-        """Return the log folder, a path or URL."""
+        """Return the log directory, a path or URL."""
         return self._log_dir
 
     @property
     def purge_step(self) -> int | None:
-        """The step from which on earlier files are superseded."""
+        """The step from which on earlier files are superseded, or None."""
         return self._purge_step
 
     @property
     def file_writer(self) -> FileWriter:
-        """What takes protocol buffers, as the peers' ``file_writer``."""
+        """A ``FileWriter``, like that of torch's and tensorboardX's writers."""
         return FileWriter(self._pipeline, self._log_dir, self._step, self._clock)
 
     @property
     def all_writers(self) -> dict[str, FileWriter]:
-        """``file_writer`` by the log folder: one writes to all folders below it."""
+        """``{log_dir: file_writer}``: one ``FileWriter`` writes to all subdirectories."""
         return {self._log_dir: self.file_writer}
 
     def _get_file_writer(self) -> FileWriter:
-        """Return ``file_writer``, by the name that Lightning and others call."""
+        """Return ``file_writer``, by the name that Lightning and other frameworks use."""
         return self.file_writer
 
     def __enter__(self) -> Self:
@@ -316,34 +317,34 @@ class BaseWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close."""
+        """Close the writer."""
         self.close()
 
     def __repr__(self) -> str:
-        """Return how the writer could be made."""
+        """Return an expression that creates a writer for the same directory."""
         return f"{type(self).__name__}({self._log_dir!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return where and how to log: nothing that is open, and nothing that supersedes."""
+        """Return directory and settings, without open resources and ``purge_step``."""
         state = {k: v for k, v in self.__dict__.items() if k not in ("_pipeline", "_enabled")}
         return {**state, "_purge_step": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Log to the same folder, in a file of its own."""
+        """Log to the same directory, in a separate file."""
         self.__dict__.update(state)
         self._open()
 
 
-def _build_nothing(tag: str) -> list[Any]:  # noqa: ARG001 - as all builders are called
+def _build_nothing(tag: str) -> list[Any]:  # noqa: ARG001 - the signature of a builder
     return []
 
 
-def _remark_on(logdir: str, *, is_given: bool) -> None:
-    """Say what becomes of what is logged to a folder in a training job's container."""
+def _log_upload_plan(logdir: str, *, is_given: bool) -> None:
+    """Log whether and when SageMaker uploads a local directory of a training job."""
     if scheme_of(logdir) == "file":
-        from sm_tblog.sagemaker.logdir import remark_on
+        from sm_tblog.sagemaker.logdir import report_logdir
 
-        remark_on(str(local_path(logdir)), is_given=is_given)
+        report_logdir(str(local_path(logdir)), is_given=is_given)
 
 
 def _default_logdir(comment: str) -> str:
@@ -351,6 +352,6 @@ def _default_logdir(comment: str) -> str:
         from sm_tblog.sagemaker.logdir import default_logdir
 
         return default_logdir(comment)
-    import socket  # takes as long to import as the rest of this module
+    import socket  # importing it takes as long as importing the rest of this module
 
     return str(Path("runs") / f"{time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}{comment}")

@@ -16,7 +16,7 @@ _build_raw_pr_curve = builder("pr_curve.raw_pr_curve_value")
 
 
 class CurveMethods(BaseWriter):
-    """What logs curves of a classifier's quality."""
+    """Methods that log precision-recall curves."""
 
     def add_pr_curve(
         self,
@@ -30,38 +30,41 @@ class CurveMethods(BaseWriter):
     ) -> None:
         """Log the precision-recall curve of a binary classifier.
 
-        The arrays are copied, on their own devices; counting is the worker's. A prediction that is
-        NaN is left out, and said once for the tag.
+        The call copies the arrays, on their own devices; the worker thread counts. Predictions that
+        are NaN are left out, with one warning per tag.
 
         Args:
-            tag: the curve's name, taken as it is.
-            labels: the truth: bools, or 0 and 1; any shape, library and device. A number between
-                counts as that much of a positive.
+            tag: the curve's name, used as is.
+            labels: the true labels: bools, or 0 and 1; any shape, library and device. A number in
+                between counts as that fraction of a positive.
             predictions: probabilities from 0 to 1, of the same shape. At threshold t, those that
                 are at least t count as positive.
             global_step: any integer; by default ``writer.step``.
-            num_thresholds: how many thresholds, evenly spaced from 0 to 1; 2 or more. The peers
-                write 127 at most; this writer takes what is asked for.
-            weights: what each sample counts for: one number, or an array that broadcasts to the
-                labels. TensorBoard cuts weighted counts to integers where it shows them.
+            num_thresholds: the number of thresholds, evenly spaced from 0 to 1; 2 or more. torch's
+                and tensorboardX's writers write at most 127; this writer writes as many as
+                requested.
+            weights: the weight of each sample: one number, or an array that broadcasts to the
+                labels. TensorBoard truncates weighted counts to integers when it shows them.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: the shapes do not agree, a label or prediction is not from 0 to 1,
-                a weight is negative or not finite, or there are fewer than two thresholds. What is
-                on a device is not waited for: its numbers are looked at by the worker.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the shapes do not match, a label or prediction is not from 0 to 1, a
+                weight is negative or not finite, or there are fewer than two thresholds. Numbers on
+                a device are checked on the worker thread instead, because the call does not wait
+                for the device.
         """
         if self._enabled:
             check_tag(tag)
             from sm_tblog.summary.pr_curve import check_samples, check_thresholds
 
             count = check_thresholds(num_thresholds, tag)
-            truth, probable = snapshot(labels, tag), snapshot(predictions, tag)
-            worth = None if weights is None else snapshot(weights, tag)
-            check_samples(truth, probable, worth, tag)
-            nbytes = truth.nbytes + probable.nbytes + (0 if worth is None else worth.nbytes)
-            args = (truth, probable, count, worth)
+            label_copy, prediction_copy = snapshot(labels, tag), snapshot(predictions, tag)
+            weight_copy = None if weights is None else snapshot(weights, tag)
+            check_samples(label_copy, prediction_copy, weight_copy, tag)
+            copies = (label_copy, prediction_copy, weight_copy)
+            nbytes = sum(copy.nbytes for copy in copies if copy is not None)
+            args = (label_copy, prediction_copy, count, weight_copy)
             self._put(tag, _build_pr_curve, args, global_step, walltime, nbytes)
 
     def add_pr_curve_raw(
@@ -80,10 +83,11 @@ class CurveMethods(BaseWriter):
     ) -> None:
         """Log a precision-recall curve that was counted elsewhere.
 
-        The arrays hold a number for each threshold, from 0 up to 1, evenly spaced.
+        Each array contains one number per threshold; the thresholds are evenly spaced and ascend
+        from 0 to 1.
 
         Args:
-            tag: the curve's name, taken as it is.
+            tag: the curve's name, used as is.
             true_positive_counts: shape (thresholds,).
             false_positive_counts: shape (thresholds,).
             true_negative_counts: shape (thresholds,).
@@ -91,14 +95,14 @@ class CurveMethods(BaseWriter):
             precision: shape (thresholds,).
             recall: shape (thresholds,).
             global_step: any integer; by default ``writer.step``.
-            num_thresholds: how many thresholds there are; by default as many as counts.
-            weights: the four counts are multiplied by this: one number, or shape (thresholds,).
+            num_thresholds: the number of thresholds; by default the number of counts.
+            weights: factor for the four counts: one number, or shape (thresholds,).
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: the arrays are not as long as each other, or as ``num_thresholds``
-                says, or the weights do not fit them.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the arrays differ in length from each other or from
+                ``num_thresholds``, or the weights do not fit them.
         """
         if self._enabled:
             check_tag(tag)
@@ -115,7 +119,7 @@ class CurveMethods(BaseWriter):
                     recall,
                 )
             ]
-            worth = None if weights is None else snapshot(weights, tag)
-            check_raw_curve(rows, num_thresholds, worth, tag)
+            weight_copy = None if weights is None else snapshot(weights, tag)
+            check_raw_curve(rows, num_thresholds, weight_copy, tag)
             nbytes = sum(row.nbytes for row in rows)
-            self._put(tag, _build_raw_pr_curve, (rows, worth), global_step, walltime, nbytes)
+            self._put(tag, _build_raw_pr_curve, (rows, weight_copy), global_step, walltime, nbytes)

@@ -1,4 +1,4 @@
-"""Distributions: histograms."""
+"""Histograms: how values are distributed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _build_raw_histogram = builder("histogram.raw_histogram_value")
 
 
 class DistributionMethods(BaseWriter):
-    """What logs how values are distributed."""
+    """Methods that log histograms."""
 
     def add_histogram(
         self,
@@ -32,43 +32,43 @@ class DistributionMethods(BaseWriter):
         walltime: float | None = None,
         max_bins: int | None = None,
     ) -> None:
-        """Log how an array's values are distributed.
+        """Log a histogram of an array's values.
 
-        What is in host memory is copied, and the worker counts. With the default bins an array on
-        an accelerator is counted there, and the counts travel; with others it travels itself.
-        Neither waits for the device. The zeros that a sparse array does not store are counted. NaN
-        and infinities are left out, and said once for the tag. An array without elements makes an
-        empty histogram.
+        An array in host memory is copied, and the worker thread counts its values. An array on an
+        accelerator is counted there if the bins are the default ones, and only the counts are
+        transferred; with other bins, the array itself is transferred. Neither waits for the device.
+        Zeros that a sparse array does not store are counted. NaN and infinities are left out, with
+        one warning per tag. An array without elements makes an empty histogram.
 
         Args:
-            tag: the histogram's name, taken as it is.
-            values: real numbers of any shape, dtype, library and device, sparse ones included, and
-                nested lists of such. What is masked or missing is NaN.
+            tag: the histogram's name, used as is.
+            values: real numbers of any shape, dtype, library and device, including sparse arrays
+                and nested lists. Masked and missing values are treated as NaN.
             global_step: any integer; by default ``writer.step``.
-            bins: ``"tensorflow"`` for TensorBoard's default buckets, otherwise what
-                ``numpy.histogram`` takes: how many, their edges, or a name, which makes 16,384 at
-                most. A sparse array takes no name.
+            bins: ``"tensorflow"`` for TensorBoard's default buckets, or what ``numpy.histogram``
+                accepts: the number of bins, their edges, or the name of a method, which makes at
+                most 16,384 bins. Names are not supported for sparse arrays.
             walltime: seconds since the epoch; by default now.
-            max_bins: merge neighbours until there are no more than this.
+            max_bins: merge adjacent bins until at most this many are left; by default do not merge.
 
         Raises:
-            InvalidTypeError: the tag, step, bins or ``max_bins`` are of the wrong kind, or
-                ``values`` not an array of real numbers.
-            InvalidValueError: NumPy cannot make such bins, or ``max_bins`` is less than one.
+            InvalidTypeError: the tag, step, ``bins`` or ``max_bins`` has the wrong type, or
+                ``values`` is not an array of real numbers.
+            InvalidValueError: NumPy cannot make such bins, or ``max_bins`` is less than 1.
         """
         if self._enabled:
             check_tag(tag)
-            by_default = isinstance(bins, str) and bins == "tensorflow"
+            is_default = isinstance(bins, str) and bins == "tensorflow"
             elements, size = stored_elements(values, tag)
-            if not by_default or max_bins is not None:
+            if not is_default or max_bins is not None:
                 from sm_tblog.summary.histogram import check_bins, check_max_bins
 
-                bins = bins if by_default else check_bins(bins, tag, sparse=size is not None)
+                bins = bins if is_default else check_bins(bins, tag, sparse=size is not None)
                 check_max_bins(max_bins, tag)
-            counted = maybe_tally(elements) if by_default else None
-            what = snapshot(elements, tag) if counted is None else counted
-            args = (what, bins, max_bins, size)
-            self._put(tag, _build_histogram, args, global_step, walltime, what.nbytes)
+            tally = maybe_tally(elements) if is_default else None
+            payload = snapshot(elements, tag) if tally is None else tally
+            args = (payload, bins, max_bins, size)
+            self._put(tag, _build_histogram, args, global_step, walltime, payload.nbytes)
 
     def add_histogram_raw(
         self,
@@ -86,20 +86,20 @@ class DistributionMethods(BaseWriter):
         """Log a histogram that was counted elsewhere.
 
         Args:
-            tag: the histogram's name, taken as it is.
+            tag: the histogram's name, used as is.
             min: the smallest value.
             max: the largest value.
-            num: how many values.
-            sum: of the values.
-            sum_squares: of the values.
-            bucket_limits: right edges, ascending; shape (buckets,).
-            bucket_counts: shape (buckets,).
+            num: the number of values.
+            sum: the sum of the values.
+            sum_squares: the sum of the squares of the values.
+            bucket_limits: the right edges of the buckets, ascending; shape (buckets,).
+            bucket_counts: the number of values in each bucket; shape (buckets,).
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: there are not as many limits as counts, or they do not ascend.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the numbers of limits and counts differ, or the limits do not ascend.
         """
         if self._enabled:
             from sm_tblog.summary.histogram import check_buckets

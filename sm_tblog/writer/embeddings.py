@@ -1,4 +1,4 @@
-"""Embeddings: points in many dimensions."""
+"""Embeddings: points in a high-dimensional space."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _encode_embedding = builder("embedding.encode_embedding")
 _CHANNELS = range(1, 5)
 
 _LABEL_BYTES = 64
-"""About how much memory a label keeps."""
+"""Approximate memory of a label, in bytes."""
 
 
 class EmbeddingMethods(BaseWriter):
-    """What logs embeddings."""
+    """Methods that log embeddings."""
 
     def add_embedding(
         self,
@@ -39,33 +39,34 @@ class EmbeddingMethods(BaseWriter):
         tag: str = "default",
         metadata_header: Sequence[str] | None = None,
     ) -> None:
-        """Log points in many dimensions for the Projector tab, with labels and pictures.
+        """Log points in a high-dimensional space for the Projector tab, with labels and pictures.
 
-        The arrays are copied, on their own device. The same tag and step replaces what was logged;
-        whatever else the log folder's list of embeddings names stays in it.
+        The call copies the arrays, on their own devices. The same tag and step replaces what was
+        logged before; other entries in the log directory's list of embeddings are kept.
 
-        A point with NaN or infinities is left out, line breaks and tabs in labels become spaces,
-        and pictures are made smaller where they have to be; each is said once for the tag.
+        Points with NaN or infinities are left out, line breaks and tabs in labels become spaces,
+        and pictures are scaled down if necessary; each is logged once per tag.
 
         Args:
-            mat: real numbers of shape (points, dimensions), stored as float32. Where there are
-                fewer than three dimensions, zeros are added: TensorBoard needs three.
-            metadata: for each point a label, anything that ``str`` makes one of. With a header,
-                for each point a sequence of labels. Or a mapping from columns' names to labels, as
-                a pandas data frame is one.
-            label_img: for each point a picture of the same size: an array of shape (points,
+            mat: real numbers of shape (points, dimensions), stored as float32. If there are fewer
+                than three dimensions, they are padded with zeros, because TensorBoard needs three.
+            metadata: one label per point: anything that ``str`` converts. With a header, a sequence
+                of labels per point. Or a mapping of column names to labels, such as a pandas data
+                frame.
+            label_img: one picture per point, all of the same size: an array of shape (points,
                 channels, height, width), (points, height, width, channels) or (points, height,
-                width), with one to four channels; or a list of arrays or Pillow images. Pixels
-                mean what they do for ``add_images``. They need not be square.
+                width), with one to four channels; or a list of arrays or Pillow images. Pixels are
+                interpreted as in ``add_images``. Pictures need not be square.
             global_step: any integer; by default ``writer.step``.
-            tag: the embedding's name, taken as it is.
-            metadata_header: the names of the labels' columns.
+            tag: the embedding's name, used as is.
+            metadata_header: the column names of the labels.
 
         Raises:
-            InvalidTypeError: the tag, step or ``metadata`` is of the wrong kind, or an array does
-                not hold real numbers.
-            InvalidValueError: the shapes are not as above, there are not as many labels or
-                pictures as points, or a point has not as many labels as there are columns.
+            InvalidTypeError: the tag, step or ``metadata`` has the wrong type, or an array does not
+                contain real numbers.
+            InvalidValueError: the shapes are not as above, the number of labels or pictures differs
+                from the number of points, or the number of a point's labels from the number of
+                columns.
             MissingDependencyError: ``label_img`` is given, and Pillow is not installed.
         """
         if self._enabled:
@@ -73,17 +74,17 @@ class EmbeddingMethods(BaseWriter):
             matrix = snapshot(mat, tag)
             if matrix.ndim != 2 or 0 in matrix.shape:
                 message = (
-                    f"{tag!r}: an embedding has shape (points, dimensions), with at least one of "
-                    f"each; got shape {matrix.shape}"
+                    f"{tag!r}: an embedding must have shape (points, dimensions), with at least "
+                    f"one of each; got shape {matrix.shape}"
                 )
                 raise InvalidValueError(message)
             points = matrix.shape[0]
-            header, labels = _copied_labels(metadata, metadata_header, points, tag)
+            header, labels = _copy_labels(metadata, metadata_header, points, tag)
             pictures = None
             nbytes = matrix.nbytes + (0 if labels is None else points * _LABEL_BYTES)
             if label_img is not None:
                 check_pillow("label_img")
-                pictures = snapshot_pixels(label_img, tag, _layout_of(label_img, tag))
+                pictures = snapshot_pixels(label_img, tag, _axes_of(label_img, tag))
                 _check_count(points, pictures[0].shape[0], "pictures", tag)
                 nbytes += pictures[0].nbytes
             step = self._as_step(global_step, tag)
@@ -92,40 +93,40 @@ class EmbeddingMethods(BaseWriter):
 
 
 def _build_embedding(tag: str, *args: Any) -> tuple[list[File], str]:
-    files, remark = _encode_embedding(tag, *args)
-    return [File("", name, data) for name, data in files.items()], remark
+    files, warning = _encode_embedding(tag, *args)
+    return [File("", name, data) for name, data in files.items()], warning
 
 
 def _check_count(points: int, found: int, what: str, tag: str) -> None:
     if found != points:
-        message = f"{tag!r}: {points} points and {found} {what}; each point has one"
+        message = f"{tag!r}: got {points} points and {found} {what}; each point must have one"
         raise InvalidValueError(message)
 
 
-def _layout_of(pictures: Any, tag: str) -> str:
-    """Return which axes pictures have, going by their shape; of a list, by the first one's."""
+def _axes_of(pictures: Any, tag: str) -> str:
+    """Return the axes of pictures, by their shape; for a list, by that of the first picture."""
     if hasattr(pictures, "shape"):
-        one = tuple(pictures.shape[1:])
+        shape = tuple(pictures.shape[1:])
     else:
-        one = np.shape(next(iter(pictures), ())) if hasattr(pictures, "__iter__") else ()
-    if len(one) == 3 and one[0] in _CHANNELS:
+        shape = np.shape(next(iter(pictures), ())) if hasattr(pictures, "__iter__") else ()
+    if len(shape) == 3 and shape[0] in _CHANNELS:
         return "NCHW"
-    if len(one) == 3 and one[2] in _CHANNELS:
+    if len(shape) == 3 and shape[2] in _CHANNELS:
         return "NHWC"
-    if len(one) == 2:
+    if len(shape) == 2:
         return "NHW"
     message = (
-        f"{tag!r}: pictures have shape (points, channels, height, width), (points, height, width, "
-        f"channels) or (points, height, width), and 1 to 4 channels; got one of shape {one}"
+        f"{tag!r}: pictures must have shape (points, channels, height, width), (points, height, "
+        f"width, channels) or (points, height, width), and 1 to 4 channels; got shape {shape}"
     )
     raise InvalidValueError(message)
 
 
-def _copied_labels(
+def _copy_labels(
     metadata: Any, names: Sequence[str] | None, points: int, tag: str
 ) -> tuple[tuple[str, ...], Any]:
-    """Return the names of columns, and for each point a label or, if there are names, a row."""
-    if hasattr(metadata, "keys") and getattr(metadata, "ndim", 2) == 2:  # not a pandas Series
+    """Return the column names, and one label per point, or one row per point if there are names."""
+    if hasattr(metadata, "keys") and getattr(metadata, "ndim", 2) == 2:  # excludes a pandas Series
         names = names or tuple(metadata)
         metadata = _rows_of(metadata, points, tag)
     header = tuple(map(str, names or ()))
@@ -135,12 +136,12 @@ def _copied_labels(
         labels = snapshot(metadata, tag, kinds="biufcMmOSU")
         _check_count(points, (labels.shape or (0,))[0], "labels", tag)
         if labels.ndim == 1 and len(header) == 1:
-            header = ()  # the only column needs no name
+            header = ()  # a single column needs no name
         if header:
             _check_width(header, labels.shape[1:], "the metadata's rows", tag)
         return header, labels
     if isinstance(metadata, (str, bytes)) or not hasattr(metadata, "__iter__"):
-        message = f"{tag!r}: metadata is a sequence of labels, got {metadata!r:.60}"
+        message = f"{tag!r}: metadata must be a sequence of labels, got {metadata!r:.60}"
         raise InvalidTypeError(message)
     rows = tuple(map(_as_row, metadata) if header else metadata)
     _check_count(points, len(rows), "labels", tag)
@@ -157,12 +158,14 @@ def _rows_of(columns: Any, points: int, tag: str) -> list[tuple[Any, ...]]:
 
 
 def _as_row(row: Any) -> tuple[Any, ...]:
-    """Return a row of labels; where there is one column, a label is one as well."""
+    """Return a row of labels; a single column may also consist of bare labels."""
     is_row = isinstance(row, (list, tuple)) or len(getattr(row, "shape", ())) == 1
     return tuple(row) if is_row else (row,)
 
 
 def _check_width(header: tuple[str, ...], shape: tuple[int, ...], what: str, tag: str) -> None:
     if shape != (len(header),):
-        message = f"{tag!r}: {what} of shape {shape} for the columns {', '.join(header):.60}"
+        message = (
+            f"{tag!r}: {what} must match the columns {', '.join(header):.60}, got shape {shape}"
+        )
         raise InvalidValueError(message)

@@ -21,7 +21,7 @@ _build_matrix = builder("confusion.matrix_value")
 
 
 class FigureMethods(BaseWriter):
-    """What logs drawings."""
+    """Methods that log figures and confusion matrices."""
 
     def add_figure(
         self,
@@ -31,23 +31,24 @@ class FigureMethods(BaseWriter):
         close: bool = True,
         walltime: float | None = None,
     ) -> None:
-        """Log a figure of Matplotlib as an image.
+        """Log a Matplotlib figure as an image.
 
-        The figure is drawn at the call, at its own size and resolution; encoding is the worker's.
-        Matplotlib draws safely in the script's own thread alone, and in the style of the moment.
+        The figure is drawn during the call, with its own size and resolution, because Matplotlib
+        only draws safely in the script's own thread, and in the current style. The worker thread
+        encodes it.
 
         Args:
-            tag: the image's name, taken as it is.
-            figure: a figure, an Axes, or anything else that names its figure as ``figure``, such
-                as seaborn's grids; or a list of them, which becomes one image with eight columns.
+            tag: the image's name, used as is.
+            figure: a figure, an Axes, or any other object with an attribute ``figure``, such as
+                seaborn's grids; or a list of them, which becomes one image with eight columns.
             global_step: any integer; by default ``writer.step``.
-            close: close the figure, as ``pyplot.close`` does; also if it cannot be drawn, and if
-                this writer is disabled, so that no process collects open figures.
+            close: close the figure, as ``pyplot.close`` does, even if it cannot be drawn or the
+                writer is disabled, so that no process accumulates open figures.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind. TensorBoard shows no HTML, so that
-                figures of Plotly and others have to be made images first.
+            InvalidTypeError: an argument has the wrong type. TensorBoard shows no HTML, so figures
+                of Plotly and others must be converted to images first.
             InvalidValueError: the list is empty, or Matplotlib cannot draw the figure.
         """
         from sm_tblog.summary.figure import close_figures, draw_figures
@@ -74,30 +75,31 @@ class FigureMethods(BaseWriter):
         normalize: Literal["true", "pred", "all"] | None = None,
         title: str = "",
     ) -> None:
-        """Log how often each class was predicted for each, as an image.
+        """Count a confusion matrix and log it as an image.
 
-        The arrays are copied, on their own devices; counting and drawing are the worker's. A row
-        stands for a true class, a column for a predicted one. Numbers stand in the cells where
-        they fit. Needs Matplotlib, for its font.
+        The call copies the arrays, on their own devices; the worker thread counts and draws. Rows
+        are true classes, columns are predicted classes. Cells show their numbers if they fit.
+        Requires Matplotlib, for its font.
 
         Args:
-            tag: the image's name, taken as it is.
+            tag: the image's name, used as is.
             labels: the true class of each sample, an integer or a string; any shape, library and
                 device.
             predictions: the predicted classes, of the same shape. Scores need an ``argmax`` first.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             class_names: the names of the classes 0, 1, …; if labels are strings, the order of the
-                classes. By default the classes are those that occur, in their order.
+                classes. By default the classes are those that occur, in sorted order.
             normalize: divide each number by the sum of its row (``"true"``), of its column
-                (``"pred"``) or of all (``"all"``), as in scikit-learn.
-            title: stands above the matrix.
+                (``"pred"``) or of all numbers (``"all"``), as in scikit-learn.
+            title: shown above the matrix.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: the shapes differ, a class has no name, there are no labels and no
-                names, more than 1,000 classes, or ``normalize`` is unknown. What is on a device is
-                not waited for: its numbers are looked at by the worker.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the shapes differ, a class has no name, there are neither labels nor
+                names, there are more than 1,000 classes, or ``normalize`` is unknown. Numbers on a
+                device are checked on the worker thread instead, because the call does not wait for
+                the device.
             MissingDependencyError: Matplotlib is not installed.
         """
         if self._enabled:
@@ -105,10 +107,11 @@ class FigureMethods(BaseWriter):
             from sm_tblog.summary.confusion import check_classes, check_options, snapshot_classes
 
             names = check_options(class_names, normalize, tag)
-            truth, guess = snapshot_classes(labels, tag), snapshot_classes(predictions, tag)
-            check_classes(truth, guess, names, tag)
-            args = (truth, guess, names, normalize, str(title))
-            nbytes = truth.nbytes + guess.nbytes
+            true_classes = snapshot_classes(labels, tag)
+            predicted_classes = snapshot_classes(predictions, tag)
+            check_classes(true_classes, predicted_classes, names, tag)
+            args = (true_classes, predicted_classes, names, normalize, str(title))
+            nbytes = true_classes.nbytes + predicted_classes.nbytes
             self._put(tag, _build_confusion, args, global_step, walltime, nbytes)
 
     def add_confusion_matrix_raw(
@@ -124,24 +127,24 @@ class FigureMethods(BaseWriter):
     ) -> None:
         """Log a confusion matrix that was counted elsewhere, as an image.
 
-        It looks as that of ``add_confusion_matrix``.
+        The image looks like that of ``add_confusion_matrix``.
 
         Args:
-            tag: the image's name, taken as it is.
-            matrix: counts or shares, shape (classes, classes); a row for each true class, as
-                scikit-learn and torchmetrics have it.
+            tag: the image's name, used as is.
+            matrix: counts or shares, shape (classes, classes), with one row per true class, as in
+                scikit-learn and torchmetrics.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             class_names: the names of the classes; by default 0, 1, ….
             normalize: as in ``add_confusion_matrix``.
-            title: stands above the matrix.
+            title: shown above the matrix.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: the matrix is not square, has more than 1,000 classes, another
-                number of them than there are names, or numbers that are negative or not finite;
-                or ``normalize`` is unknown. What is on a device is not waited for: its numbers are
-                looked at by the worker.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the matrix is not square, has more than 1,000 classes, does not match
+                the number of names, or contains negative or non-finite numbers; or ``normalize`` is
+                unknown. Numbers on a device are checked on the worker thread instead, because the
+                call does not wait for the device.
             MissingDependencyError: Matplotlib is not installed.
         """
         if self._enabled:

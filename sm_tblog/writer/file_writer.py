@@ -1,7 +1,7 @@
-"""The peers' ``FileWriter``: what takes protocol buffers instead of values.
+"""A ``FileWriter`` that accepts protocol buffer messages, like that of torch and tensorboardX.
 
-Frameworks reach for it under their writer's name ``_get_file_writer()``. A message may be of any
-class, TensorFlow's, tensorboard's or tensorboardX's: it is taken by its bytes.
+Frameworks access it through their writer's ``_get_file_writer()``. Messages may be of any class,
+from TensorFlow, tensorboard or tensorboardX, because only their serialized bytes are used.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["FileWriter"]
 
 
 class FileWriter:
-    """Takes events and summaries as protocol buffers.
+    """Logs events and summaries that are protocol buffer messages.
 
     Args:
-        pipeline: where they go.
-        logdir: the log folder.
-        step: of a summary that names none.
-        clock: returns the time of what names none, in seconds since the epoch.
+        pipeline: receives the messages.
+        logdir: the log directory.
+        step: the step of summaries that have none.
+        clock: returns the default wall time, in seconds since the epoch.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FileWriter:
         self._clock = clock
 
     def get_logdir(self) -> str:
-        """Return the log folder, a path or URL."""
+        """Return the log directory, a path or URL."""
         return self._logdir
 
     def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
@@ -56,23 +56,24 @@ class FileWriter:
 
         Args:
             event: an ``Event`` message of any class, or its bytes.
-            step: instead of the event's own.
-            walltime: instead of now, in seconds since the epoch.
+            step: replaces the event's own step.
+            walltime: seconds since the epoch; by default now. Replaces the event's own time.
 
         Raises:
-            InvalidTypeError: not a message.
+            InvalidTypeError: ``event`` is not a message.
         """
-        data = _serialized(event, "Event")
+        data = _serialize(event, "Event")
         now = self._as_time(walltime)
         own_step = None if step is None else as_step(step, "step")
         item = Item("", "event", own_step or 0, now, len(data), _build_event, (data, own_step, now))
-        # A session mark divides what was logged before it from what comes after. Scalars and
-        # events wait on separate lists, so a barrier on both sides keeps it in its place.
-        is_mark = getattr(event, "WhichOneof", lambda _: "session_log")("what") == "session_log"
-        if is_mark:
+        # A session mark separates the data logged before it from the data logged after it. Scalars
+        # and events are buffered in separate lists, so barriers on both sides keep the order.
+        read_kind = getattr(event, "WhichOneof", lambda _: "session_log")
+        is_session_mark = read_kind("what") == "session_log"
+        if is_session_mark:
             self._pipeline.flush()
         self._pipeline.put(item)
-        if is_mark:
+        if is_session_mark:
             self._pipeline.flush()
 
     def add_summary(
@@ -82,13 +83,13 @@ class FileWriter:
 
         Args:
             summary: a ``Summary`` message of any class, or its bytes.
-            global_step: by default the writer's own, ``writer.step``.
-            walltime: now by default, in seconds since the epoch.
+            global_step: any integer; by default ``writer.step``.
+            walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: not a message.
+            InvalidTypeError: ``summary`` is not a message.
         """
-        data = _serialized(summary, "Summary")
+        data = _serialize(summary, "Summary")
         now = self._as_time(walltime)
         step = self._step if global_step is None else as_step(global_step, "global_step")
         self._pipeline.put(
@@ -100,12 +101,12 @@ class FileWriter:
 
         Args:
             graph_profile: a pair of messages of any class: the graph, and ``RunMetadata``.
-            walltime: now by default, in seconds since the epoch.
+            walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: not a pair of messages.
+            InvalidTypeError: it is not a pair of messages.
         """
-        graph, metadata = (_serialized(part, "GraphDef and RunMetadata") for part in graph_profile)
+        graph, metadata = (_serialize(part, "GraphDef and RunMetadata") for part in graph_profile)
         self._add_built(_build_graph, (graph, metadata), walltime)
 
     def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
@@ -113,12 +114,12 @@ class FileWriter:
 
         Args:
             graph: a message of any class.
-            walltime: now by default, in seconds since the epoch.
+            walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: not a message.
+            InvalidTypeError: ``graph`` is not a message.
         """
-        self._add_built(_build_graph, (_serialized(graph, "GraphDef"), None), walltime)
+        self._add_built(_build_graph, (_serialize(graph, "GraphDef"), None), walltime)
 
     def _add_built(self, build: Any, args: tuple[Any, ...], walltime: float | None) -> None:
         now = self._as_time(walltime)
@@ -129,7 +130,7 @@ class FileWriter:
         return self._clock() if walltime is None else float(as_number(walltime, "walltime"))
 
     def flush(self) -> None:
-        """Wait until all that was logged before is stored."""
+        """Wait until everything logged so far is stored."""
         self._pipeline.flush()
 
     def close(self) -> None:
@@ -137,16 +138,16 @@ class FileWriter:
         self._pipeline.close()
 
     def reopen(self) -> None:
-        """Do nothing: logging after ``close`` begins a new file by itself."""
+        """Do nothing: logging after ``close`` starts a new file automatically."""
 
 
-def _serialized(message: Any, kind: str) -> bytes:
+def _serialize(message: Any, kind: str) -> bytes:
     if isinstance(message, bytes):
         return message
     try:
         data: bytes = message.SerializeToString()
     except AttributeError as error:
-        text = f"{kind}: a protocol buffer message is needed, got {type(message).__name__}"
+        text = f"{kind}: expected a protocol buffer message, got {type(message).__name__}"
         raise InvalidTypeError(text) from error
     return data
 

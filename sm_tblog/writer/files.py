@@ -1,4 +1,4 @@
-"""Files beside the event files."""
+"""Side files: files beside the event files."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["FileMethods"]
 
 
 class FileMethods(BaseWriter):
-    """What writes files that TensorBoard's plugins, or people, look for in a run's folder."""
+    """Methods that write files for TensorBoard's plugins, or for people, into a run's directory."""
 
     def add_file(self, name: str, data: bytes | str, *, overwrite: bool = True) -> None:
-        """Write a file into the log folder, wherever that is.
+        """Write a file into the log directory, local or remote.
 
-        The worker writes it, after what was logged before; on an object store it is uploaded with
-        the rest.
+        The worker thread writes it after everything logged before; on an object store, it is
+        uploaded with the rest.
 
         Args:
-            name: a relative path below the log folder.
-            data: what the file is to hold, a str in UTF-8.
-            overwrite: replace a file of that name. ``False`` keeps it as it is.
+            name: a relative path below the log directory.
+            data: the content; a str is encoded as UTF-8.
+            overwrite: replace an existing file of that name; ``False`` keeps it unchanged.
 
         Raises:
-            InvalidTypeError: the name or the data is of another kind.
-            InvalidValueError: the name is not below the log folder.
+            InvalidTypeError: the name or the data has the wrong type.
+            InvalidValueError: the name is not below the log directory.
         """
         content: Any = data.encode() if isinstance(data, str) else data
         if type(name) is not str or not isinstance(content, bytes):
             message = (
-                f"add_file: a name and bytes or a str are needed, got {name!r:.60} and "
+                f"add_file: expected a str as name, and bytes or a str, got {name!r:.60} and "
                 f"{type(data).__name__}"
             )
             raise InvalidTypeError(message)
@@ -43,9 +43,9 @@ class FileMethods(BaseWriter):
         self._put(name, _build_file, args, 0, None, len(content))
 
 
-def keep(data: bytes, held: bytes | None) -> bytes:
-    """Return what a file is to hold that is not overwritten."""
-    return data if held is None else held
+def keep(data: bytes, existing: bytes | None) -> bytes:
+    """Return the content of a file that must not be overwritten."""
+    return data if existing is None else existing
 
 
 def _build_file(_: str, path: str, content: bytes | Change) -> list[File]:

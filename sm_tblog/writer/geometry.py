@@ -22,7 +22,7 @@ _build_mesh = builder("mesh.mesh_values")
 
 
 class GeometryMethods(BaseWriter):
-    """What logs meshes."""
+    """Methods that log meshes."""
 
     def add_mesh(
         self,
@@ -36,37 +36,38 @@ class GeometryMethods(BaseWriter):
     ) -> None:
         """Log meshes or point clouds for the Mesh tab.
 
-        The arrays are copied, on their own device. That faces and colors are in their ranges is
-        found out by the worker: a mesh where they are not is left out, counted and said.
+        The call copies the arrays, on their own devices. The worker thread checks the ranges of
+        faces and colors: a mesh with values out of range is left out, counted and logged.
 
         Args:
-            tag: the mesh's name, taken as it is.
+            tag: the mesh's name, used as is.
             vertices: real numbers of shape (vertices, 3), or (batch, vertices, 3) for several
                 meshes side by side.
-            colors: of the vertices, red, green and blue; shaped like ``vertices``. Integers from
-                0 to 255, or floats from 0 to 1; floats of which one is above 2 are taken as from
-                0 to 255.
-            faces: triangles, as positions of vertices, counted from 0; shape (faces, 3) or
-                (batch, faces, 3). Without faces it is a point cloud. Colors and faces without a
-                batch dimension hold for every mesh of the batch.
+            colors: red, green and blue of each vertex; the shape of ``vertices``. Integers from 0
+                to 255, or floats from 0 to 1; if any float is above 2, floats are interpreted as 0
+                to 255.
+            faces: triangles, as indices of vertices counted from 0; shape (faces, 3) or (batch,
+                faces, 3). Without faces, a point cloud is shown. Colors and faces without a batch
+                dimension apply to every mesh of the batch.
             config_dict: the scene for THREE.js: ``camera``, ``lights`` and ``material``, each with
-                a class ``cls`` and its arguments.
+                its class name as ``cls`` and its arguments.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: the tag or step is of the wrong kind, an array does not hold real
-                numbers, or ``config_dict`` is not a dict that JSON can hold.
-            InvalidValueError: the shapes are not as above, or ``config_dict`` holds NaN.
+            InvalidTypeError: the tag or step has the wrong type, an array does not contain real
+                numbers, or ``config_dict`` is not a dict that can be encoded as JSON.
+            InvalidValueError: the shapes are not as above, or ``config_dict`` contains NaN.
         """
         if self._enabled:
             check_tag(tag)
-            points = snapshot(vertices, tag)
-            hues = None if colors is None else snapshot(colors, tag)
-            triangles = None if faces is None else snapshot(faces, tag)
-            _check_shapes(tag, points, hues, triangles)
-            args = (points, triangles, hues, _as_json(tag, config_dict))
-            nbytes = sum(array.nbytes for array in (points, hues, triangles) if array is not None)
+            vertex_copy = snapshot(vertices, tag)
+            color_copy = None if colors is None else snapshot(colors, tag)
+            face_copy = None if faces is None else snapshot(faces, tag)
+            _check_shapes(tag, vertex_copy, color_copy, face_copy)
+            args = (vertex_copy, face_copy, color_copy, _as_json(tag, config_dict))
+            copies = (vertex_copy, color_copy, face_copy)
+            nbytes = sum(copy.nbytes for copy in copies if copy is not None)
             self._put(tag, _build_mesh, args, global_step, walltime, nbytes)
 
 
@@ -81,28 +82,27 @@ def _check_shapes(
         if array is None:
             continue
         if array.ndim not in (2, 3) or array.shape[-1] != 3:
-            message = (
-                f"{tag!r}: {name} have shape ({name}, 3) or (batch, {name}, 3), got {array.shape}"
-            )
+            shapes = f"({name}, 3) or (batch, {name}, 3)"
+            message = f"{tag!r}: {name} must have shape {shapes}, got {array.shape}"
             raise InvalidValueError(message)
         if array.ndim == 3 and array.shape[0] not in (1, batch):
-            message = f"{tag!r}: {array.shape[0]} meshes' {name} for {batch} meshes' vertices"
+            message = f"{tag!r}: got {name} of {array.shape[0]} meshes and vertices of {batch}"
             raise InvalidValueError(message)
     if colors is not None and colors.shape[-2] != vertices.shape[-2]:
         message = (
-            f"{tag!r}: each vertex has a color, got vertices of shape {vertices.shape} and colors "
-            f"of shape {colors.shape}"
+            f"{tag!r}: each vertex must have a color, got vertices of shape {vertices.shape} and "
+            f"colors of shape {colors.shape}"
         )
         raise InvalidValueError(message)
 
 
 def _as_json(tag: str, config: Any) -> str:
     if config is not None and not isinstance(config, dict):
-        message = f"{tag!r}: config_dict is a dict, got {config!r:.60}"
+        message = f"{tag!r}: config_dict must be a dict, got {config!r:.60}"
         raise InvalidTypeError(message)
     try:
         return json.dumps(config or {}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        message = f"{tag!r}: JSON cannot hold config_dict: {error}"
+        message = f"{tag!r}: config_dict cannot be encoded as JSON: {error}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(message) from error

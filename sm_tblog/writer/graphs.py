@@ -20,7 +20,7 @@ _build_value = builder("graph.graph_value")
 
 
 class GraphMethods(BaseWriter):
-    """What logs graphs."""
+    """Methods that log graphs of models."""
 
     def add_graph(
         self,
@@ -34,29 +34,29 @@ class GraphMethods(BaseWriter):
     ) -> None:
         """Log the graph of a model.
 
-        What a model does is read while the call lasts; encoding is the worker's. A PyTorch module
-        is run once with the input, and is afterwards as it was: its mode, parameters, buffers and
-        attributes, and the random generators. If it does not run, its modules are shown without
-        what goes between them, and that is said once. A model in distributed training that talks
-        to other processes has to be logged in all of them.
+        The model is read during the call; the worker thread encodes the graph. A PyTorch module
+        is run once with the input; its mode, parameters, buffers and attributes, and the random
+        generators, are restored afterwards. If it does not run, its modules are shown without the
+        data flow between them, and a warning is logged once. In distributed training, a model that
+        communicates with other processes must be logged in all of them.
 
         Args:
-            model: a module of PyTorch; a model of Keras 3; a function of PyTorch, JAX or
-                TensorFlow, which needs an input; a module of Flax; a closed jaxpr; a
-                ``ModelProto`` of ONNX; an estimator of scikit-learn; a booster of XGBoost, of
-                which the first ten trees are shown; a ``GraphDef`` or what has one.
-            input_to_model: what the model is called with: a tuple or list of arguments, a mapping
-                of keyword arguments (PyTorch), or the only argument. Without it, a PyTorch module
-                or a Keras model by subclassing is shown as a tree of what it consists of.
-            verbose: print the graph, a line for each node, and let warnings of the model through.
-            use_strict_trace: accepted for the peers' sake: the lists and dictionaries of a model
-                are recorded whether it is true or false.
-            tag: under which name the graph stands in the tab. A run has one graph without a tag
-                and one for each tag: which of several TensorBoard shows depends on its loader.
+            model: a PyTorch module; a Keras 3 model; a function of PyTorch, JAX or TensorFlow,
+                which needs an input; a Flax module; a closed jaxpr; an ONNX ``ModelProto``; a
+                scikit-learn estimator; an XGBoost booster, of which the first ten trees are shown;
+                a ``GraphDef``, or an object that has one.
+            input_to_model: the input to call the model with: a tuple or list of arguments, a
+                mapping of keyword arguments (PyTorch), or the only argument. Without it, a PyTorch
+                module or a subclassed Keras model is shown as a tree of its parts.
+            verbose: print the graph, one line per node, and do not suppress the model's warnings.
+            use_strict_trace: accepted for compatibility with torch's and tensorboardX's writers:
+                lists and dictionaries of a model are recorded whether it is true or false.
+            tag: the name of the graph in the tab. A run has one graph without a tag and one per
+                tag; which of several TensorBoard shows depends on its loader.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: the model is of no kind that is known, or the tag is not a str.
+            InvalidTypeError: the kind of model is unknown, or the tag is not a str.
         """
         del use_strict_trace
         if self._enabled:
@@ -72,22 +72,22 @@ class GraphMethods(BaseWriter):
         tag: str | None = None,
         walltime: float | None = None,
     ) -> None:
-        """Log the graph of an ONNX model. Its weights are shown by their shapes.
+        """Log the graph of an ONNX model, with the shapes of its weights.
 
         Args:
-            prototxt: the path of an ``.onnx`` file, which needs onnx to be read, or a
-                ``ModelProto``.
-            onnx_model_file: another name of ``prototxt``.
-            tag: see ``add_graph``.
+            prototxt: the path of an ``.onnx`` file, which requires onnx, or a ``ModelProto``.
+            onnx_model_file: alias of ``prototxt``.
+            tag: as in ``add_graph``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: neither a path nor a model, or not one of the two names.
+            InvalidTypeError: the argument is neither a path nor a model, or not exactly one of the
+                two arguments is given.
             InvalidValueError: the file cannot be read.
-            MissingDependencyError: onnx is needed and not installed.
+            MissingDependencyError: onnx is required and not installed.
         """
         if (prototxt is None) == (onnx_model_file is None):
-            message = "add_onnx_graph: prototxt and onnx_model_file are one argument, give one"
+            message = "add_onnx_graph: pass either prototxt or onnx_model_file; they are aliases"
             raise InvalidTypeError(message)
         if self._enabled:
             from sm_tblog.summary.graph.onnx import load
@@ -103,13 +103,13 @@ class GraphMethods(BaseWriter):
 
         Args:
             xmlname: the path of the ``.xml`` file; the ``.bin`` file is not needed.
-            tag: see ``add_graph``.
+            tag: as in ``add_graph``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: not a path.
-            InvalidValueError: the file cannot be read, or has a document type, which could be
-                hostile.
+            InvalidTypeError: ``xmlname`` is not a path.
+            InvalidValueError: the file cannot be read, or contains a document type declaration,
+                which could be malicious.
         """
         if self._enabled:
             from sm_tblog.summary.graph import openvino

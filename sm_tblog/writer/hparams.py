@@ -1,4 +1,4 @@
-"""Hyperparameters and the metrics that they are compared by."""
+"""Hyperparameters, and the metrics by which runs are compared."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ __all__ = ["HParamsMethods"]
 
 
 class HParamsMethods(ScalarMethods):
-    """What logs hyperparameters."""
+    """Methods that log hyperparameters."""
 
     _hparams: dict[str, Plain]
     _best: BestTracker
 
     def _open(self) -> None:
-        # A copy comes here with the values and the bests of its original, but without its session.
+        # A copy has the values and the best values of its original, but not its session.
         self.__dict__.setdefault("_hparams", {})
         self.__dict__.setdefault("_best", BestTracker())
         self._session_process = 0  # the process whose close() ends the session
         self._last_run = 0.0
         super()._open()
-        self._best.run = ""  # the copy of a child is none
+        self._best.run = ""  # a copy of a child is not a child
         if isinstance(self._pipeline, Pipeline):
             self._pipeline.processors.append(self._best)
 
-    def _state_of_child(self, run: str) -> dict[str, Any]:
+    def _child_state(self, run: str) -> dict[str, Any]:
         own = {"_hparams": {}, "_best": BestTracker(), "_session_process": 0}
-        return {**super()._state_of_child(run), **own}
+        return {**super()._child_state(run), **own}
 
     def hparams(
         self,
@@ -59,52 +59,50 @@ class HParamsMethods(ScalarMethods):
         metrics: Mapping[str, str] | None = None,
         best: Mapping[str, Any] | None = None,
     ) -> None:
-        """Log what this run was made with, and choose the metrics that runs are compared by.
+        """Log the hyperparameters of this run, and select the metrics by which runs are compared.
 
-        The values belong to this run; no other is made. Call it again to add values and to change
-        some, also from a process that resumes the run. TensorBoard's HParams tab shows the values
-        and the last point of every scalar of the run. For each metric named here there is one more
-        scalar, ``best/<tag>``, that gets a point whenever the metric improves, from now on and by
-        itself.
+        The values belong to this run; no other run is created. Call it again to add or change
+        values, also from a process that resumes the run. TensorBoard's HParams tab shows the values
+        and the last point of every scalar of the run. Each metric named here gets an additional
+        scalar, ``best/<tag>``, which gets a point whenever the metric improves from now on.
 
-        ``close`` marks the run as successful; a ``with`` block that an exception leaves marks it
-        as failed.
+        ``close`` marks the run as successful; a ``with`` block that an exception leaves marks it as
+        failed.
 
-        TensorBoard keeps what it reads of a run first: it shows what a later call changes when it
-        is started anew.
+        TensorBoard keeps what it reads first of a run: restart it to see what a later call changes.
 
         Args:
-            values: a mapping, nested at will (parts are named ``part/name``), a namespace, or an
-                object of a dataclass, of attrs or of pydantic. A value is a bool, a number or a
-                string; or None, which removes it; or what has a text of its own, such as an enum's
-                member, a path, a date, a list, a class or a function.
-            metrics: ``"min"`` or ``"max"``, which is best, by the tag of a scalar of this run. NaN
-                is never best.
-            best: the best values so far, by tag, of a run that resumes: they are not read from its
+            values: a mapping, which may be nested (parts are named ``part/name``), a namespace, or
+                a dataclass, attrs or pydantic object. A value is a bool, a number or a string;
+                None, which removes it; or an object with a text of its own, such as an enum member,
+                a path, a date, a list, a class or a function.
+            metrics: for each metric, the tag of a scalar of this run, and ``"min"`` or ``"max"``,
+                whichever is best. NaN is never best.
+            best: the best values so far of a resumed run, by tag: they are not read from its
                 earlier files.
 
         Raises:
-            InvalidTypeError: an argument is no mapping, or a value has no text of its own.
-            InvalidValueError: two names are equal or one is empty, an array has not one element, a
-                mode is unknown, a best value is NaN or its metric is not named.
+            InvalidTypeError: an argument is not a mapping, or a value has no text of its own.
+            InvalidValueError: two names are equal or one is empty, an array does not have exactly
+                one element, a mode is unknown, a best value is NaN or its metric is not named.
         """
         if not self._enabled:
             return
         flat = flatten(values, "hparams")
-        modes = _checked_modes({} if metrics is None else metrics)
-        bests = _checked_bests({} if best is None else best, modes)
+        modes = _check_modes({} if metrics is None else metrics)
+        best_values = _check_best_values({} if best is None else best, modes)
         clean = as_tag_cleaner(self._config["clean_tags"]) or str
         if isinstance(self._pipeline, RunView):
             self._best.run = self._pipeline.run
             if self._best not in self._pipeline.processors:
                 self._pipeline.processors.append(self._best)
         for tag, mode in modes.items():
-            self._best.watch(clean(tag), mode, bests.get(tag))
+            self._best.watch(clean(tag), mode, best_values.get(tag))
         self._hparams.update(flat)
         self._session_process = os.getpid()
         now = self._clock()
-        # The dict itself: TensorBoard keeps what it reads first, so that may as well hold what
-        # later calls add before the worker gets here.
+        # Pass the dict itself: TensorBoard keeps what it reads first, so this should include the
+        # values that later calls add before the worker thread builds the item.
         self._put("hparams", _build_session, (self._hparams, now), 0, now)
 
     def add_hparams(
@@ -117,42 +115,47 @@ class HParamsMethods(ScalarMethods):
         *,
         name: PathLike | None = None,
     ) -> None:
-        """Log hyperparameters and results as a run of their own, as the peers do.
+        """Log hyperparameters and results as a separate run, as PyTorch and tensorboardX do.
 
         TensorBoard takes the columns of all such runs from a single one, so every call should name
-        the same hyperparameters and metrics. ``hparams`` has no such limit, and makes no run.
+        the same hyperparameters and metrics. ``hparams`` has no such limitation, and creates no
+        run.
 
         Args:
             hparam_dict: values as in ``hparams``; those that are None are left out.
             metric_dict: numbers by tag, each as in ``add_scalar``.
-            hparam_domain_discrete: all that a hyperparameter may be, a list by its name. A str
-                here is the name, and a number behind it the step, as in tensorboardX.
-            run_name: the run's folder below the log folder; by default the time. ``"."`` is the
-                log folder itself.
+            hparam_domain_discrete: all possible values of hyperparameters, as lists by name. As in
+                tensorboardX, a str here is the run's name, and a number in the next argument the
+                step.
+            run_name: the run's directory below the log directory; by default the current time.
+                ``"."`` is the log directory itself.
             global_step: any integer; by default ``writer.step``.
-            name: another name of ``run_name``.
+            name: alias of ``run_name``.
 
         Raises:
-            InvalidTypeError: an argument, a value or a metric is of the wrong kind.
-            InvalidValueError: as in ``hparams``, or the folder is not below the log folder.
+            InvalidTypeError: an argument, a value or a metric has the wrong type.
+            InvalidValueError: as in ``hparams``, or the run is not below the log directory.
         """
         if not self._enabled:
             return
-        if isinstance(hparam_domain_discrete, str):  # tensorboardX has the name here
+        if isinstance(hparam_domain_discrete, str):  # tensorboardX's name
             name, hparam_domain_discrete = hparam_domain_discrete, None
-        if global_step is None and hasattr(type(run_name), "__index__"):  # and the step here
+        if global_step is None and hasattr(type(run_name), "__index__"):  # tensorboardX's step
             global_step, run_name = run_name, None
         values = flatten(hparam_dict, "add_hparams")
-        domains = _checked_domains(values, hparam_domain_discrete or {})
+        domains = _check_domains(values, hparam_domain_discrete or {})
         check_mapping(metric_dict, "add_hparams: metric_dict")
         step = self._as_step(global_step, "add_hparams")
-        run = self._as_run(name or run_name or self._time_as_name())
+        run = self._as_run(name or run_name or self._timestamp_name())
         rows = ((Series(tag, run), tag, value) for tag, value in metric_dict.items())
         self._add_rows(rows, step, None)
         self._put("add_hparams", _build_run, (values, [*metric_dict], domains), step, None, run=run)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Mark the run of ``hparams``, if it was called, as successful; then see ``BaseWriter``."""
+        """Mark the run of ``hparams`` as successful, if there is one, and close the writer.
+
+        The argument, the return value and the exceptions are those of ``flush``.
+        """
         self._end_session(succeeded=True)
         return super().close(timeout)
 
@@ -162,86 +165,89 @@ class HParamsMethods(ScalarMethods):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close; the run of ``hparams`` has failed if an exception leaves the block."""
+        """Close the writer; mark the run of ``hparams`` as failed after an exception."""
         if kind is not None:
             self._end_session(succeeded=False)
         super().__exit__(kind, error, traceback)
 
     def _end_session(self, *, succeeded: bool) -> None:
-        """End the session that this process has begun, if it goes on."""
+        """End the session that this process started, if it is still open."""
         if self._session_process == os.getpid():
             self._session_process = 0
             now = self._clock()
             self._put("hparams", _build_end, (dict(self._hparams), succeeded, now), 0, now)
 
     def _as_run(self, name: Any) -> str:
-        """Return a name joined to the log folder, as the peers do it, as a folder below that."""
+        """Return a run's directory relative to the log directory.
+
+        The name is joined to the log directory, as torch's and tensorboardX's writers do.
+        """
         if not isinstance(name, (str, os.PathLike)):
-            message = f"add_hparams: a run's name is a str, got {name!r:.60}"
+            message = f"add_hparams: a run's name must be a str, got {name!r:.60}"
             raise InvalidTypeError(message)
         name = os.fspath(name)
         is_local = scheme_of(self._log_dir) == "file"
         root: PurePath = local_path(self._log_dir).absolute() if is_local else PurePosixPath("/")
         path = root / name
         if ".." in Path(name).parts or not path.is_relative_to(root):
-            message = f"add_hparams: the run {name!r} is not below the log folder {self._log_dir!r}"
+            message = f"add_hparams: run {name!r} is not below the log directory {self._log_dir!r}"
             raise InvalidValueError(message)
         run = path.relative_to(root).as_posix()
         return "" if run == "." else run
 
-    def _time_as_name(self) -> str:
-        """Return the time, another one at each call where the clock is slow."""
+    def _timestamp_name(self) -> str:
+        """Return the current time, increased if the clock has not advanced since the last call."""
         self._last_run = max(time.time(), self._last_run + 1e-6)
         return f"{self._last_run:.6f}"
 
 
-def _checked_modes(metrics: Any) -> dict[str, str]:
+def _check_modes(metrics: Any) -> dict[str, str]:
     if not hasattr(metrics, "items"):
-        message = f"metrics: a mapping of 'min' or 'max' by tag is needed, got {metrics!r:.60}"
+        message = f"metrics: expected a mapping of tags to 'min' or 'max', got {metrics!r:.60}"
         raise InvalidTypeError(message)
     for tag, mode in metrics.items():
         check_tag(tag)
         if mode not in ("min", "max"):
             message = (
-                f"metrics: {tag!r}: 'min' or 'max' is best, not {mode!r:.60}; the last value of "
-                "every scalar is shown without being named"
+                f"metrics: {tag!r}: the mode must be 'min' or 'max', got {mode!r:.60}; the last "
+                "value of every scalar is shown without naming it here"
             )
             raise InvalidValueError(message)
     return dict(metrics)
 
 
-def _checked_bests(best: Any, modes: Mapping[str, str]) -> dict[str, float]:
+def _check_best_values(best: Any, modes: Mapping[str, str]) -> dict[str, float]:
     check_mapping(best, "best")
-    bests = {}
+    best_values = {}
     for tag, value in best.items():
-        bests[tag] = float(as_number(value, tag))
+        best_values[tag] = float(as_number(value, tag))
         if tag not in modes:
-            message = f"best: {tag!r} is none of the metrics named in this call"
+            message = f"best: {tag!r} is not among the metrics of this call"
             raise InvalidValueError(message)
-        if math.isnan(bests[tag]):
-            message = f"best: {tag!r}: NaN is no best value; leave it out if there is none yet"
+        if math.isnan(best_values[tag]):
+            message = f"best: {tag!r}: NaN is not a best value; omit it if there is none yet"
             raise InvalidValueError(message)
-    return bests
+    return best_values
 
 
-def _checked_domains(values: Mapping[str, Plain], domains: Any) -> dict[str, list[Plain]]:
+def _check_domains(values: Mapping[str, Plain], domains: Any) -> dict[str, list[Plain]]:
     if not hasattr(domains, "items"):
-        message = f"hparam_domain_discrete: a mapping of lists is needed, got {domains!r:.60}"
+        message = f"hparam_domain_discrete: expected a mapping of lists, got {domains!r:.60}"
         raise InvalidTypeError(message)
     checked = {}
     for name, domain in domains.items():
         if not isinstance(domain, (list, tuple)) or values.get(name) is None:
             message = (
-                f"hparam_domain_discrete: a list for one of the hyperparameters that have a value "
-                f"is needed, got {domain!r:.60} for {name!r}"
+                f"hparam_domain_discrete: expected a list for a hyperparameter that has a value, "
+                f"got {domain!r:.60} for {name!r}"
             )
             raise InvalidTypeError(message)
         items = flatten(dict(enumerate(domain)), f"hparam_domain_discrete: {name!r}")
         checked[name] = list(items.values())
         if any(_kind(item) is not _kind(values[name]) for item in checked[name]):
             message = (
-                f"hparam_domain_discrete: {name!r} is {values[name]!r:.60}, and what else it may "
-                f"be is of another kind: {domain!r:.60}"
+                f"hparam_domain_discrete: {name!r} is {values[name]!r:.60}, but its possible "
+                f"values have another type: {domain!r:.60}"
             )
             raise InvalidTypeError(message)
     return checked
@@ -254,9 +260,9 @@ def _kind(value: Plain) -> type:
 def _build_session(_: str, values: dict[str, Plain], now: float) -> list[Any]:
     from sm_tblog.summary import hparams as summary
 
-    known = dict(values)
-    change = Change(summary.updated_file, summary.encode_change(known, now))
-    return [summary.start_value(known, now), File("", summary.FIRST_FILE, change)]
+    current = dict(values)
+    change = Change(summary.updated_file, summary.encode_change(current, now))
+    return [summary.start_value(current, now), File("", summary.FIRST_FILE, change)]
 
 
 def _build_end(_: str, values: dict[str, Plain], succeeded: bool, now: float) -> list[Any]:

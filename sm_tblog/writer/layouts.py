@@ -1,7 +1,7 @@
 """Layouts of the Custom Scalars tab.
 
-TensorBoard takes the last layout of a run. So a writer has one, to which every call adds, and
-writes it whole whenever it changes.
+TensorBoard uses the last layout of a run. Each writer therefore has a single layout, which every
+call extends, and writes all of it whenever it changes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _build_layout = builder("layout.layout_value")
 
 
 class LayoutMethods(BaseWriter):
-    """What lays out charts."""
+    """Methods that define charts of the Custom Scalars tab."""
 
     def add_custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
-        """Lay out charts of several curves, for the Custom Scalars tab.
+        """Define charts of several curves for the Custom Scalars tab.
 
-        The charts add to those that the writer has laid out before; one of the same category and
-        title is replaced. The curves themselves are logged by ``add_scalar``, before or after.
+        The charts are added to those that the writer defined before; a chart with the same category
+        and title is replaced. Log the curves themselves with ``add_scalar``, before or after.
 
         ::
 
@@ -45,15 +45,16 @@ class LayoutMethods(BaseWriter):
             )
 
         Args:
-            layout: for each category its charts, for each chart its kind and its tags.
-                ``"Multiline"`` draws every tag that matches one of its tags, as a regular
-                expression from its beginning on, or is equal to one. ``"Margin"`` draws a curve
-                between two others; its tags are the curve's, the lower's and the upper's.
+            layout: the charts of each category by title, and for each chart its kind and its tags.
+                ``"Multiline"`` draws every curve whose tag equals one of the chart's tags, or
+                matches one as a regular expression, from the start of the tag. ``"Margin"`` draws a
+                curve between two others; its tags are those of the curve, the lower bound and the
+                upper bound.
 
         Raises:
-            InvalidTypeError: a part of the layout is of the wrong kind.
-            InvalidValueError: there is no such kind of chart, it has no tags, or a margin chart
-                has not three.
+            InvalidTypeError: a part of the layout has the wrong type.
+            InvalidValueError: the kind of a chart is unknown, a chart has no tags, or a margin
+                chart does not have three.
         """
         if self._enabled:
             self._charts.update(_as_charts(layout))
@@ -62,15 +63,15 @@ class LayoutMethods(BaseWriter):
     def add_custom_scalars_multilinechart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
-        """Lay out a chart of several curves; see ``add_custom_scalars``.
+        """Define a chart of several curves; see ``add_custom_scalars``.
 
         Args:
-            tags: the curves', or regular expressions.
-            category: what the chart stands under.
-            title: the chart's.
+            tags: the tags of the curves, or regular expressions.
+            category: the category of the chart.
+            title: the title of the chart.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
+            InvalidTypeError: an argument has the wrong type.
             InvalidValueError: there are no tags.
         """
         self.add_custom_scalars({category: {title: ("Multiline", tags)}})
@@ -78,21 +79,21 @@ class LayoutMethods(BaseWriter):
     def add_custom_scalars_marginchart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
-        """Lay out a chart of a curve between two others; see ``add_custom_scalars``.
+        """Define a chart of a curve between two others; see ``add_custom_scalars``.
 
         Args:
-            tags: the curve's, the lower's and the upper's.
-            category: what the chart stands under.
-            title: the chart's.
+            tags: the tags of the curve, the lower bound and the upper bound.
+            category: the category of the chart.
+            title: the title of the chart.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: there are not three tags.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: there are not exactly three tags.
         """
         self.add_custom_scalars({category: {title: ("Margin", tags)}})
 
     def _extend_chart(self, title: str, names: Iterable[str]) -> None:
-        """Add curves to a chart, unless ``add_custom_scalars`` has laid it out."""
+        """Add curves to a chart, unless ``add_custom_scalars`` has defined it."""
         if self._enabled:
             key = title.partition("/")[0], title
             kind, curves = self._charts.setdefault(key, ("Curves", {}))
@@ -102,54 +103,54 @@ class LayoutMethods(BaseWriter):
                 self._put_layout()
 
     def _put_layout(self) -> None:
-        """Write the layout; again if another thread has changed it, so that the last is whole."""
+        """Write the layout, again if another thread changed it, so that the last is complete."""
         clean = as_tag_cleaner(self._config["clean_tags"]) or str
         written = None
-        while written != (charts := self._listed_charts()):
+        while written != (charts := self._list_charts()):
             self._put(LAYOUT_TAG, _build_layout, (charts, clean), 0, None)
             written = charts
 
-    def _listed_charts(self) -> list[tuple[str, str, str, tuple[str, ...]]]:
-        """Return category, title, kind and tags of every chart that has any."""
+    def _list_charts(self) -> list[tuple[str, str, str, tuple[str, ...]]]:
+        """Return category, title, kind and tags of every chart that has tags."""
         charts = list(self._charts.items())
         return [(*names, kind, tuple(tags)) for names, (kind, tags) in charts if tags]
 
 
 def _as_charts(layout: Any) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
-    """Return kind and tags of each chart, by category and title."""
-    _check_mapping(layout, "a layout is a mapping of charts by category")
+    """Return the kind and tags of each chart, by category and title."""
+    _check_mapping(layout, "a layout must map categories to charts")
     charts = {}
-    for category, of_category in layout.items():
-        _check_mapping(of_category, f"{category!r} is a mapping of charts by title")
-        for title, chart in of_category.items():
-            where = f"the chart {title!r} of {category!r}"
+    for category, titled_charts in layout.items():
+        _check_mapping(titled_charts, f"category {category!r} must map titles to charts")
+        for title, chart in titled_charts.items():
+            where = f"chart {title!r} in category {category!r}"
             if not isinstance(category, str) or not isinstance(title, str):
-                message = f"{where}: a category and a title are str"
+                message = f"{where}: the category and the title must be str"
                 raise InvalidTypeError(message)
             charts[category, title] = _as_chart(chart, where)
     return charts
 
 
-def _check_mapping(value: Any, says: str) -> None:
+def _check_mapping(value: Any, expected: str) -> None:
     if not isinstance(value, Mapping):
-        message = f"custom scalars: {says}, got {value!r:.60}"
+        message = f"custom scalars: {expected}, got {value!r:.60}"
         raise InvalidTypeError(message)
 
 
 def _as_chart(chart: Any, where: str) -> tuple[str, tuple[str, ...]]:
     if not _is_list(chart) or len(chart) != 2:
-        message = f"{where} is a list of its kind and its tags, got {chart!r:.60}"
+        message = f"{where} must be a list of its kind and its tags, got {chart!r:.60}"
         raise InvalidTypeError(message)
     kind, given = chart
     if not isinstance(kind, str) or (kind := kind.capitalize()) not in {"Multiline", "Margin"}:
-        message = f"{where} is of the kind 'Multiline' or 'Margin', not {kind!r:.60}"
+        message = f"{where}: the kind must be 'Multiline' or 'Margin', got {kind!r:.60}"
         raise InvalidValueError(message)
     tags = tuple(given) if _is_list(given) else (None,)
     if not all(isinstance(tag, str) for tag in tags):
-        message = f"{where} has a list of tags, each a str, not {given!r:.60}"
+        message = f"{where}: the tags must be a list of str, got {given!r:.60}"
         raise InvalidTypeError(message)
     if kind == "Margin" and len(tags) != 3:
-        message = f"{where} has the tags of a curve and of its bounds, three, not {given!r:.60}"
+        message = f"{where}: expected three tags, of a curve and its bounds, got {given!r:.60}"
         raise InvalidValueError(message)
     if not tags:
         message = f"{where} has no tags"

@@ -24,21 +24,21 @@ _build_video = builder("video.video_value")
 _build_audio = builder("audio.audio_value")
 
 _CODECS = ("gif", "apng", "webp")
-_FILMS = ("mp4", "h264", "webm", "avi", "mov")
+_VIDEO_FORMATS = ("mp4", "h264", "webm", "avi", "mov")
 
-_SLOWEST = 0.02
-"""Frames a second. APNG counts a frame's time in at most 65,535 ms."""
+_MIN_FPS = 0.02
+"""In frames per second. APNG stores the duration of a frame as at most 65,535 ms."""
 
-_MOST_CHANNELS = 8
-_HIGHEST_RATE = 1 << 28
-"""A WAV file counts bytes a second with 32 bits."""
+_MAX_CHANNELS = 8
+_MAX_SAMPLE_RATE = 1 << 28
+"""In samples per second. A WAV file stores bytes per second in 32 bits."""
 
-_LARGEST_SOUND = 1 << 30
-"""Bytes: encoded, they stay well below protobuf's 2 GiB."""
+_MAX_SOUND_BYTES = 1 << 30
+"""Encoded sounds of this size stay well below protobuf's 2 GiB."""
 
 
 class MediaMethods(BaseWriter):
-    """What logs images, videos and sounds."""
+    """Methods that log images, videos and sounds."""
 
     def add_image(
         self,
@@ -50,24 +50,24 @@ class MediaMethods(BaseWriter):
     ) -> None:
         """Log an image.
 
-        The pixels are copied, on their own device; encoding is the worker's.
+        The call copies the pixels, on their own device; the worker thread encodes the image.
 
         Args:
-            tag: the image's name, taken as it is.
+            tag: the image's name, used as is.
             img_tensor: pixels of any library and device, or a Pillow image. 1, 2, 3 or 4 channels
-                are grey, grey and alpha, RGB and RGBA. uint8 is taken as it is, bool as black and
-                white, uint16 over its whole range, other integers from 0 to 255 or, if none is
-                above 1, as black and white; floats from 0 to 1, or from 0 to 255 if none is
-                negative and one is above 2. What lies outside is clipped, and NaN is black.
+                are grey, grey and alpha, RGB and RGBA. uint8 is used as is, bool is black and
+                white, and uint16 uses its full range. Other integers are from 0 to 255 or, if none
+                is above 1, black and white. Floats are from 0 to 1, or from 0 to 255 if none is
+                negative and one is above 2. Values outside the range are clipped, and NaN is black.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
-            dataformats: what the axes are: ``"CHW"``, ``"HWC"``, ``"HW"`` or another order of
-                these letters. An array of two axes may be given as HW whatever it says. With an N,
-                or with an axis more in front, it is a batch and makes a grid, as in
-                ``add_images``. A Pillow image needs none.
+            dataformats: the axes: ``"CHW"``, ``"HWC"``, ``"HW"`` or another order of these letters.
+                An array with two axes may always be passed as HW. With an N, or with one more axis
+                in front, it is a batch and makes a grid, as in ``add_images``. Not needed for
+                Pillow images.
 
         Raises:
-            InvalidTypeError: the tag or step is of the wrong kind, or ``img_tensor`` not an array
+            InvalidTypeError: the tag or step has the wrong type, or ``img_tensor`` is not an array
                 of real numbers.
             InvalidValueError: the shape does not fit ``dataformats``, or there are no pixels or
                 more than 1 GiB.
@@ -90,15 +90,16 @@ class MediaMethods(BaseWriter):
         """Log a batch of images.
 
         Args:
-            tag: the batch's name, taken as it is.
-            img_tensor: as in ``add_image``, with a batch axis; or a list of such images, equal in
-                size, whose ``dataformats`` need not name it.
+            tag: the batch's name, used as is.
+            img_tensor: as in ``add_image``, with a batch axis; or a list of such images of equal
+                size, for which ``dataformats`` need not contain N.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
-            dataformats: what the axes are: ``"NCHW"``, ``"NHWC"``, ``"NHW"`` or another order.
-            grid: show the batch as one image, in rows of eight, as the peers do. ``False`` shows
-                each image by itself, as samples of the tag.
-            max_outputs: log no more than the first so many images.
+            dataformats: the axes: ``"NCHW"``, ``"NHWC"``, ``"NHW"`` or another order.
+            grid: show the batch as one image with rows of eight, as torch's and tensorboardX's
+                writers do. ``False`` shows each image separately, as samples of the tag.
+            max_outputs: the maximum number of images to log, counted from the first; by default
+                all.
 
         Raises:
             InvalidTypeError: as in ``add_image``.
@@ -108,7 +109,7 @@ class MediaMethods(BaseWriter):
         if self._enabled:
             check_tag(tag)
             if max_outputs is not None and (type(max_outputs) is not int or max_outputs < 1):
-                message = f"{tag!r}: max_outputs is a positive int, got {max_outputs!r:.60}"
+                message = f"{tag!r}: max_outputs must be a positive int, got {max_outputs!r:.60}"
                 raise InvalidValueError(message)
             build = _build_grid if grid else _build_samples
             self._add_pixels(
@@ -141,38 +142,38 @@ class MediaMethods(BaseWriter):
         dataformats: str = "CHW",
         labels: str | Sequence[str] | None = None,
     ) -> None:
-        """Log an image with boxes drawn on it, as of detected objects.
+        """Log an image with boxes drawn on it, for example around detected objects.
 
-        tensorboardX's order of the last arguments, ``dataformats, labels``, is understood too.
+        tensorboardX's order of the last arguments, ``dataformats, labels``, is accepted too.
 
         Args:
-            tag: the image's name, taken as it is.
+            tag: the image's name, used as is.
             img_tensor: as in ``add_image``.
             box_tensor: left, top, right and bottom of each box, in pixels; shape (boxes, 4).
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
-            rescale: the size to be shown, in sizes of the image. A str is taken as ``dataformats``.
+            rescale: factor by which the image is scaled. A str is interpreted as ``dataformats``.
             dataformats: as in ``add_image``.
-            labels: one for each box. Characters beyond ASCII are shown as question marks.
+            labels: one per box. Non-ASCII characters are shown as question marks.
 
         Raises:
-            InvalidTypeError: the tag or step is of the wrong kind, or an array does not hold real
+            InvalidTypeError: the tag or step has the wrong type, or an array does not contain real
                 numbers.
-            InvalidValueError: as in ``add_image``; the boxes are not of that shape; there are
-                more or fewer labels; or ``rescale`` is not positive.
+            InvalidValueError: as in ``add_image``; the boxes have another shape; the numbers of
+                labels and boxes differ; or ``rescale`` is not positive.
             MissingDependencyError: Pillow is not installed.
         """
         if self._enabled:
             check_tag(tag)
-            if isinstance(rescale, str):  # tensorboardX has dataformats and labels here
+            if isinstance(rescale, str):  # tensorboardX's dataformats and labels
                 labels = labels if dataformats == "CHW" else dataformats
                 dataformats = rescale
             scale = 1.0 if isinstance(rescale, str) else float(as_number(rescale, tag))
             if not 0 < scale < math.inf:
-                message = f"{tag!r}: rescale is a positive number, got {rescale!r:.60}"
+                message = f"{tag!r}: rescale must be a positive number, got {rescale!r:.60}"
                 raise InvalidValueError(message)
             check_pillow("add_image_with_boxes")
-            names = _as_names(labels, tag)
+            names = _as_labels(labels, tag)
             boxes = snapshot(box_tensor, tag)
             _check_boxes(boxes.shape, names, tag)
             pixels, layout = snapshot_pixels(img_tensor, tag, dataformats)
@@ -194,32 +195,34 @@ class MediaMethods(BaseWriter):
     ) -> None:
         """Log a video, which the Images tab plays.
 
-        The pixels are copied, on their own device; encoding is the worker's.
+        The call copies the pixels, on their own device; the worker thread encodes the video.
 
         Args:
-            tag: the video's name, taken as it is.
+            tag: the video's name, used as is.
             vid_tensor: pixels as in ``add_image``. Several videos are shown side by side.
             global_step: any integer; by default ``writer.step``.
-            fps: frames a second, 0.02 or more. Browsers play at most 50 of a GIF, 91 of the others.
+            fps: frames per second, at least 0.02. Browsers play at most 50 with GIF and 91 with the
+                other codecs.
             walltime: seconds since the epoch; by default now.
-            dataformats: what the axes are: N, T (frames), C, H and W in any order. An array of
-                four axes may be given as TCHW, and one of three as THW, by what remains of it.
-            codec: ``"gif"`` has 256 colors a frame; ``"apng"`` is without loss; ``"webp"`` is the
-                smallest. TensorBoard shows no MP4.
+            dataformats: the axes: N, T (frames), C, H and W in any order. An array with four axes
+                may be passed as TCHW, and one with three as THW, in the order that remains of
+                ``dataformats``.
+            codec: ``"gif"`` has 256 colors per frame; ``"apng"`` is lossless; ``"webp"`` is the
+                smallest. TensorBoard cannot show MP4.
 
         Raises:
-            InvalidTypeError: the tag, step or fps is of the wrong kind, or ``vid_tensor`` not an
+            InvalidTypeError: the tag, step or fps has the wrong type, or ``vid_tensor`` is not an
                 array of real numbers.
             InvalidValueError: the shape does not fit ``dataformats``; there are no pixels or more
-                than 1 GiB; there is no such codec; or ``fps`` is out of range.
-            MissingDependencyError: Pillow is not installed, or has no WebP.
+                than 1 GiB; the codec is unknown; or ``fps`` is out of range.
+            MissingDependencyError: Pillow is not installed, or lacks WebP.
         """
         if self._enabled:
             check_tag(tag)
             _check_codec(codec, tag)
             rate = float(as_number(fps, tag))
-            if not _SLOWEST <= rate < math.inf:
-                message = f"{tag!r}: fps is a number, {_SLOWEST} or more, got {fps!r:.60}"
+            if not _MIN_FPS <= rate < math.inf:
+                message = f"{tag!r}: fps must be a number of at least {_MIN_FPS}, got {fps!r:.60}"
                 raise InvalidValueError(message)
             pixels, layout = snapshot_pixels(vid_tensor, tag, dataformats, "NTCHW")
             args = (pixels, layout, rate, codec)
@@ -233,36 +236,37 @@ class MediaMethods(BaseWriter):
         sample_rate: float = 44100,
         walltime: float | None = None,
     ) -> None:
-        """Log a sound, as a WAV file of 16 bits.
+        """Log a sound, as a 16-bit WAV file.
 
-        The samples are copied, on their own device; encoding is the worker's.
+        The call copies the samples, on their own device; the worker thread encodes them.
 
         Args:
-            tag: the sound's name, taken as it is.
-            snd_tensor: floats from -1 to 1, clipped if they are not; or int16, int32 or uint8 over
-                their whole range. Shape (L,), (C, L) or (L, C): of two axes the shorter is the
-                channels, 8 at most; if they are equal, the second.
+            tag: the sound's name, used as is.
+            snd_tensor: floats from -1 to 1, which are clipped otherwise; or int16, int32 or uint8
+                that use their full range. Shape (L,), (C, L) or (L, C): of two axes, the shorter
+                one is the channel axis, with at most 8 channels; if they are equal, the second one
+                is.
             global_step: any integer; by default ``writer.step``.
-            sample_rate: samples a second; rounded to an integer.
+            sample_rate: samples per second; rounded to an integer.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: the tag, step or sample rate is of the wrong kind, or ``snd_tensor``
+            InvalidTypeError: the tag, step or sample rate has the wrong type, or ``snd_tensor`` is
                 not an array of such samples.
-            InvalidValueError: the shape is another; there are no samples, or more than 1 GiB; or
-                the sample rate is out of range.
+            InvalidValueError: the shape is not as above; there are no samples, or more than 1 GiB;
+                or the sample rate is out of range.
         """
         if self._enabled:
             check_tag(tag)
             rate = float(as_number(sample_rate, tag))
-            if not 1 <= rate < _HIGHEST_RATE:
+            if not 1 <= rate < _MAX_SAMPLE_RATE:
                 message = (
-                    f"{tag!r}: sample_rate is a number from 1 to {_HIGHEST_RATE:,}, "
+                    f"{tag!r}: sample_rate must be a number from 1 to {_MAX_SAMPLE_RATE:,}, "
                     f"got {sample_rate!r:.60}"
                 )
                 raise InvalidValueError(message)
             if isinstance(shape := getattr(snd_tensor, "shape", None), tuple):
-                _check_sound(shape, tag)  # before it is copied
+                _check_sound(shape, tag)  # before the copy
             samples = snapshot(snd_tensor, tag)
             _check_sound(samples.shape, tag)
             if samples.dtype is not None:
@@ -272,54 +276,54 @@ class MediaMethods(BaseWriter):
             self._put(tag, _build_audio, (samples, rate), global_step, walltime, samples.nbytes)
 
 
-def _as_names(labels: Any, tag: str) -> tuple[str, ...] | None:
-    """Return labels of boxes as a tuple; a str is one."""
+def _as_labels(labels: Any, tag: str) -> tuple[str, ...] | None:
+    """Return the labels of boxes as a tuple; a str is a single label."""
     if labels is None:
         return None
     if not hasattr(labels, "__iter__"):
-        message = f"{tag!r}: labels are a sequence of str, got {labels!r:.60}"
+        message = f"{tag!r}: labels must be a sequence of str, got {labels!r:.60}"
         raise InvalidTypeError(message)
     return (labels,) if isinstance(labels, str) else tuple(map(str, labels))
 
 
 def _check_boxes(shape: tuple[int, ...], labels: Sequence[str] | None, tag: str) -> None:
-    """Raise if this is not the shape of boxes, or there are not as many labels."""
+    """Raise if boxes have the wrong shape, or the numbers of labels and boxes differ."""
     if math.prod(shape) and (len(shape) not in (1, 2) or shape[-1] != 4):
-        message = f"{tag!r}: boxes have shape (boxes, 4), left, top, right and bottom, got {shape}"
+        message = f"{tag!r}: boxes must have shape (boxes, 4), left top right bottom, got {shape}"
         raise InvalidValueError(message)
     count = math.prod(shape) // 4
     if labels is not None and len(labels) != count:
-        message = f"{tag!r}: each box has a label or none, got {len(labels)} for {count} boxes"
+        message = f"{tag!r}: got {len(labels)} labels for {count} boxes; label all boxes or none"
         raise InvalidValueError(message)
 
 
 def _check_sound(shape: tuple[int, ...], tag: str) -> None:
-    """Raise if this is not the shape of a sound, or of a larger one than a record may hold."""
+    """Raise if a sound has the wrong shape, or is larger than a record can contain."""
     lengths = [length for length in shape if length != 1]
     channels = min(lengths) if len(lengths) == 2 else 1
-    if 0 in lengths or len(lengths) > 2 or channels > _MOST_CHANNELS:
+    if 0 in lengths or len(lengths) > 2 or channels > _MAX_CHANNELS:
         message = (
-            f"{tag!r}: a sound has shape (L,), (C, L) or (L, C), with {_MOST_CHANNELS} channels at "
-            f"most and not empty, got {shape}; log the sounds of a batch one by one"
+            f"{tag!r}: a sound must have shape (L,), (C, L) or (L, C), at most {_MAX_CHANNELS} "
+            f"channels and at least one sample, got {shape}; log the sounds of a batch one by one"
         )
         raise InvalidValueError(message)
-    if 2 * math.prod(shape) > _LARGEST_SOUND:
-        message = f"{tag!r}: a record holds 1 GiB of 16-bit samples, got shape {shape}"
+    if 2 * math.prod(shape) > _MAX_SOUND_BYTES:
+        message = f"{tag!r}: a record can contain 1 GiB of 16-bit samples, got shape {shape}"
         raise InvalidValueError(message)
 
 
 def _check_codec(codec: Any, tag: str) -> None:
-    """Raise if videos cannot be encoded so.
+    """Raise if videos cannot be encoded with this codec.
 
     Raises:
-        InvalidValueError: there is no such codec.
-        MissingDependencyError: Pillow is not installed, or has no WebP.
+        InvalidValueError: the codec is unknown.
+        MissingDependencyError: Pillow is not installed, or lacks WebP.
     """
     if codec not in _CODECS:
-        why = "; TensorBoard shows videos as images, and browsers show no films there"
+        reason = "; TensorBoard shows videos as images, where browsers do not play this format"
         message = (
-            f"{tag!r}: codec is one of {', '.join(map(repr, _CODECS))}, got {codec!r:.60}"
-            f"{why if str(codec).lower() in _FILMS else ''}"
+            f"{tag!r}: codec must be one of {', '.join(map(repr, _CODECS))}, got {codec!r:.60}"
+            f"{reason if str(codec).lower() in _VIDEO_FORMATS else ''}"
         )
         raise InvalidValueError(message)
     check_pillow("add_video")

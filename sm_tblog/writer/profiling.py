@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class ProfilingMethods(ScalarMethods):
-    """What marks spans and steps, and opens sessions."""
+    """Methods that mark spans and steps, and open sessions."""
 
     _span_recorder: Recorder
 
@@ -38,32 +38,32 @@ class ProfilingMethods(ScalarMethods):
         self._sessions: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what the copy needs: not what this one records."""
+        """Return the state of a copy, without recorded spans and sessions."""
         state = super().__getstate__()
         return {k: v for k, v in state.items() if k not in ("_span_recorder", "_sessions")}
 
     def span(self, name: str, kind: str | None = None) -> Span | ThreadSpan:
-        """Mark what a piece of code is: ``with writer.span("forward"):``, or ``@writer.span(…)``.
+        """Mark a piece of code: ``with writer.span("forward"):``, or ``@writer.span(…)``.
 
-        Any thread may be in any number of spans, one within the other. In a session each becomes an
-        event of its thread. Within a step, the time in spans of each kind makes a scalar,
-        ``profile/<kind>_ms``. Otherwise a span costs about 0.2 µs.
+        Spans may be nested, in any thread. In a session, each becomes an event of its thread.
+        Within a step, the time in spans of each kind becomes a scalar, ``profile/<kind>_ms``.
+        Otherwise a span costs about 0.2 µs.
 
         Args:
-            name: what is shown. One that has a number in it, as in ``f"batch {i}"``, cannot be
-                summed up by a viewer.
-            kind: what the time is spent on. ``"input"``, the wait for data, is what the viewer's
-                analysis of the input knows; any other word has a curve of its own.
+            name: the name shown. Viewers cannot aggregate names that contain a number, such as
+                ``f"batch {i}"``.
+            kind: what the time is spent on. ``"input"``, the wait for data, is the kind that the
+                viewer's input analysis recognizes; any other word gets its own curve.
 
         Returns:
-            A context manager for the ``with`` block that it stands in: for another one, and for
-            another thread, call this again. Called with a function, it returns one that is in the
-            span whenever and wherever it runs.
+            A context manager for one ``with`` block: call this method again for another block or
+            another thread. Called with a function, it returns a function that is in the span
+            whenever and wherever it runs.
 
         Raises:
             InvalidTypeError: the name or kind is not a str.
         """
-        recorder = self._span_recorder  # and from here on Recorder.span, without a call
+        recorder = self._span_recorder  # the rest is Recorder.span, inlined to save a call
         idle = recorder.idle
         if idle is not None:
             return idle[name, kind]
@@ -80,22 +80,23 @@ class ProfilingMethods(ScalarMethods):
     ) -> StepSpan:
         """Mark a step of the training loop: ``with writer.step_span(n):``.
 
-        In a session it is what the viewer counts as a step. Session or not, it logs its time as
+        In a session, the viewer counts it as a step. With or without a session, it logs its time as
         ``profile/step_time_ms``, the time in spans of each kind as ``profile/<kind>_ms``, and
-        ``profile/examples_per_s`` or ``profile/steps_per_s``. Of what another kind takes within a
-        span, only that is the other's: the kinds add up to no more than the step.
+        ``profile/examples_per_s`` or ``profile/steps_per_s``. If a span of another kind is nested
+        in a span, its time counts only for the inner kind: the kinds add up to no more than the
+        step.
 
-        Within a step of the same thread it is a span, and no step: validation in the middle of a
-        training step is a part of that.
+        Within a step of the same thread it is a span and not a step: validation in the middle of a
+        training step is a part of that step.
 
         Args:
-            step: any integer; by default the one behind the last, or ``purge_step``, or 0.
-            examples: how many examples the step trains with.
-            log_every: of how many steps each point of the scalars is the mean.
+            step: any integer; by default the last step plus one, initially ``purge_step`` or 0.
+            examples: the number of training examples in the step.
+            log_every: the number of steps whose mean makes one point of the scalars.
 
         Raises:
             InvalidTypeError: a number is not an integer.
-            InvalidValueError: ``log_every`` is not positive, or ``examples`` negative.
+            InvalidValueError: ``log_every`` is not positive, or ``examples`` is negative.
         """
         number = self._span_recorder.next_step if step is None else as_step(step, "step_span")
         _check_count("examples", examples, 0)
@@ -110,33 +111,34 @@ class ProfilingMethods(ScalarMethods):
         examples: int | None = None,
         log_every: int = 1,
     ) -> Iterable[T]:
-        """Iterate over batches, each of which makes a step: ``for batch in writer.track(loader):``.
+        """Iterate over batches and mark each as a step: ``for batch in writer.track(loader):``.
 
         A step begins with the wait for its batch, which is a span of kind ``"input"``, and ends
-        with the loop's body: when the next batch is asked for, or the loop is left. What
-        ``step_span`` logs is logged.
+        with the loop's body: when the next batch is requested, or the loop is left. It logs what
+        ``step_span`` logs.
 
         Args:
-            batches: a data loader, or anything else that can be iterated over.
-            start: the number of the first step; by default the one behind the last, or
-                ``purge_step``, or 0. So the steps of one epoch go on from those of the last.
-            examples: how many examples a batch has; by default the ``batch_size`` of ``batches``,
-                if it has one.
-            log_every: of how many steps each point of the scalars is the mean.
+            batches: a data loader, or any other iterable.
+            start: the number of the first step; by default the last step plus one, initially
+                ``purge_step`` or 0. Steps therefore continue from epoch to epoch.
+            examples: the number of examples per batch; by default the ``batch_size`` of
+                ``batches``, if it has one.
+            log_every: the number of steps whose mean makes one point of the scalars.
 
         Returns:
-            What iterates, as often as ``batches`` does, and has its length, if it has one.
+            An iterable that can be iterated over as many times as ``batches``, and has its length,
+            if it has one.
 
         Raises:
-            InvalidTypeError: ``batches`` cannot be iterated over, or a number is not an integer.
-            InvalidValueError: ``log_every`` is not positive, or ``examples`` negative.
+            InvalidTypeError: ``batches`` is not iterable, or a number is not an integer.
+            InvalidValueError: ``log_every`` is not positive, or ``examples`` is negative.
         """
         if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
-            message = f"track: batches can be iterated over, unlike {batches!r:.60}"
+            message = f"track: batches must be iterable, got {batches!r:.60}"
             raise InvalidTypeError(message)
         if examples is None:
-            found = getattr(batches, "batch_size", None)
-            examples = found if isinstance(found, int) else None
+            batch_size = getattr(batches, "batch_size", None)
+            examples = batch_size if isinstance(batch_size, int) else None
         _check_count("examples", examples, 0)
         _check_count("log_every", log_every, 1)
         if not self._enabled:
@@ -148,18 +150,17 @@ class ProfilingMethods(ScalarMethods):
         return Tracked(batches, lambda: make_step().__enter__(), wait)
 
     def counter(self, name: str, value: Any) -> None:
-        """Record a number that changes, as the length of a queue, for the timeline of a session.
+        """Record a changing number, such as the length of a queue, in the timeline of a session.
 
-        Without a session it does nothing. For curves over steps there is ``add_scalar``.
+        Without a session, this does nothing. Use ``add_scalar`` for curves over steps.
 
         Args:
-            name: the curve's.
-            value: anything like a number, as in ``add_scalar``; one on an accelerator is waited
-                for.
+            name: the name of the counter.
+            value: a number as in ``add_scalar``; the call waits for one on an accelerator.
 
         Raises:
-            InvalidTypeError: the name is not a str, or the value is no number.
-            InvalidValueError: the value has not one element.
+            InvalidTypeError: the name is not a str, or the value is not a number.
+            InvalidValueError: the value does not have exactly one element.
         """
         recorder = self._span_recorder
         if recorder.recording is not None:
@@ -179,36 +180,38 @@ class ProfilingMethods(ScalarMethods):
     ) -> Session:
         """Open a session for the Profile tab: ``with writer.profile():``.
 
-        It records the spans, steps and counters of all threads, and what the engines add. When the
-        block is left, by an exception too, one file is made of it, in the background, and goes
-        where the writer's files go: ``plugins/profile/<session>/<host>.xplane.pb``, below the log
-        folder. Every rank of a distributed job writes its own, under a name on which they agree
-        without asking each other: the one given here, or else one made of the job's name.
+        It records the spans, steps and counters of all threads, and the data of the engines. When
+        the block ends, also by an exception, the worker thread writes one file where the writer's
+        other files are: ``plugins/profile/<session>/<host>.xplane.pb``, below the log directory.
+        Every rank of a distributed job writes its own file. The session has the same name on all
+        ranks, without communication: the name given here, or one made from the job's name.
 
         Args:
-            name: the session's; by default the time, or in a distributed job the job's name and a
-                number. If there is such a session in the folder already, the name gets a number.
-            python: ``"sample"`` looks fifty times a second at what all threads are doing;
-                ``"trace"`` records every call of a Python function, which slows each down by 0.3
-                to 0.7 µs.
-            memory: ``True`` records the memory of the process, and the frameworks' allocators;
-                ``"python"`` also that of Python objects, which slows their making down.
-            torch: have PyTorch's profiler record operators and kernels; ``"auto"`` does if the
-                script has imported PyTorch, and goes without if its profiler cannot start. Options
-                of its engine make it more precise: ``torch={"record_shapes": True}``.
+            name: the session's name; by default the time, or in a distributed job the job's name
+                and a number. If the directory already contains that session, a number is appended.
+            python: ``"sample"`` samples the stacks of all threads fifty times a second; ``"trace"``
+                records every call of a Python function, which slows each call down by 0.3 to 0.7
+                µs.
+            memory: ``True`` records the memory of the process and of the frameworks' allocators;
+                ``"python"`` also that of Python objects, which slows down their allocation.
+            torch: record operators and kernels with PyTorch's profiler. ``"auto"`` does so if the
+                script has imported PyTorch, and continues without if its profiler cannot start. A
+                mapping passes options to the engine, for more detail:
+                ``torch={"record_shapes": True}``.
             jax: the same for JAX.
             tensorflow: the same for TensorFlow.
-            max_events: how many events the file may have. A viewer takes about a million. How many
-                were left out is said in the file, and through the logger ``sm_tblog``.
+            max_events: the maximum number of events in the file. Viewers can handle about a
+                million. The number of omitted events is recorded in the file, and logged to
+                ``sm_tblog``.
 
         Returns:
-            A context manager; in the block its ``name`` is the session's.
+            A context manager; within the block, its ``name`` is the session's name.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: there is no such option; or, when the block is entered, another
-                session is open in this process, or another profiler runs.
-            MissingDependencyError: a framework asked for is not installed.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: an option is unknown; or, when the block is entered, another session
+                is open in this process, or another profiler is running.
+            MissingDependencyError: a requested framework is not installed.
         """
         options = {"python": python, "memory": memory, "max_events": max_events}
         frameworks = {"torch": torch, "jax": jax, "tensorflow": tensorflow}
@@ -226,7 +229,7 @@ class ProfilingMethods(ScalarMethods):
         tensorflow: bool | Literal["auto"] | Mapping[str, Any] = "auto",
         max_events: int = 1_000_000,
     ) -> Profiler:
-        """Open a session at the steps that a schedule names, of a loop that counts its steps.
+        """Open sessions at the scheduled steps of a loop.
 
         ::
 
@@ -235,51 +238,51 @@ class ProfilingMethods(ScalarMethods):
                     train(batch)
                     profiler.step()
 
-        ``step`` is the last thing in the loop. Where neither ``track`` nor ``step_span`` marks
-        steps, what is between two calls of it is a step.
+        Call ``step`` at the end of the loop's body. If neither ``track`` nor ``step_span`` marks
+        steps, the code between two calls of ``step`` is a step.
 
         Args:
-            schedule: which steps.
-            name: what the sessions' names begin with; each ends with its first step. By default as
-                for ``profile``.
-            python: as for ``profile``, and so are the others.
-            memory: see there.
-            torch: see there.
-            jax: see there.
-            tensorflow: see there.
-            max_events: see there, of each session.
+            schedule: the steps to profile.
+            name: prefix of the sessions' names, which end with the number of the first step. The
+                default is as in ``profile``.
+            python: as in ``profile``.
+            memory: as in ``profile``.
+            torch: as in ``profile``.
+            jax: as in ``profile``.
+            tensorflow: as in ``profile``.
+            max_events: as in ``profile``, for each session.
 
         Returns:
-            A context manager with ``step()``. Without a ``with`` block, ``close()`` ends it.
+            A context manager with a method ``step()``. Without a ``with`` block, ``close()`` ends
+            it.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: there is no such option. What goes wrong later is said through the
-                logger ``sm_tblog``, and the training goes on.
-            MissingDependencyError: a framework asked for is not installed.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: an option is unknown. Later failures are logged to ``sm_tblog``, and
+                training continues.
+            MissingDependencyError: a requested framework is not installed.
         """
         from sm_tblog.profile.profiler import Profiler
         from sm_tblog.profile.schedule import Schedule
 
         given: Any = schedule
         if not isinstance(given, Schedule):
-            message = f"profiler: a Schedule is needed, got {schedule!r:.60}"
+            message = f"profiler: expected a Schedule, got {schedule!r:.60}"
             raise InvalidTypeError(message)
         options = {"python": python, "memory": memory, "max_events": max_events}
         frameworks = {"torch": torch, "jax": jax, "tensorflow": tensorflow}
-        make = partial(self._make_session, name, frameworks, options)
-        make(lambda: 0)  # raises now what it would at some step
-        return Profiler(schedule, make, self._span_recorder)
+        make_session = partial(self._make_session, name, frameworks, options)
+        make_session(lambda: 0)  # raises errors of the arguments now instead of at a later step
+        return Profiler(schedule, make_session, self._span_recorder)
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the session that is open, store everything, close the files and end the worker.
+        """End the open session, store everything, close the files and stop the worker thread.
 
-        Logging again begins new files.
-
-        Takes, returns and raises what ``flush`` does.
+        Logging after this starts new files. The argument, the return value and the exceptions are
+        those of ``flush``.
         """
         session = sys.modules.get("sm_tblog.profile.session")
-        if session is not None:  # else there never was one
+        if session is not None:  # otherwise no session was ever opened
             session.end_open(self._log_dir)
         return super().close(timeout)
 
@@ -290,7 +293,7 @@ class ProfilingMethods(ScalarMethods):
         options: dict[str, Any],
         first_step: Callable[[], int] | None,
     ) -> Session:
-        """Return a session, not open yet; ``first_step`` is asked when it is opened."""
+        """Return a session that is not open yet; ``first_step`` is called when it is opened."""
         from sm_tblog.profile import names
         from sm_tblog.profile.engines.choice import choose_engines
         from sm_tblog.profile.session import Session
@@ -298,36 +301,37 @@ class ProfilingMethods(ScalarMethods):
         names.check_name(name)
         if not self._enabled:
             frameworks = dict.fromkeys(frameworks, False)
-        wanted, optional = choose_engines(frameworks=frameworks, **options)
+        engines, optional = choose_engines(frameworks=frameworks, **options)
 
         def find_name() -> str:
             step = None if first_step is None else first_step()
-            wish = names.session_name(name, step, len(self._sessions) + 1)
-            found = names.free_name(wish, self._log_dir, self._sessions)
-            self._sessions.append(found)
-            return found
+            preferred = names.session_name(name, step, len(self._sessions) + 1)
+            session = names.free_name(preferred, self._log_dir, self._sessions)
+            self._sessions.append(session)
+            return session
 
         return Session(
             self._span_recorder,
-            wanted,
+            engines,
             optional,
             find_name,
-            self._deliver_session if self._enabled else None,
+            self._put_session if self._enabled else None,
             options["max_events"],
             self._log_dir,
         )
 
-    def _deliver_session(self, name: str, build: Any, args: tuple[Any, ...]) -> None:
-        # Its memory was taken while it was open. Nobody waits for the worker because of it.
+    def _put_session(self, name: str, build: Any, args: tuple[Any, ...]) -> None:
+        # nbytes stays 0: the memory was allocated while the session was open, so that no call needs
+        # to wait for the worker thread because of it.
         self._put(name, build, args, None, None)
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if value is None and least == 0:
+def _check_count(name: str, value: Any, minimum: int) -> None:
+    if value is None and minimum == 0:
         return
     if not isinstance(value, int):
-        message = f"{name} is an integer, got {value!r:.60}"
+        message = f"{name} must be an integer, got {value!r:.60}"
         raise InvalidTypeError(message)
-    if value < least:
-        message = f"{name} is {least} or more, got {value}"
+    if value < minimum:
+        message = f"{name} must be at least {minimum}, got {value}"
         raise InvalidValueError(message)

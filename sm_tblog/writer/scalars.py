@@ -1,4 +1,4 @@
-"""Numbers: one at a time, many at a step, several in a chart."""
+"""Scalars: one at a time, many at one step, or several in one chart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("sm_tblog")
 
 
 class ScalarMethods(LayoutMethods):
-    """What logs numbers."""
+    """Methods that log scalars."""
 
     def add_scalar(
         self,
@@ -36,23 +36,23 @@ class ScalarMethods(LayoutMethods):
         """Log one number.
 
         Args:
-            tag: the curve's name, taken as it is.
-            scalar_value: anything like a number: Python's and NumPy's, Decimal, Fraction, bool, or
-                an array of any library with one element, on any device. One on an accelerator is
-                copied without waiting for the device.
+            tag: the curve's name, used as is.
+            scalar_value: anything that represents a number: Python and NumPy numbers, Decimal,
+                Fraction, bool, or an array of any library with one element, on any device. A number
+                on an accelerator is copied without waiting for the device.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             new_style: write a tensor of the scalars plugin, as TensorFlow 2 does, instead of the
                 shorter ``simple_value``. TensorBoard shows both alike.
             double_precision: write a float64 instead of a float32. Implies ``new_style``.
-                TensorBoard 2.21 shows such curves with ``--load_fast=false`` only.
-            display_name: what TensorBoard shows instead of the tag.
+                TensorBoard 2.21 only shows such curves with ``--load_fast=false``.
+            display_name: the name that TensorBoard shows instead of the tag.
             summary_description: Markdown, shown beside the chart.
 
         Raises:
-            InvalidTypeError: the tag, value or step is of the wrong kind.
-            InvalidValueError: the value has not one element. A step that does not fit an int64 is
-                found out by the worker: the row is left out, counted and said.
+            InvalidTypeError: the tag, value or step has the wrong type.
+            InvalidValueError: the value does not have exactly one element. The worker thread checks
+                that the step fits an int64: otherwise the row is left out, counted and logged.
         """
         pipeline = self._pipeline
         if (
@@ -76,14 +76,15 @@ class ScalarMethods(LayoutMethods):
         """Log many numbers at one step.
 
         Args:
-            values: numbers by tag, each as in ``add_scalar``; a mapping instead of a number logs
-                its own values as ``tag/key``.
+            values: numbers by tag, each as in ``add_scalar``. The values of a nested mapping are
+                logged as ``tag/key``.
             step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: a tag, value or the step is of the wrong kind.
-            InvalidValueError: a value has not one element, or the step does not fit an int64.
+            InvalidTypeError: a tag, a value or the step has the wrong type.
+            InvalidValueError: a value does not have exactly one element, or the step does not fit
+                an int64.
         """
         check_mapping(values, "log")
         if type(step) is int and walltime is None:
@@ -99,7 +100,7 @@ class ScalarMethods(LayoutMethods):
                 if len(pipeline.rows) > pipeline.limit:
                     pipeline.on_limit()
                 return
-        self._add_rows(((tag, tag, value) for tag, value in _flat(values)), step, walltime)
+        self._add_rows(((tag, tag, value) for tag, value in _flatten(values)), step, walltime)
 
     def add_scalars(
         self,
@@ -116,13 +117,14 @@ class ScalarMethods(LayoutMethods):
             tag_scalar_dict: numbers by curve, each as in ``add_scalar``.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
-            layout: ``False`` makes each curve a run of its own below the log folder, named
-                ``<main_tag>_<curve>``, as PyTorch does. ``True`` keeps all in this run, as
-                ``<main_tag>/<curve>``, and lays them out as one chart of the Custom Scalars tab.
+            layout: ``False`` makes each curve a run of its own below the log directory, named
+                ``<main_tag>_<curve>``, as PyTorch does. ``True`` keeps all curves in this run, as
+                ``<main_tag>/<curve>``, and defines a chart of them for the Custom Scalars tab.
 
         Raises:
-            InvalidTypeError: a tag, value or the step is of the wrong kind.
-            InvalidValueError: a value has not one element, or the step does not fit an int64.
+            InvalidTypeError: a tag, a value or the step has the wrong type.
+            InvalidValueError: a value does not have exactly one element, or the step does not fit
+                an int64.
         """
         check_tag(main_tag)
         check_mapping(tag_scalar_dict, repr(main_tag))
@@ -142,7 +144,13 @@ class ScalarMethods(LayoutMethods):
     def _add_rows(
         self, rows: Iterable[tuple[Any, str, Any]], step: Any, walltime: float | None
     ) -> None:
-        """Add rows of series, name for messages, and value, at one step, all or none."""
+        """Add all rows, or none if one is invalid, at one step.
+
+        Args:
+            rows: series, name for messages, and value of each row.
+            step: any integer; None is ``writer.step``.
+            walltime: seconds since the epoch; None is now.
+        """
         if not self._enabled:
             return
         now = self._as_time(walltime)
@@ -156,7 +164,7 @@ class ScalarMethods(LayoutMethods):
 
 
 def _as_folder(name: str) -> str:
-    """Return a curve's name as the end of a folder's."""
+    """Return a curve's name as the end of a directory name."""
     return str(name).replace("/", "_").replace("\\", "_")
 
 
@@ -164,29 +172,29 @@ def _as_series(
     tag: Any, new_style: Any, double_precision: Any, display_name: str, description: str
 ) -> Series:
     check_tag(tag)
-    if isinstance(new_style, str):  # tensorboardX has display_name and description here
+    if isinstance(new_style, str):  # tensorboardX's display_name and description
         display_name, description = new_style, double_precision or ""
         new_style = double_precision = False
     if double_precision:
-        _warn_of_double_precision()
+        _warn_about_double_precision()
     return Series(
         tag, "", bool(new_style), bool(double_precision), display_name or "", description or ""
     )
 
 
 @cache
-def _warn_of_double_precision() -> None:
-    """Say, once, what would else look like lost data: measured with its data server 0.7.2."""
+def _warn_about_double_precision() -> None:
+    """Warn once about data that would otherwise seem lost; observed with data server 0.7.2."""
     logger.warning(
-        "double_precision: TensorBoard's default loader shows no float64 scalars; start it with "
-        "--load_fast=false to see them"
+        "double_precision: TensorBoard's default loader does not show float64 scalars; start it "
+        "with --load_fast=false to see them"
     )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for tag, value in values.items():
         check_tag(tag)
         if hasattr(value, "items"):
-            yield from _flat(value, f"{prefix}{tag}/")
+            yield from _flatten(value, f"{prefix}{tag}/")
         else:
             yield prefix + tag, value

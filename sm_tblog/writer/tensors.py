@@ -1,4 +1,4 @@
-"""Tensors: whole arrays, to be read back."""
+"""Tensors: whole arrays that can be read back."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sm_tblog.writer.base import BaseWriter
 __all__ = ["TensorMethods"]
 
 _KINDS = "biufcUS"
-_TOO_LARGE = 1 << 31
+_SIZE_LIMIT = 1 << 31
 
 _build_tensor = builder("tensor.tensor_value")
 
 
 class TensorMethods(BaseWriter):
-    """What logs tensors."""
+    """Methods that log tensors."""
 
     def add_tensor(
         self,
@@ -33,36 +33,36 @@ class TensorMethods(BaseWriter):
     ) -> None:
         """Log a whole array.
 
-        TensorBoard has no dashboard for it, unless a plugin is named: it is there to be read back,
-        for example by TensorBoard's ``EventAccumulator.Tensors`` and ``make_ndarray``.
+        No TensorBoard tab shows it, unless you name a plugin. Read it back, for example with
+        TensorBoard's ``EventAccumulator.Tensors`` and ``make_ndarray``.
 
-        The array is copied, on its own device; encoding is the worker's.
+        The call copies the array, on its own device; the worker thread encodes it.
 
         Args:
-            tag: the tensor's name, taken as it is.
-            tensor: bools, integers, real or complex numbers, or strings, of any shape, library
-                and device. bfloat16 and float8 are written as float32, which holds them exactly.
+            tag: the tensor's name, used as is.
+            tensor: bools, integers, real or complex numbers, or strings, of any shape, library and
+                device. bfloat16 and float8 are written as float32, which represents them exactly.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             plugin: the name of a TensorBoard plugin that shows such tensors.
-            content: what that plugin asks for beside the tensor, ``plugin_data.content``.
+            content: the data that this plugin requires beside the tensor, ``plugin_data.content``.
 
         Raises:
-            InvalidTypeError: the tag, step, plugin or content is of the wrong kind, or ``tensor``
+            InvalidTypeError: the tag, step, plugin or content has the wrong type, or ``tensor`` is
                 not an array.
-            InvalidValueError: it takes 2 GiB or more, which no event can hold.
+            InvalidValueError: the array has 2 GiB or more, which no event can contain.
         """
         if self._enabled:
             check_tag(tag)
             given: Any = content
             if not isinstance(given, bytes):
-                message = f"{tag!r}: the content of a plugin's data is bytes, got {content!r:.60}"
+                message = f"{tag!r}: the plugin's content must be bytes, got {content!r:.60}"
                 raise InvalidTypeError(message)
             if plugin is not None:
                 check_tag(plugin)
             array = snapshot(tensor, tag, kinds=_KINDS)
-            if array.nbytes >= _TOO_LARGE:
-                message = f"{tag!r}: an event holds less than 2 GiB, got {array.nbytes:,} bytes"
+            if array.nbytes >= _SIZE_LIMIT:
+                message = f"{tag!r}: an event must be below 2 GiB, got {array.nbytes:,} bytes"
                 raise InvalidValueError(message)
             args = (array, _KINDS, plugin, content)
             self._put(tag, _build_tensor, args, global_step, walltime, array.nbytes)

@@ -19,7 +19,7 @@ _build_table = builder("table.table_value")
 
 
 class TextMethods(BaseWriter):
-    """What logs texts and tables."""
+    """Methods that log texts and tables."""
 
     def add_text(
         self,
@@ -31,20 +31,20 @@ class TextMethods(BaseWriter):
         """Log Markdown text.
 
         Args:
-            tag: the text's name, taken as it is.
+            tag: the text's name, used as is.
             text_string: Markdown; a sequence of strings, or of rows of strings, makes a table.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
-            InvalidTypeError: the tag, text or step is of the wrong kind.
+            InvalidTypeError: the tag, text or step has the wrong type.
         """
         if isinstance(text_string, bytes):
             text_string = text_string.decode(errors="replace")
         if not hasattr(text_string, "__iter__"):
-            message = f"{tag!r}: a text is a str or a sequence of str, got {text_string!r:.60}"
+            message = f"{tag!r}: a text must be a str or a sequence of str, got {text_string!r:.60}"
             raise InvalidTypeError(message)
-        text = _frozen(text_string)
+        text = _freeze(text_string)
         self._put(tag, _build_text, (text,), global_step, walltime, len(text))
 
     def add_table(
@@ -56,27 +56,28 @@ class TextMethods(BaseWriter):
         *,
         max_rows: int | None = 100,
     ) -> None:
-        """Log a table, for the Text tab.
+        """Log a table for the Text tab.
 
-        Cells show what they hold: what Markdown or HTML would take for their own is escaped. The
-        floats of a column have six significant digits at most, and equally many decimals. None is
-        an empty cell.
+        Cells show their content literally: Markdown and HTML syntax is escaped. The floats of a
+        column have at most six significant digits, and the same number of decimals. None is an
+        empty cell.
 
         Args:
-            tag: the table's name, taken as it is.
-            table: a data frame of pandas or Polars; a mapping of columns by name; a sequence of
-                mappings, a row each; or a sequence of rows, the first of them the header. Cells
-                are numbers, tensors with one element, on any device, or anything that ``str``
-                makes readable. The index of a pandas frame is shown if it is not just numbers of
+            tag: the table's name, used as is.
+            table: a pandas or Polars data frame; a mapping of column names to columns; a sequence
+                of mappings, one per row; or a sequence of rows, the first of which is the header.
+                Cells are numbers, tensors with one element, on any device, or anything that ``str``
+                makes readable. The index of a pandas frame is shown unless it only numbers the
                 rows.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
-            max_rows: how many rows are shown; a last line says how many are not. None for all.
+            max_rows: the maximum number of rows shown; a last line gives the number of omitted
+                rows. None shows all.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: the table has no columns, its columns or rows are not as long as
-                each other, or ``max_rows`` is less than one.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the table has no columns, its columns or rows differ in length, or
+                ``max_rows`` is less than 1.
         """
         if self._enabled:
             check_tag(tag)
@@ -87,10 +88,10 @@ class TextMethods(BaseWriter):
             self._put(tag, _build_table, (cells,), global_step, walltime, cells.nbytes)
 
 
-def _frozen(text: Any) -> Any:
+def _freeze(text: Any) -> Any:
     """Return nested sequences of strings as tuples."""
     return (
         text
         if isinstance(text, str) or not hasattr(text, "__iter__")
-        else tuple(map(_frozen, text))
+        else tuple(map(_freeze, text))
     )

@@ -1,4 +1,4 @@
-"""Traces of PyTorch's profiler, as sessions for the Profile tab."""
+"""Traces of PyTorch's profiler as sessions of the Profile tab."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TraceMethods"]
 
 
 class TraceMethods(ProfilingMethods):
-    """What makes sessions of traces."""
+    """Methods that convert traces to sessions."""
 
     def add_trace(
         self,
@@ -28,20 +28,20 @@ class TraceMethods(ProfilingMethods):
         """Log a trace of PyTorch's profiler as a session for the Profile tab.
 
         Args:
-            trace: a file that the profiler has written, ``*.pt.trace.json``, or compressed by
-                gzip, which is read before this returns. Or a ``torch.profiler.profile`` that has
-                ended, which the worker makes a session of.
-            name: the session's; by default what the file is called, or as for ``profile``.
-            keep_trace: keep the trace beside the session, compressed. It opens in Perfetto.
-            max_events: how many events the session may have; see ``profile``.
+            trace: a file written by the profiler, ``*.pt.trace.json``, optionally compressed with
+                gzip; it is read before the call returns. Or a stopped ``torch.profiler.profile``,
+                which the worker thread converts.
+            name: the session's name; by default taken from the file's name, or as in ``profile``.
+            keep_trace: keep the trace beside the session, compressed. Perfetto can open it.
+            max_events: the maximum number of events in the session, as in ``profile``.
 
         Returns:
             The session's name.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: the file is no trace, damaged, or cut off, and where; or the profiler
-                has not recorded anything.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: the file is not a trace, or is damaged or truncated, and where; or
+                the profiler has not recorded anything.
             OSError: the file cannot be read.
         """
         from sm_tblog.profile import names, traces
@@ -51,27 +51,28 @@ class TraceMethods(ProfilingMethods):
             return name or ""
         if not hasattr(trace, "export_chrome_trace"):
             read = traces.read_trace(trace, keep_trace=keep_trace, max_events=max_events)
-            used = [one for one in self._sessions if one.endswith(f"/{read.stem}")]
-            session = read.session(name, self._log_dir, [one.rpartition("/")[0] for one in used])
-            self._sessions.append(f"{session}/{read.stem}")  # others may add to the session
+            used = [key for key in self._sessions if key.endswith(f"/{read.stem}")]
+            session = read.session(name, self._log_dir, [key.rpartition("/")[0] for key in used])
+            # Traces with other file names may still be added to this session.
+            self._sessions.append(f"{session}/{read.stem}")
             args: tuple[Any, ...] = read.files(session), read.remark
-            self._put(f"profile {session}", _pass_on, args, None, None, len(read.data))
+            self._put(f"profile {session}", _as_files, args, None, None, len(read.data))
             return session
         results = getattr(trace, "profiler", None)
         if getattr(results, "kineto_results", None) is None:
-            message = "add_trace: this profiler has not recorded anything yet; stop it first"
+            message = "add_trace: this profiler has no recorded data yet; stop it first"
             raise InvalidValueError(message)
         step = getattr(trace, "step_num", 0) or None
-        wish = names.session_name(name, step, len(self._sessions) + 1)
-        session = names.free_name(wish, self._log_dir, self._sessions)
+        preferred = names.session_name(name, step, len(self._sessions) + 1)
+        session = names.free_name(preferred, self._log_dir, self._sessions)
         self._sessions.append(session)
         args = session, results, keep_trace, max_events
         self._put(f"profile {session}", _build_from_results, args, None, None)
         return session
 
 
-def _pass_on(_tag: str, files: dict[str, bytes], remark: str) -> tuple[list[File], str]:
-    return [File("", name, data) for name, data in files.items()], remark
+def _as_files(_tag: str, files: dict[str, bytes], warning: str) -> tuple[list[File], str]:
+    return [File("", name, data) for name, data in files.items()], warning
 
 
 def _build_from_results(
@@ -86,4 +87,4 @@ def _build_from_results(
     space.hostname = stem
     space.begin_ns, kept = add_results(results, space, keep_trace=keep_trace)
     files = traces.files_of(session, stem, space.encode(), kept)
-    return _pass_on(tag, files, "; ".join(space.warnings))
+    return _as_files(tag, files, "; ".join(space.warnings))

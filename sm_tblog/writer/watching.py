@@ -1,4 +1,4 @@
-"""Watching a model as it trains, and rules that say what is wrong with it."""
+"""Watching a model during training, with rules that detect problems."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["WatchMethods"]
 
 
-class _Watching:
-    """What a writer watches."""
+class _WatchState:
+    """The watches and recorders of a writer."""
 
     def __init__(self) -> None:
         self.watches: list[tuple[Any, Watch]] = []
@@ -30,9 +30,9 @@ class _Watching:
 
 
 class WatchMethods(BaseWriter):
-    """What watches models."""
+    """Methods that watch models and losses."""
 
-    _watching: _Watching | None = None
+    _watch_state: _WatchState | None = None
 
     def watch(
         self,
@@ -48,51 +48,52 @@ class WatchMethods(BaseWriter):
         step: Callable[[], int] | None = None,
         rank_zero_only: bool = True,
     ) -> Watch:
-        """Watch a model as it trains: gradients, weights, updates and what its layers put out.
+        """Watch a model during training: gradients, weights, updates and layer outputs.
 
-        One line before the training loop is all. Statistics are made on the model's device, at
-        every so many steps, and travel at once without waiting for the device; in between nothing
-        is computed. What goes wrong in it is said once, and never reaches the training.
+        One call before the training loop is enough. Statistics are computed on the model's device,
+        at every ``every``-th step, and copied to the host without waiting for the device; nothing
+        is computed in between. Failures are logged once and never interrupt training.
 
-        **PyTorch**: a step is one of an optimizer that has parameters of the model. Its gradients
-        are looked at as it takes them: accumulated, clipped, unscaled. Where updates are made
-        without an optimizer, call ``step()`` of what is returned after each. Outputs are looked at
-        in the first forward pass of a step, in training mode; those of code that ``torch.compile``
-        has compiled are not seen. What does not require gradients is left out.
+        **PyTorch**: a step is a step of any optimizer that has parameters of the model. Gradients
+        are recorded as the optimizer uses them: accumulated, clipped, unscaled. If updates are made
+        without an optimizer, call ``step()`` of the returned watch after each. Outputs are recorded
+        in the first forward pass of a step, in training mode; those inside code compiled by
+        ``torch.compile`` are not recorded. Parameters that do not require gradients are left out.
 
-        **Keras**: what is returned is a callback for ``fit``. There are no outputs, and gradients
-        with the torch backend only.
+        **Keras**: returns a callback for ``fit``. Outputs are not recorded, and gradients only with
+        the PyTorch backend.
 
         **JAX**: see ``watch_tree``.
 
         Args:
             model: a ``torch.nn.Module``, wrapped or not, or a Keras model.
-            log: what is logged, of ``"gradients"``, ``"parameters"``, ``"updates"`` and
-                ``"activations"``; by default all that there is. Rules look at what they need
-                besides.
-            every: steps from one that is logged to the next; the first is one.
-            include: regular expressions, found in the names of parameters and layers to be
-                watched; by default all.
-            exclude: the same, for what is not to be watched after all.
-            rules: rules of ``sm_tblog.rules``, or what all that suit a model shall do when they
-                fire: ``"scalar"``, ``"warn"``, ``"stop"``, a function of an ``Alert``. None for no
-                rules. ``"stop"`` raises ``RuleViolationError`` in the training thread, at the
-                beginning of an optimizer's step, before its update.
-            histograms: of the steps that are logged, every so many has histograms; 0 for none.
-            statistics: what is logged of each array, of ``mean``, ``std``, ``abs_mean``, ``norm``,
-                ``min``, ``max``, ``zeros``, ``nan``, ``inf``, ``ratio``, ``changed`` and
+            log: the kinds to log, from ``"gradients"``, ``"parameters"``, ``"updates"`` and
+                ``"activations"``; by default all that are available. Rules also receive the other
+                kinds that they need.
+            every: the interval between logged steps; the first step is logged.
+            include: regular expressions that are searched for in the names of parameters and
+                layers; matches are watched, by default all.
+            exclude: regular expressions for names to leave out of those.
+            rules: rules from ``sm_tblog.rules``; or the action of all rules that suit a model:
+                ``"scalar"``, ``"warn"``, ``"stop"`` or a function that accepts an ``Alert``. None
+                for no rules. ``"stop"`` raises ``RuleViolationError`` in the training thread, at
+                the beginning of an optimizer's step, before its update.
+            histograms: log histograms at every ``histograms``-th logged step; 0 for none.
+            statistics: the statistics to log for each array, from ``mean``, ``std``, ``abs_mean``,
+                ``norm``, ``min``, ``max``, ``zeros``, ``nan``, ``inf``, ``ratio``, ``changed`` and
                 ``inactive``; by default a few that suit it.
-            step: returns the step to log at; by default it is ``writer.step`` if that is set, or
-                else counts the optimizer's steps from 0.
-            rank_zero_only: watch in the process of rank 0 of a distributed job only.
+            step: a function that returns the step to log at; by default ``writer.step`` if that is
+                set, otherwise the number of optimizer steps, counted from 0.
+            rank_zero_only: watch only in the process of rank 0 of a distributed job.
 
         Returns:
-            A ``Watch``: ``alerts``, ``remove()``, ``step()``; also a context manager. It ends with
-            the model, when the writer is closed, and when the same model is watched again.
+            A ``Watch`` with ``alerts``, ``remove()`` and ``step()``, which is also a context
+            manager. It ends with the model, when the writer is closed, and when the same model is
+            watched again.
 
         Raises:
-            InvalidTypeError: an argument is of the wrong kind.
-            InvalidValueError: there is no such thing to be watched.
+            InvalidTypeError: an argument has the wrong type.
+            InvalidValueError: a kind is unknown.
         """
         from sm_tblog.rules.observation import KINDS
         from sm_tblog.watch.handle import Watch
@@ -103,9 +104,9 @@ class WatchMethods(BaseWriter):
         check_at_least("every", every, 1)
         given: Any = step
         if given is not None and not callable(given):
-            message = f"step is a function that returns the step, got {given!r:.60}"
+            message = f"step must be a function that returns the step, got {given!r:.60}"
             raise InvalidTypeError(message)
-        wanted = as_filter(include, exclude)
+        name_filter = as_filter(include, exclude)
         kinds = None if log is None else check_kinds(log)
         open_watch: Any
         if is_keras_model(model):
@@ -114,20 +115,20 @@ class WatchMethods(BaseWriter):
             kinds, open_watch = kinds or KINDS, TorchWatch
         else:
             message = (
-                f"watch takes a model of PyTorch or Keras, got {type(model).__name__}; for JAX's "
-                "parameters, gradients and updates use watch_tree"
+                f"watch: expected a PyTorch or Keras model, got {type(model).__name__}; for the "
+                "parameters, gradients and updates of JAX, use watch_tree"
             )
             raise InvalidTypeError(message)
-        recorder = self._recorder(kinds, rules, histograms, statistics)
-        watching = self._begin_watching()
-        for one, watch in list(watching.watches):
-            if one() is model:
+        recorder = self._make_recorder(kinds, rules, histograms, statistics)
+        state = self._get_watch_state()
+        for reference, watch in list(state.watches):
+            if reference() is model:
                 watch.remove()
         if not self._enabled or (rank_zero_only and ranks.rank() != 0):
             return Watch()
-        end = self._begin_rules(recorder.engine)
-        watch = open_watch(model, recorder, int(every), wanted, self._step_of(step), end)
-        watching.watches.append((weakref.ref(model), watch))
+        end = self._attach_rules(recorder.engine)
+        watch = open_watch(model, recorder, int(every), name_filter, self._step_function(step), end)
+        state.watches.append((weakref.ref(model), watch))
         return watch  # type: ignore[no-any-return]
 
     def watch_tree(
@@ -143,37 +144,37 @@ class WatchMethods(BaseWriter):
         histograms: int = 1,
         statistics: Sequence[str] | None = None,
     ) -> Watch:
-        """Watch arrays in a tree: parameters of JAX, their gradients and updates, at one step.
+        """Watch a tree of arrays at one step: parameters of JAX, their gradients and updates.
 
         ::
 
             writer.watch_tree("model", params, step, gradients=grads, updates=updates)
 
-        All of it is looked at by one compiled function on the device, and travels at once;
-        histograms are counted there, and travel besides. Call it outside ``jit``, at the steps that
-        are to be logged, before a tree is donated.
+        One compiled function computes all statistics on the device, and the results are copied at
+        once; histograms are counted there too, and copied separately. Call this outside ``jit``, at
+        the steps that you want to log, before a tree is donated.
 
         Args:
-            name: put before the parameters' names. ``"parameters"``, ``"gradients"`` and
-                ``"updates"`` say that the tree holds these, and are called one after the other;
-                an update's ratio is known if the parameters of the same step came before.
+            name: prefix of the parameter names. ``"parameters"``, ``"gradients"`` and ``"updates"``
+                mean that the tree contains these, and are passed in separate calls; the ratio of an
+                update is known if the parameters of the same step were passed before.
             tree: a pytree of arrays; without JAX, nested dicts and sequences of arrays of any
-                library. By default it holds parameters, before the update.
+                library. By default it contains parameters, before the update.
             step: any integer; by default ``writer.step``.
-            gradients: a tree of the same structure.
-            updates: a tree of the same structure: what is added to the parameters.
-            log: what is logged; as in ``watch``.
-            rules: as in ``watch``. They go on from call to call; those of a name's first call
-                count.
-            histograms: every so many calls log histograms; 0 for none.
+            gradients: a tree with the same structure.
+            updates: a tree with the same structure: the values added to the parameters.
+            log: the kinds to log, as in ``watch``.
+            rules: as in ``watch``. They keep their state between calls; the rules of the first call
+                with a name apply.
+            histograms: log histograms at every ``histograms``-th call; 0 for none.
             statistics: as in ``watch``.
 
         Returns:
-            A ``Watch``: its ``alerts``, and ``check()``, which raises if a rule with the action
+            A ``Watch`` with ``alerts``, and ``check()``, which raises if a rule with the action
             ``"stop"`` has fired.
 
         Raises:
-            InvalidTypeError: the tree holds no arrays of numbers, or is being traced.
+            InvalidTypeError: the tree contains no arrays of numbers, or is being traced.
             InvalidValueError: the trees differ in structure.
         """
         from sm_tblog.rules.observation import KINDS
@@ -203,23 +204,24 @@ class WatchMethods(BaseWriter):
         histograms: int = 1,
         statistics: Sequence[str] | None = None,
     ) -> Watch:
-        """Watch what is at hand of parameters, as arrays of any library: for other frameworks.
+        """Watch parameters given as arrays of any library, for other frameworks.
 
         Args:
-            layers: for each parameter name, weight, gradient and update, None for what is not at
-                hand. The weight is that before the update; all are copied, or looked at, now.
+            layers: name, weight, gradient and update of each parameter, None for those that are not
+                available. The weight is the one before the update. The call copies all arrays or
+                computes their statistics.
             step: any integer; by default ``writer.step``.
-            key: calls with one key share rules, and what they remember.
-            log: what is logged; as in ``watch``.
+            key: calls with the same key share rules and their state.
+            log: the kinds to log, as in ``watch``.
             rules: as in ``watch_tree``.
             histograms: as in ``watch_tree``.
             statistics: as in ``watch``.
 
         Returns:
-            As ``watch_tree``.
+            A ``Watch``, as in ``watch_tree``.
 
         Raises:
-            InvalidTypeError: something is not an array of numbers.
+            InvalidTypeError: an object is not an array of numbers.
         """
         from sm_tblog.watch.handle import Watch
         from sm_tblog.watch.recorder import Layer
@@ -230,34 +232,35 @@ class WatchMethods(BaseWriter):
         try:
             given = [Layer(*layer) for layer in layers]
         except TypeError as error:
-            message = f"layers: each is a name, weight, gradient and update: {error}"
+            message = f"layers: each must be a name, weight, gradient and update: {error}"
             raise InvalidTypeError(message) from error
-        recorders = self._begin_watching().recorders
+        recorders = self._get_watch_state().recorders
         recorder = recorders.get(key)
         if recorder is None:
-            recorder = self._recorder(check_kinds(log), rules, histograms, statistics)
+            recorder = self._make_recorder(check_kinds(log), rules, histograms, statistics)
             recorders[key] = recorder
-            self._begin_rules(recorder.engine)
+            self._attach_rules(recorder.engine)
         recorder.record(given, self._as_step(step, "watch_layers"))
         return Watch(recorder.engine)
 
     def watch_rules(self, rules: str | Callable[[Any], object] | Sequence[Rule] = "warn") -> Watch:
-        """Have rules judge the losses that are logged, and notice when nothing is.
+        """Apply rules to the logged losses, and detect when nothing is logged.
 
-        They look at scalars on the background thread, by their tags; the calls that log them cost
-        what they did.
+        The rules judge scalars on the worker thread, by their tags; the calls that log them cost no
+        more than before.
 
         Args:
-            rules: of ``sm_tblog.rules``, those that judge losses; or what all of them shall do when
-                they fire, as in ``watch``. With ``"stop"``, ``check()`` of what is returned raises;
-                call it where the training may end. ``watch(model, rules=[…])`` takes them too, and
+            rules: rules from ``sm_tblog.rules`` that judge losses; or the action of all of these,
+                as in ``watch``. With ``"stop"``, ``check()`` of the returned watch raises; call it
+                where training may end. ``watch(model, rules=[…])`` accepts these rules too, and
                 raises by itself.
 
         Returns:
-            A ``Watch``: ``alerts``, ``check()``, ``remove()``; it ends when the writer is closed.
+            A ``Watch`` with ``alerts``, ``check()`` and ``remove()``; it ends when the writer is
+            closed.
 
         Raises:
-            InvalidTypeError: something is no rule.
+            InvalidTypeError: an object is not a rule.
             InvalidValueError: a rule judges layers.
         """
         from sm_tblog.rules.engine import RuleEngine, as_rules
@@ -266,39 +269,40 @@ class WatchMethods(BaseWriter):
 
         engine = RuleEngine(as_rules(rules, loss_rules))
         if engine.needs:
-            message = f"watch_rules judges losses; give {sorted(engine.layer_rule_names)} to watch"
+            message = f"watch_rules judges losses; pass {sorted(engine.layer_rule_names)} to watch"
             raise InvalidValueError(message)
         if not self._enabled:
             return Watch()
-        watch = Watch(engine, self._begin_rules(engine))
-        self._begin_watching().watches.append((lambda: None, watch))
+        watch = Watch(engine, self._attach_rules(engine))
+        self._get_watch_state().watches.append((lambda: None, watch))
         return watch
 
     def close(self, timeout: float | None = None) -> bool:
-        """Store everything, end every watch, close the files and end the worker.
+        """Store everything, end all watches, close the files and stop the worker thread.
 
-        Logging again begins new files. Takes, returns and raises what ``flush`` does.
+        Logging after this starts new files. The argument, the return value and the exceptions are
+        those of ``flush``.
         """
         try:
             return super().close(timeout)
         finally:
-            watching, self._watching = self._watching, None
-            for _, watch in watching.watches if watching else ():
+            state, self._watch_state = self._watch_state, None
+            for _, watch in state.watches if state else ():
                 watch.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what ``BaseWriter`` does: a copy watches nothing."""
-        return {k: v for k, v in super().__getstate__().items() if k != "_watching"}
+        """Return the state of a copy, which watches nothing."""
+        return {k: v for k, v in super().__getstate__().items() if k != "_watch_state"}
 
-    def _state_of_child(self, run: str) -> dict[str, Any]:
-        return {**super()._state_of_child(run), "_watching": None}
+    def _child_state(self, run: str) -> dict[str, Any]:
+        return {**super()._child_state(run), "_watch_state": None}
 
-    def _begin_watching(self) -> _Watching:
-        if self._watching is None:
-            self._watching = _Watching()
-        return self._watching
+    def _get_watch_state(self) -> _WatchState:
+        if self._watch_state is None:
+            self._watch_state = _WatchState()
+        return self._watch_state
 
-    def _recorder(
+    def _make_recorder(
         self, kinds: Sequence[str], rules: Any, histograms: int, statistics: Any
     ) -> Recorder:
         from sm_tblog.rules.engine import RuleEngine, as_rules
@@ -309,21 +313,21 @@ class WatchMethods(BaseWriter):
         engine = RuleEngine(as_rules(rules, layer_rules))
         cleaner = as_tag_cleaner(self._config["clean_tags"])
         names = check_statistics(statistics)
-        return Recorder(self._put_weakly(), kinds, engine, names, int(histograms), cleaner)
+        return Recorder(self._weak_put(), kinds, engine, names, int(histograms), cleaner)
 
-    def _put_weakly(self) -> Callable[..., None]:
-        """Return what puts something on the writer, as long as there is one."""
+    def _weak_put(self) -> Callable[..., None]:
+        """Return a function that queues items as long as the writer exists."""
         reference = weakref.ref(self)
 
         def put(tag: str, build: Any, args: tuple[Any, ...], step: Any, nbytes: int) -> None:
             writer = reference()
             if writer is not None:
-                writer._put(tag, build, args, step, None, nbytes)  # noqa: SLF001 - one of us
+                writer._put(tag, build, args, step, None, nbytes)  # noqa: SLF001 - this class
 
         return put
 
-    def _step_of(self, step: Callable[[], int] | None) -> Callable[[int], int]:
-        """Return what tells the step to log at from the count of steps."""
+    def _step_function(self, step: Callable[[], int] | None) -> Callable[[int], int]:
+        """Return a function from the count of steps to the step to log at."""
         reference = weakref.ref(self)
 
         def step_of(count: int) -> int:
@@ -334,13 +338,13 @@ class WatchMethods(BaseWriter):
 
         return step_of
 
-    def _begin_rules(self, engine: Any) -> Callable[[], None]:
-        """Have the worker show scalars to rules that judge them; return what ends that."""
+    def _attach_rules(self, engine: Any) -> Callable[[], None]:
+        """Pass scalars to the rules that judge them; return a function that ends this."""
         from sm_tblog.rules.engine import stall_timer
         from sm_tblog.rules.losses import StalledTraining
 
         processors = getattr(self._pipeline, "processors", [])
-        put = self._put_weakly()
+        put = self._weak_put()
         timers = [
             stall_timer(engine, rule, put)
             for rule in engine.rules
@@ -352,7 +356,7 @@ class WatchMethods(BaseWriter):
         processors += added
 
         def end() -> None:
-            processors[:] = [one for one in processors if one not in added]
+            processors[:] = [each for each in processors if each not in added]
             for timer in timers:
                 timer.stop()
 

@@ -1,4 +1,4 @@
-"""The adapter of Accelerate, side by side with the library's own tracker."""
+"""The Accelerate adapter, compared with Accelerate's own tracker."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ CONFIG = {"lr": 0.1, "name": "first", "amp": True, "none": None}
 
 @pytest.fixture
 def accelerator():
-    """``accelerator(*trackers, **kwargs)``, on the CPU."""
+    """``accelerator(*trackers, **kwargs)`` returns an ``Accelerator`` on the CPU."""
 
     def make(*trackers, **kwargs):
         return accelerate.Accelerator(cpu=True, log_with=[*trackers], **kwargs)
@@ -31,7 +31,7 @@ def accelerator():
 
 
 def train(accelerator):
-    """A loop as its users have it."""
+    """A typical training loop."""
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model, optimizer = accelerator.prepare(model, optimizer)

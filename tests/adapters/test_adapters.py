@@ -1,4 +1,4 @@
-"""What adapters share: where they log, copies of that, the error where a framework is missing."""
+"""Shared code of adapters: destinations, copies of them, and the error for missing frameworks."""
 
 import copy
 import pickle
@@ -108,9 +108,9 @@ def test_options_reach_the_writer(tmp_path):
 
 
 def test_what_is_neither_folder_nor_writer_is_refused(tmp_path):
-    with pytest.raises(InvalidTypeError, match="a log folder or a Writer is needed, got 3"):
+    with pytest.raises(InvalidTypeError, match="expected a log directory or a Writer, got 3"):
         Target(3)
-    with pytest.raises(InvalidTypeError, match="it cannot be given purge_step"):
+    with pytest.raises(InvalidTypeError, match="cannot be given purge_step"):
         Target(Writer(tmp_path), purge_step=3)
 
 

@@ -1,4 +1,4 @@
-"""The adapter of CatBoost, beside the event files that CatBoost writes by itself."""
+"""The CatBoost adapter, compared with the event files that CatBoost itself writes."""
 
 import copy
 import pickle
@@ -21,7 +21,7 @@ def arrays():
 
 @pytest.fixture
 def fit(arrays, tmp_path):
-    """``fit(callback, sets=1, **parameters)``: a model; CatBoost's own files are in ``own``."""
+    """``fit(callback, sets=1, **parameters)`` returns a model. CatBoost writes to ``own``."""
     x, y = arrays
 
     def fit(callback, sets=1, init_model=None, others=(), **parameters):
@@ -37,7 +37,7 @@ def fit(arrays, tmp_path):
 
 
 def without_numbers(runs):
-    """CatBoost's own tags; of several data sets it adds their numbers to those of all but one."""
+    """CatBoost's own tags. With several data sets, it adds a number to the tags of all but one."""
     return {
         folder: {re.sub(r":\d$", "", tag): points for tag, points in tags.items()}
         for folder, tags in runs.items()
@@ -100,7 +100,7 @@ def test_a_snapshot_goes_on_and_supersedes_what_is_done_again(fit, tmp_path, rea
                 raise KeyboardInterrupt
             return True
 
-    # A snapshot of three rounds; then a run that has logged five and was lost.
+    # A snapshot of three rounds, then a run that logged five rounds and was lost.
     options = {"save_snapshot": True, "snapshot_interval": 0, "metric_period": 1}
     with TensorBoardCallback(tmp_path / "ours") as callback:
         fit(callback, others=[Stop()], **options)

@@ -1,7 +1,7 @@
-"""The adapter of clu, beside clu's own writers.
+"""The clu adapter, compared with clu's own writers.
 
-clu's package imports TensorFlow when it is imported. Where that is missing, what needs none of it
-is tested with an empty class in the place of the one that needs it.
+Importing clu's package imports TensorFlow. Where TensorFlow is not installed, an empty class
+replaces the class that needs it, and the rest is tested.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ def metric_writers(monkeypatch):
 
 @pytest.fixture
 def write():
-    """``write(writer)``: what a loop writes, of each kind that clu's own writers take."""
+    """``write(writer)`` writes one value of each kind that clu's own writers accept."""
 
     def write(writer):
         rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_it_writes_what_clus_writer_for_tensorflow_writes(
 
 
 def steps_of(run):
-    """The steps of every tag, whether its values are tensors or of the kinds that came before."""
+    """The steps of every tag, whether its values are tensors or in the older formats."""
     read = {
         "scalars": run.Scalars,
         "images": run.Images,
@@ -123,7 +123,7 @@ def test_it_goes_into_clus_own_writers(metric_writers, tmp_path, read_scalars):
     assert read_scalars(tmp_path)[""] == {"a": [(1, 2.0), (2, 3.0)]}
 
 
-# What follows needs no clu.
+# The tests below do not need clu.
 
 
 def test_the_kinds_of_values(tmp_path, load_run, read_scalars, read_hparams):
@@ -173,7 +173,7 @@ def test_metadata_goes_with_its_tensor(tmp_path, load_run):
 
 
 def test_sounds_of_another_shape_are_refused(tmp_path):
-    error = pytest.raises(InvalidValueError, match=r"'s': sounds have shape \(N, T, C\)")
+    error = pytest.raises(InvalidValueError, match=r"'s': audio must have shape \(N, T, C\)")
     with MetricWriter(tmp_path) as writer, error:
         writer.write_audios(1, {"s": np.zeros(9)}, sample_rate=8)
 

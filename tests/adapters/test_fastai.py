@@ -1,4 +1,4 @@
-"""The adapter of fastai, side by side with fastai's own callback."""
+"""The fastai adapter, compared with fastai's own callback."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The adapter of Ignite, side by side with Ignite's own logger."""
+"""The Ignite adapter, compared with Ignite's own logger."""
 
 import copy
 

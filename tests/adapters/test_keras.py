@@ -1,6 +1,6 @@
-"""Keras' TensorBoard callback on our writer, on each backend, beside Keras' own on TensorFlow.
+"""The Keras callback on each backend, compared with Keras' own callback on TensorFlow.
 
-Importing Keras fixes its backend, so each has a process of its own.
+Importing Keras fixes its backend, so each backend is tested in its own process.
 """
 
 import importlib.util
@@ -44,7 +44,7 @@ def start(backend, *command):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """``trained(backend, whose)``: the folder with all runs."""
+    """``trained(backend, whose)`` trains and returns the directory of all runs."""
     made = {}
 
     def train(backend, whose="ours"):
@@ -58,7 +58,7 @@ def trained(tmp_path_factory):
 
 
 def shown(folder):
-    """Return what TensorBoard shows: ``{run: {tag: (plugin, content, steps)}}``."""
+    """Return the data that TensorBoard shows: ``{run: {tag: (plugin, content, steps)}}``."""
     runs = {}
     for path in sorted({path.parent for path in folder.rglob("*tfevents*")}):
         run = EventAccumulator(str(path), {"tensors": 0, "images": 0}).Reload()
@@ -86,8 +86,8 @@ RUNS = (
 def test_runs_tags_and_steps_are_those_of_keras_own(backend, name, trained):
     if (backend, name) == ("torch", "several_steps_at_once"):
         pytest.skip("Keras does one step at a time with PyTorch")
-    # With update_freq=N, Keras' own leaves out evaluations that end at a batch that N does not
-    # divide, counted over all evaluations; there are none such here.
+    # With update_freq=N, Keras' own callback leaves out evaluations that end at a batch not
+    # divisible by N, counted over all evaluations. There are none here.
     own, ours = trained("tensorflow", "own") / name, trained(backend) / name
     assert shown(ours) == shown(own)
 
@@ -236,7 +236,7 @@ for name, value in [
     ("profile_batch", None), ("profile_batch", -1), ("profile_batch", (3, 2)),
     ("profile_batch", (1, 2, 3)),
 ]:
-    with pytest.raises((InvalidTypeError, InvalidValueError), match=f"{name}|log folder"):
+    with pytest.raises((InvalidTypeError, InvalidValueError), match=f"{name}|log directory"):
         TensorBoard(**{"log_dir": folder, name: value})
 
 def model():
@@ -246,7 +246,7 @@ def model():
 
 x, y = np.ones((8, 2)), np.ones((8, 1))
 
-# A writer that is given keeps its sinks, and is left open.
+# A given writer keeps its sinks and stays open.
 seen = []
 with Writer(f"{folder}/given", sinks=["events", seen.append]) as writer:
     logged = TensorBoard(writer)
@@ -255,7 +255,7 @@ with Writer(f"{folder}/given", sinks=["events", seen.append]) as writer:
     writer.add_scalar("mine", 1.0, 0)
 assert {s.run for batch in seen for s in batch.series} == {"train", ""}
 
-# What else is to be logged goes through the callback's writers.
+# The callback's writers log anything else.
 class Own(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logged.train_writer.add_text("note", "text", epoch)
@@ -264,11 +264,11 @@ logged = TensorBoard(f"{folder}/more")
 fitted = model()
 fitted.fit(x, y, callbacks=[Own(), logged], verbose=0)
 
-# A profile that cannot be made does not end the training.
+# A profile that fails does not stop training.
 with Writer(f"{folder}/other") as other, other.profile():
     model().fit(x, y, callbacks=[TensorBoard(f"{folder}/none", profile_batch=1)], verbose=0)
 
-# What an exception has left open ends with the next training.
+# Sessions left open by an exception end with the next training.
 class Fail(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         raise ZeroDivisionError
@@ -278,11 +278,11 @@ for others in ([Fail()], []):
     with pytest.raises(ZeroDivisionError) if others else contextlib.nullcontext():
         model().fit(x, y, callbacks=[profiling, *others], verbose=0)
 
-# Rules are what one gives.
+# The given rules are used.
 rules = lambda alert: None
 model().fit(x, y, callbacks=[TensorBoard(f"{folder}/w", watch_freq=1, rules=rules)], verbose=0)
 
-# Copies of a used callback begin anew.
+# Copies of a used callback start without its state.
 for again in (copy.deepcopy(logged), pickle.loads(pickle.dumps(logged))):
     model().fit(x, y, callbacks=[again], verbose=0)
 """

@@ -1,4 +1,4 @@
-"""The adapter of LightGBM: what it logs is what LightGBM itself records."""
+"""The LightGBM adapter, compared with the values that LightGBM records."""
 
 import copy
 import gc
@@ -48,7 +48,7 @@ def train(data, *callbacks, rounds=5, **kwargs):
 
 
 def as_curves(record, start=0):
-    """What ``record_evaluation`` has, as it should be logged."""
+    """The values from ``record_evaluation``, as they should be logged."""
     return {
         f"{metric}/{name}": [
             (start + i, pytest.approx(score, rel=1e-6)) for i, score in enumerate(scores)
@@ -73,7 +73,7 @@ def test_train_logs_what_is_recorded(data, tmp_path, read_scalars, read_hparams,
         assert len(logged) > 5
         for tag, points in logged.items():
             score = scores[tag.removeprefix(f"importance/{kind}/")]
-            # What is returned has been through a text, of six digits.
+            # The returned values were converted to text with six digits and back.
             assert points == [(4, pytest.approx(score, rel=1e-5))]
     assert sorted(load_run(tmp_path).Tags()["images"]) == ["importance/gain", "importance/split"]
     values, status = read_hparams(tmp_path)

@@ -1,4 +1,4 @@
-"""Lightning's and Fabric's loggers on our writer, beside their own."""
+"""The loggers for Lightning and Fabric, compared with the frameworks' own."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ RUN = "lightning_logs/version_0"
 
 
 class Model(BoringModel):
-    """Trains on random numbers, the same in every run, and logs in all of Lightning's ways."""
+    """Trains on the same random numbers in every run, and logs in all ways Lightning offers."""
 
     def __init__(self, width=32, more=None):
         super().__init__()
@@ -83,7 +83,7 @@ def train(tmp_path, logger, model=None, **changes):
 
 @pytest.fixture(scope="module")
 def own_and_ours(tmp_path_factory):
-    """The log folders of the same training, by Lightning's own logger and by ours."""
+    """The log directories of the same training with Lightning's own logger and with ours."""
     folders = []
     for kind in (LightningsOwn, TensorBoardLogger):
         folder = tmp_path_factory.mktemp(kind.__module__)

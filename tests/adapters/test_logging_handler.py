@@ -1,4 +1,4 @@
-"""The handler of the standard library's logging."""
+"""The handler for the standard library's ``logging``."""
 
 import logging
 import re
@@ -124,8 +124,8 @@ def test_records_of_this_library_are_passed_over(logger, tmp_path):
 
 
 def test_a_fault_of_the_writer_does_not_wait_for_itself(logger, tmp_path, store_at):
-    # The root logger has the handler; the worker says through it that the store has failed, while
-    # the handler's lock is held by a caller who waits for the worker.
+    # The root logger has the handler. The worker thread logs a store failure to it while another
+    # thread holds the handler's lock and waits for the worker thread.
     def append(store, data):
         raise StoreError("no more room")
 
@@ -199,6 +199,6 @@ def test_other_processes_log_nothing(logger, tmp_path, monkeypatch):
 
 
 def test_what_is_neither_folder_nor_writer_is_refused():
-    with pytest.raises(InvalidTypeError, match="a log folder or a Writer"):
+    with pytest.raises(InvalidTypeError, match="expected a log directory or a Writer"):
         TensorBoardHandler(3)
     assert adapter.__all__ == ["TensorBoardHandler"]

@@ -1,4 +1,4 @@
-"""The adapter of Ray Tune, side by side with Ray's own callback; no cluster is started."""
+"""The Ray Tune adapter, compared with Ray's own callback. No cluster is started."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ PARAMS = {"lr": 0.1, "model": {"depth": 3, "name": "small"}, "none": None}
 
 
 class Trial(SimpleNamespace):
-    """What a callback uses of a trial."""
+    """The attributes of a trial that a callback uses."""
 
     def __hash__(self):
         return id(self)

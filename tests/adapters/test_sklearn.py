@@ -1,4 +1,4 @@
-"""The adapter of scikit-learn: iterations, curves, searches."""
+"""The scikit-learn adapter: iterations, curves, searches."""
 
 import copy
 import importlib.util
@@ -41,7 +41,7 @@ def regression(callback, **kwargs):
 
 
 def scores_by_iteration(data, iterations):
-    """What the model scores that is fitted for so many iterations and no more."""
+    """Return the score of a model fitted for exactly this many iterations."""
     return [
         linear_model.LogisticRegression(max_iter=1 + i).fit(*data).score(*data)
         for i in range(iterations)
@@ -193,7 +193,7 @@ def test_histogram_boosting_keeps_scores_of_both_sets(data, tmp_path, read_scala
 
 
 def test_what_keeps_nothing_has_no_curves(data, tmp_path):
-    with pytest.raises(InvalidTypeError, match="LogisticRegression keeps nothing"):
+    with pytest.raises(InvalidTypeError, match="LogisticRegression stores no training curves"):
         log_curves(linear_model.LogisticRegression().fit(*data), tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_a_random_search_has_numbers_of_numpy(data, tmp_path, read_hparams):
 
 def test_a_search_that_is_not_fitted_is_refused(tmp_path):
     search = model_selection.GridSearchCV(linear_model.LogisticRegression(), {"C": [1]})
-    with pytest.raises(InvalidTypeError, match="a fitted search has cv_results_"):
+    with pytest.raises(InvalidTypeError, match="expected a fitted search"):
         log_search(search, tmp_path)
-    with pytest.raises(InvalidTypeError, match="validation is a pair of X and y"):
+    with pytest.raises(InvalidTypeError, match="validation must be a pair of X and y"):
         TensorBoardCallback(tmp_path, validation=np.zeros(3))

@@ -1,4 +1,4 @@
-"""The adapter of tensorboardX: its writers, on this library's stores."""
+"""The tensorboardX adapter: this library's stores for tensorboardX's writers."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from sm_tblog.adapters.tensorboardx import RecordFile, register  # noqa: E402 - 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """The factories that tensorboardX has, to be changed by one test."""
+    """A copy of tensorboardX's registered factories, for one test to change."""
     factories = dict(record_writer.REGISTERED_FACTORIES)
     monkeypatch.setattr(record_writer, "REGISTERED_FACTORIES", factories)
     return factories
@@ -81,14 +81,14 @@ def test_a_store_that_fails_for_a_while_loses_nothing(tmp_path, store_at, read_s
         file.flush()
     file.close()
     assert read_scalars(tmp_path)[""] == {"a": [(step, float(step)) for step in range(4)]}
-    assert len([r for r in caplog.records if "will be tried again" in r.message]) == 1
+    assert len([r for r in caplog.records if "will be retried" in r.message]) == 1
 
 
 def test_what_a_store_never_takes_is_said(tmp_path, store_at, caplog, monkeypatch):
     def append(store, data):
         raise StoreError("no more room")
 
-    monkeypatch.setattr(tensorboardx, "KEPT", 10)
+    monkeypatch.setattr(tensorboardx, "MAX_PENDING", 10)
     url = store_at(tmp_path, append=append)
     file = RecordFile(f"{url}/events.out.tfevents.1")
     file.write(b"12345678")
@@ -117,7 +117,7 @@ def test_a_file_that_nobody_closes_is_stored_all_the_same(tmp_path, store_at, ev
 
 
 def test_a_scheme_has_no_slashes_and_a_store():
-    with pytest.raises(InvalidValueError, match="'s3' here"):
+    with pytest.raises(InvalidValueError, match="here 's3'"):
         register("s3://")
     with pytest.raises(InvalidValueError, match="no store for 'nowhere://bucket'"):
         register("nowhere")

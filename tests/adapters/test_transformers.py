@@ -1,4 +1,4 @@
-"""The adapter of Transformers, side by side with the library's own callback."""
+"""The Transformers adapter, compared with Transformers' own callback."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ class Words(torch.utils.data.Dataset):
 
 @pytest.fixture
 def trainer(tmp_path):
-    """``trainer(*callbacks, **arguments)``: of a tiny model without trained weights."""
+    """``trainer(*callbacks, **arguments)`` trains a tiny model from random weights."""
 
     def make(*callbacks, model_init=None, **arguments):
         settings = {
@@ -69,7 +69,7 @@ def tiny():
 
 
 def peer(folder):
-    """The library's own callback, with PyTorch's writer."""
+    """Transformers' own callback, with PyTorch's writer."""
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
     return integrations.TensorBoardCallback(tensorboard.SummaryWriter(str(folder)))
 
@@ -184,7 +184,7 @@ def test_training_that_is_stopped_early_is_closed(tmp_path, trainer, read_scalar
 
 def test_each_trial_of_a_search_has_a_folder(tmp_path, trainer, read_scalars, read_hparams):
     made = trainer(TensorBoardCallback(tmp_path / "runs"), model_init=tiny)
-    # As a search does it, without the package that would do the searching.
+    # As in a search, but without the package that runs searches.
     for number in range(2):
         made.state.trial_name = f"trial-{number}"
         made.state.is_hyper_param_search = True

@@ -1,4 +1,4 @@
-"""The adapter of XGBoost: what it logs is what XGBoost itself says, to the user's folder."""
+"""The XGBoost adapter, compared with the values that XGBoost itself reports."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ def train(data, callback, rounds=5, params=PARAMS, **kwargs):
 
 
 def as_curves(log):
-    """What ``evals_result`` says, as it should be logged."""
+    """The values from ``evals_result``, as they should be logged."""
     return {
         f"{metric}/{name}": [(i, pytest.approx(score, rel=1e-6)) for i, score in enumerate(scores)]
         for name, metrics in log.items()
@@ -157,13 +157,13 @@ def test_trees_are_a_graph_on_request(data, tmp_path, load_run):
 
 
 def test_trees_of_other_forms_and_unknown_importances_are_refused(tmp_path):
-    with pytest.raises(InvalidValueError, match="trees is 'text', 'graph' or None, got 'png'"):
+    with pytest.raises(InvalidValueError, match="trees must be 'text', 'graph' or None, got 'png'"):
         TensorBoardCallback(tmp_path, trees="png")
     with pytest.raises(InvalidValueError, match="total_cover; got"):
         TensorBoardCallback(tmp_path, importance="gain")
     with pytest.raises(InvalidValueError, match="'shap'"):
         TensorBoardCallback(tmp_path, importance=["shap"])
-    with pytest.raises(InvalidTypeError, match="a log folder or a Writer is needed, got 3"):
+    with pytest.raises(InvalidTypeError, match="expected a log directory or a Writer, got 3"):
         TensorBoardCallback(3)
 
 
@@ -302,7 +302,7 @@ def test_a_package_that_is_missing_costs_the_bars_alone(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     train(data, TensorBoardCallback(tmp_path, importance=["gain"]), 2)
     assert any(tag.startswith("importance/gain/") for tag in read_scalars(tmp_path)[""])
-    assert "the bars of importance/gain not logged" in caplog.text
+    assert "bar chart of importance/gain not logged" in caplog.text
 
 
 def test_features_names_are_tags(arrays, tmp_path, read_scalars):

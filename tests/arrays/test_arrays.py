@@ -1,4 +1,4 @@
-"""Any array: of every library, dtype and layout, copied once, refused at the call by tag."""
+"""Arrays of every library, dtype and layout: copied once, or refused by tag at the call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OnlyDLPack:
 
 
 class OnlyInterface:
-    """What Pillow's images offer, for example."""
+    """The interface of Pillow's images, for example."""
 
     def __init__(self, values):
         self.values = values
@@ -45,7 +45,7 @@ class OnlyInterface:
 
 
 class OldArray:
-    """An array-like from before NumPy 2: ``__array__`` takes no ``copy``, and gives its own."""
+    """An array-like from before NumPy 2: no ``copy`` argument, and ``__array__`` does not copy."""
 
     def __init__(self, values):
         self.values = np.asarray(values)
@@ -55,7 +55,7 @@ class OldArray:
 
 
 def resolve(values):
-    """Return an array, waiting for it if it is on its way; its shape and dtype were true."""
+    """Return an array, waiting for it if it is deferred; check its announced shape and dtype."""
     if not isinstance(values, Deferred):
         return values
     found = values.array()
@@ -129,7 +129,7 @@ def test_later_changes_reach_no_copy(wrap):
 
 
 def peak_of(function):
-    """Return how much memory of NumPy's a function took on the way."""
+    """Return the peak memory that NumPy allocated during a function call."""
     tracemalloc.start()
     try:
         function()
@@ -170,7 +170,7 @@ def test_an_array_that_cannot_be_written_to_is_copied_too():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ("text", r"real numbers is needed, got dtype <U4 and shape \(\); use add_text"),
+        ("text", r"real numbers, got dtype <U4 and shape \(\); use add_text"),
         (b"bytes", "got dtype |S5"),
         (["1.5"], "got dtype <U3"),
         (np.array(["1.5", 2], object), r"got dtype object and shape \(2,\)"),
@@ -180,10 +180,10 @@ def test_an_array_that_cannot_be_written_to_is_copied_too():
         (np.zeros(2, [("x", "f4")]), r"got dtype .*'x'.* take one of its fields"),
         (np.zeros(2, "V4"), "got dtype |V4"),
         ([10**400], "got dtype object"),
-        ((i for i in range(3)), "from generator: it is no array; .* make a list"),
-        (map(int, "12"), "from map: .* make a list"),
-        ({1, 2}, "from set: .* make a list"),
-        ({1: 2}.values(), "from dict_values: .* make a list"),
+        ((i for i in range(3)), "from generator: it is not an array; convert .* to a list"),
+        (map(int, "12"), "from map: .* to a list"),
+        ({1, 2}, "from set: .* to a list"),
+        ({1: 2}.values(), "from dict_values: .* to a list"),
         (None, "from NoneType"),
         (object(), "from object"),
         ([[1], [2, 3]], "from list"),
@@ -202,7 +202,7 @@ def test_other_kinds_of_numbers_are_taken_where_they_are_wanted():
     assert snapshot([1j], "tag", kinds="biufc").tolist() == [1j]
     assert snapshot(["a"], "tag", kinds="biufU").tolist() == ["a"]
     assert check_kind(np.array([1j]), "tag", "c").tolist() == [1j]
-    with pytest.raises(InvalidTypeError, match="'tag': an array of dtype kinds 'U' is needed"):
+    with pytest.raises(InvalidTypeError, match="'tag': expected an array of dtype kinds 'U'"):
         snapshot([1], "tag", kinds="U")
 
 
@@ -351,7 +351,7 @@ class TestJAX:
         assert copy[:3].tolist() == [0, 1, 2]
 
     def test_an_array_that_is_still_computed_is_copied_where_it_is(self, monkeypatch):
-        monkeypatch.setattr("sm_tblog.arrays.deferred._is_at_hand", lambda array: False)
+        monkeypatch.setattr("sm_tblog.arrays.deferred._is_on_host", lambda array: False)
         consume = self.jax.jit(lambda x: x * 0 + 7, donate_argnums=0)
         values = self.np.arange(1000.0)
         deferred = snapshot(values, "tag")
@@ -463,7 +463,7 @@ assert float(as_number(keras.Variable(2.5), "tag")) == 2.5
 try:
     snapshot(keras.KerasTensor((2,)), "my/tag")
 except InvalidTypeError as error:
-    print(str(error)[:45])
+    print(str(error)[:34])
 """
 
 
@@ -477,7 +477,7 @@ def test_variables_of_keras_are_what_they_hold(script, backend):
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout == "'my/tag': numbers are needed, and cannot be r\n", done.stderr
+    assert done.stdout == "'my/tag': cannot read numbers from\n", done.stderr
 
 
 class TensorFlowDType:
@@ -486,7 +486,7 @@ class TensorFlowDType:
 
 
 class EagerTensor:
-    """What TensorFlow's offer: no assignment, and a dtype and shape of their own."""
+    """The interface of TensorFlow's tensors: no assignment, and their own dtype and shape."""
 
     def __init__(self, values, dtype=np.float32):
         self._values = np.array(values, dtype)
@@ -511,7 +511,7 @@ class EagerTensor:
 
 
 class Variable:
-    """What TensorFlow's offer, whose ``value`` is a method."""
+    """The interface of TensorFlow's variables, whose ``value`` is a method."""
 
     def __init__(self, values):
         self._values = np.array(values, np.float32)

@@ -1,7 +1,7 @@
-"""Values on their way from a device: the caller never waits for them, the worker reads them.
+"""Values on a device: the calling thread never waits for them, the worker thread reads them.
 
-The device stands in for JAX's: an array that can be told to begin its copy, and that is waited for
-when it is read. Others stand in for CuPy's, Numba's, and PyTorch's on a device.
+A fake JAX array starts its copy on request and waits for it when it is read. Other fakes stand for
+arrays of CuPy and Numba, and for PyTorch tensors on a device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
 
 
 class OnDevice:
-    """An array on a device that notes what is done to it, and by which thread."""
+    """An array on a device that records the operations on it and their threads."""
 
     def __init__(self, values, error=None):
         self._values = np.asarray(values, np.float32)
@@ -53,7 +53,7 @@ class OnDevice:
 
 
 class SlowDevice(OnDevice):
-    """One whose value arrives when it is told to."""
+    """An array whose value arrives on request."""
 
     def __init__(self, values):
         super().__init__(values)
@@ -65,7 +65,7 @@ class SlowDevice(OnDevice):
 
 
 class DeviceError(Exception):
-    """A library's own exception, of no kind that Python has."""
+    """A library's own exception, not derived from a built-in error."""
 
 
 def _warnings(caplog):
@@ -219,7 +219,7 @@ def test_a_list_of_arrays_on_a_device_is_on_its_way_as_one():
 
 
 class CudaArray:
-    """What CuPy's arrays offer."""
+    """The interface of CuPy's arrays."""
 
     __cuda_array_interface__ = {}  # noqa: RUF012 - the protocol's name and type
     dtype = np.dtype(np.float32)
@@ -277,7 +277,7 @@ def torch():
 
 @pytest.fixture
 def on_device(torch):
-    """``on_device(tensor)``: a tensor that says it is not in host memory."""
+    """``on_device(tensor)``: a tensor that claims not to be in host memory."""
 
     class Tensor(torch.Tensor):
         is_cpu = False

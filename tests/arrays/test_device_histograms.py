@@ -1,6 +1,6 @@
-"""Histograms counted by devices: as NumPy counts them, without waiting, in little memory.
+"""Histograms counted on devices: equal to NumPy's, without waiting, in little memory.
 
-The operations are run on the host, which has them too; with a GPU they are run there as well.
+The same operations run on the host, and also on a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FLOAT64 = st.floats() | FLOAT32 | st.sampled_from(default_edges()[1:-1].tolist()
 
 
 def tally_of(vector, size):
-    """Return what a device has counted, as the worker reads it."""
+    """Return a device's counts, as the worker thread reads them."""
     return DeviceTally([Deferred(lambda: np.asarray(vector))], size)
 
 
 def check_tally(tally, values, digits=12):
-    """Compare with what is counted in host memory: exactly, but for the sums."""
+    """Compare with counts in host memory: exactly, except for the sums."""
     found = tally.tally()
     with np.errstate(invalid="ignore"):  # PyTorch makes signalling NaN of float8's
         exact = values.astype(np.float64).ravel()
@@ -66,7 +66,7 @@ def check_tensor(tensor, digits=12):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """A device without float64, as Apple's."""
+    """A device without float64, like Apple's."""
     monkeypatch.setattr(device_histogram, "has_float64", lambda device: False)
 
 
@@ -184,7 +184,7 @@ def test_without_float64_what_a_float32_does_not_hold_is_not_counted(monkeypatch
     for dtype in (torch.int32, torch.int64, torch.float64):
         with pytest.raises(TypeError, match="wide enough"):
             count_tensor(torch.ones(3, dtype=dtype))
-    monkeypatch.setattr(device_histogram, "_MOST_NARROW", 2)
+    monkeypatch.setattr(device_histogram, "_MAX_INT32", 2)
     with pytest.raises(TypeError, match="wide enough"):
         count_tensor(torch.ones(3))
 
@@ -195,11 +195,11 @@ WAITS = {
     *["_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique_dim", "_unique2"],
     *["unique_consecutive", "equal", "repeat_interleave"],
 }
-"""Operations of which a device's result is needed to go on."""
+"""Operations that need a result from the device to continue."""
 
 
 def watched(values, *, largest):
-    """Return a mode in which each operation is looked at: it waits for nothing, and is small."""
+    """Return a mode that checks each operation: it waits for nothing, and is small."""
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
@@ -258,7 +258,7 @@ def test_no_operation_waits_or_takes_more_memory_than_a_piece(monkeypatch, dtype
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
 def test_no_operation_needs_a_number_to_go_on(monkeypatch, wide, dtype):
-    """On the meta device there are none: what depends on one is an error there."""
+    """The meta device has no results: an operation that depends on one raises an error."""
     monkeypatch.setattr(device_histogram, "has_float64", lambda device: wide)
     vector = count_tensor(torch.empty(10_000_000, dtype=dtype, device="meta"))
     pieces = 3
@@ -297,7 +297,7 @@ def test_other_defaults_change_nothing():
 
 
 class OnDevice(torch.Tensor):
-    """A tensor of the host that says that it is somewhere else."""
+    """A tensor on the host that claims to be elsewhere."""
 
     is_cpu = False
 
@@ -308,7 +308,7 @@ class OnDevice(torch.Tensor):
 
 @pytest.fixture
 def on_device(monkeypatch):
-    """``on_device(tensor)``: a tensor whose device is not the host, as far as it says."""
+    """``on_device(tensor)``: a tensor that claims not to be on the host."""
     monkeypatch.setattr(torch.cpu.Stream, "record_event", lambda stream: torch.cpu.Event())
     return lambda tensor: tensor.as_subclass(OnDevice)
 
@@ -453,7 +453,7 @@ class TestJAX:
     def test_what_a_float32_does_not_hold_is_not_counted(self, monkeypatch):
         with pytest.raises(TypeError, match="wide enough"):
             count_jax(self.jax.numpy.arange(3))
-        monkeypatch.setattr(device_histogram, "_MOST_NARROW", 2)
+        monkeypatch.setattr(device_histogram, "_MAX_INT32", 2)
         with pytest.raises(TypeError, match="wide enough"):
             count_jax(self.jax.numpy.ones(3))
 

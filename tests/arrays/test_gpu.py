@@ -1,4 +1,4 @@
-"""What is on a GPU is logged without waiting for it, as it was at the call."""
+"""Values on a GPU are logged without waiting for it, as they were at the call."""
 
 import io
 
@@ -26,7 +26,7 @@ def _waiting_is_an_error():
 
 @pytest.fixture
 def busy():
-    """``busy()``: give the GPU so much to do that whatever is queued behind it is late."""
+    """``busy()``: give the GPU enough work to delay everything queued after it."""
     matrix, product = (torch.zeros(8192, 8192, device="cuda") for _ in range(2))
 
     def queue():

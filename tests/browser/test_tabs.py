@@ -194,7 +194,7 @@ def test_projector_tab_shows_every_point_and_its_labels(page):
     page.open("projector")
     page.enter_frame()
     page.enter_frame()  # in the first one
-    for words in (("3 runs", "hidden layer 2", "taken for"), ("Points: 450", "Dimension: 32")):
+    for words in (("3 runs", "hidden layer 2", "predicted"), ("Points: 450", "Dimension: 32")):
         assert page.card("vz-projector-app, vz-projector", *words)
     canvas = page.wait(page.all, "canvas")[0]
     page.wait(lambda: page.colours(canvas) > 100)

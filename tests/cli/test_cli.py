@@ -313,7 +313,7 @@ def test_the_embedding_has_every_point_its_labels_and_its_picture(demo_run):
         points = np.fromfile(folder / paths["tensor_path"], np.float32).reshape(450, 32)
         assert abs(points).max() <= 1  # of tanh
         header, *rows = (folder / paths["metadata_path"]).read_text(encoding="utf-8").splitlines()
-        assert header.split("\t") == ["digit", "taken for", "verdict", "confidence"]
+        assert header.split("\t") == ["digit", "predicted", "verdict", "confidence"]
         right = [row.split("\t")[2] for row in rows].count("right")
         assert right / 450 == pytest.approx(values(run, "accuracy/validation")[-1])
         with Image.open(folder / paths["image_path"]) as sheet:
@@ -499,7 +499,7 @@ def test_the_middle_of_the_landscape_is_the_models_loss(model):
     before = [array.copy() for layer in model.parameters() for array in layer]
     vertices, colours, faces = _demo_views.landscape(training, size=5)
     assert (vertices.shape, colours.shape, faces.shape) == ((25, 3), (25, 3), (32, 3))
-    height = (vertices @ np.linalg.inv(_demo_views._turn(30, 40)))[:, 1] * _demo_views.HIGH
+    height = (vertices @ np.linalg.inv(_demo_views._rotation(30, 40)))[:, 1] * _demo_views.PEAK_LOSS
     assert height[12] == pytest.approx(training.validation.loss, rel=1e-3)
     assert height.min() < height.max()
     after = [array for layer in model.parameters() for array in layer]
@@ -584,3 +584,11 @@ def test_help_names_every_command_and_option(tmp_path):
         assert command in out
     out = sm_tblog_command("demo", "--help", cwd=tmp_path).stdout
     assert all(option in out for option in ("--logdir", "--epochs", "--backend", "runs/demo-"))
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)])
+def test_h_is_short_for_help_and_flags_have_no_type(command, tmp_path):
+    done = sm_tblog_command(*command, "-h", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == sm_tblog_command(*command, "--help", cwd=tmp_path).stdout
+    assert "<bool>" not in done.stdout

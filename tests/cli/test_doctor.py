@@ -1,7 +1,7 @@
-"""``sm-tblog doctor`` and ``sm-tblog open``: what they say of real processes and servers.
+"""``sm-tblog doctor`` and ``sm-tblog open``, run against real processes and servers.
 
-Each runs in a process of its own, with a tree of files that stands for ``/opt/ml``, and with moto
-for AWS.
+Each command runs in a separate process, with a tree of files that stands in for ``/opt/ml`` and
+moto for AWS.
 """
 
 import os
@@ -91,21 +91,21 @@ def line(said, word, level=""):
 
 def test_a_laptop_asks_no_server_and_nothing_is_wrong(doctor):
     said = doctor(network=False)
-    line(said, "no SageMaker training job, and no Studio", "note")
+    line(said, "neither a SageMaker training job nor Studio", "note")
     line(said, "Writer() logs to runs/", "note")
-    line(said, "the log folder can be written to", "ok")
-    line(said, "no credentials in the environment or in files; servers were not asked", "note")
-    line(said, "none is named, and none was asked", "note")
+    line(said, "the log directory is writable", "ok")
+    line(said, "no credentials in the environment or in files; no servers were queried", "note")
+    line(said, "no bucket given, so none was checked", "note")
     line(said, "sm-tblog doctor --job NAME")
-    assert said.rstrip().endswith("Nothing is wrong.")
+    assert said.rstrip().endswith("No problems found.")
 
 
 def test_versions_of_what_matters_are_told(doctor):
     import numpy as np
 
     said = doctor()
-    assert f"numpy {np.__version__}" in line(said, "sm_tblog's own", "note")
-    assert "protobuf" in line(said, "sm_tblog's own")
+    assert f"numpy {np.__version__}" in line(said, "dependencies", "note")
+    assert "protobuf" in line(said, "dependencies")
     assert "tensorboard " in line(said, "viewers", "note")
 
 
@@ -113,13 +113,13 @@ def test_versions_of_what_matters_are_told(doctor):
 def test_a_folder_that_cannot_be_written_to_is_a_problem(doctor, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     said = doctor(str(tmp_path / "closed"), code=1)
-    line(said, "the log folder cannot be written to", "problem")
+    line(said, "the log directory is not writable", "problem")
 
 
 def test_a_file_in_the_way_of_the_folder_is_a_problem(doctor, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     said = doctor(str(tmp_path / "file" / "runs"), code=1)
-    line(said, "the log folder cannot be written to", "problem")
+    line(said, "the log directory is not writable", "problem")
     assert said.rstrip().endswith("1 problem")
 
 
@@ -127,7 +127,7 @@ def test_what_is_left_behind_in_the_spool_is_said(doctor, tmp_path):
     (tmp_path / "spool").mkdir()
     (tmp_path / "spool" / "x.spool").write_bytes(b"12345")
     said = doctor(SM_TBLOG_SPOOL=str(tmp_path / "spool"))
-    line(said, "1 file of 5 bytes to be uploaded", "warning")
+    line(said, "1 file (5 bytes) waiting to be uploaded", "warning")
     line(said, "sm-tblog upload")
     assert said.rstrip().endswith("1 warning")
 
@@ -141,7 +141,7 @@ def test_credentials_are_told_by_their_source_and_never_by_their_value(doctor, t
     }
     if source == "env":
         said = doctor(network=False, **secrets)
-        line(said, "credentials from variables of the environment", "ok")
+        line(said, "credentials from environment variables", "ok")
     else:
         (tmp_path / ".aws").mkdir()
         text = "\n".join(f"{name.lower()} = {value}" for name, value in secrets.items())
@@ -164,9 +164,9 @@ def test_a_profile_that_does_not_exist_is_a_problem(doctor):
 
 def test_a_bucket_is_written_read_and_left_as_it_was(doctor, aws, moto_server):
     said = doctor(f"s3://{BUCKET}/mine", **aws)
-    line(said, f"s3://{BUCKET}/mine can be written to, in", "ok")
-    line(said, "what is written there can be read", "ok")
-    assert "arn:aws:sts::" in line(said, "they are those of", "ok")
+    line(said, f"s3://{BUCKET}/mine is writable; a write took", "ok")
+    line(said, "reading back returned the same content", "ok")
+    assert "arn:aws:sts::" in line(said, "identity", "ok")
     assert "AWS_ENDPOINT_URL" in line(said, "set in the environment", "note")
     assert moto_server.url not in said  # which may hold a password
     client = moto_server.client()
@@ -178,12 +178,12 @@ def test_a_bucket_is_written_read_and_left_as_it_was(doctor, aws, moto_server):
 def test_a_bucket_that_keeps_versions_is_said_to_cost_more(doctor, aws, moto_server):
     client = moto_server.make_bucket("versioned")
     client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
-    line(doctor("s3://versioned/mine", **aws), "the bucket keeps versions", "note")
+    line(doctor("s3://versioned/mine", **aws), "the bucket has versioning enabled", "note")
 
 
 def test_no_bucket_is_ever_made(doctor, aws, moto_server):
     said = doctor("s3://there-is-none/x", code=1, **aws)
-    assert "there is no such bucket" in line(said, "cannot be written to", "problem")
+    assert "there is no such bucket" in line(said, "writing failed", "problem")
     names = {bucket["Name"] for bucket in moto_server.client().list_buckets()["Buckets"]}
     assert "there-is-none" not in names
 
@@ -192,15 +192,15 @@ def test_a_refusal_says_what_to_allow(doctor, aws, moto_server, fault_proxies):
     proxy = fault_proxies(moto_server)
     proxy.fail("PutObject", "403")
     said = doctor(f"s3://{BUCKET}/mine", code=1, **{**aws, "AWS_ENDPOINT_URL_S3": proxy.url})
-    assert "AccessDenied" in line(said, "cannot be written to", "problem")
+    assert "AccessDenied" in line(said, "writing failed", "problem")
     assert "s3:PutObject" in line(said, f"arn:aws:s3:::{BUCKET}/mine/*")
 
 
 @pytest.mark.parametrize(
     ("operation", "level", "word"),
     [
-        ("GetObject", "warning", "cannot be read"),
-        ("CreateMultipartUpload", "warning", "an upload in parts cannot be begun"),
+        ("GetObject", "warning", "reading back failed"),
+        ("CreateMultipartUpload", "warning", "aborting a multipart upload failed"),
     ],
 )
 def test_a_permission_that_helps_is_missed(
@@ -216,14 +216,14 @@ def test_a_permission_that_helps_is_missed(
 def test_a_server_that_is_not_there_is_given_up(doctor, aws):
     variables = {**aws, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     said = doctor(f"s3://{BUCKET}/mine", "--timeout", "1", code=1, **variables)
-    assert "cannot be reached" in line(said, "cannot be written to", "problem")
-    line(said, "whose they are is not known", "note")
+    assert "cannot be reached" in line(said, "writing failed", "problem")
+    line(said, "identity unknown", "note")
 
 
 def test_without_credentials_a_bucket_is_a_problem(doctor):
     said = doctor(f"s3://{BUCKET}/mine", "--timeout", "1", code=1)
     line(said, "Set AWS_PROFILE, run aws sso login")
-    assert "there are no credentials" in line(said, "cannot be written to", "problem")
+    assert "there are no credentials" in line(said, "writing failed", "problem")
     assert said.rstrip().endswith("2 problems")
 
 
@@ -234,7 +234,7 @@ def test_the_network_can_be_left_alone(doctor, aws):
 
 def test_another_store_is_written_and_read_as_well(doctor):
     said = doctor("memory://here/run")
-    line(said, "memory://here/run can be written to", "ok")
+    line(said, "memory://here/run is writable", "ok")
 
 
 # A training job.
@@ -247,42 +247,42 @@ def test_a_healthy_job(doctor, tree, aws):
     ranks = {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16"}
     said = doctor(**{**aws, **tree.environment(), **ranks})
     line(said, f"SageMaker training job: {JOB}", "ok")
-    line(said, "host algo-2, of algo-1, algo-2", "note")
+    line(said, "host algo-2 of algo-1, algo-2", "note")
     line(said, "rank 9 of 16, local rank 1", "note")
     where = line(said, "which SageMaker uploads to", "ok")
     assert f"{tree.local_path}/algo-2-rank-9" in where
     line(said, "checkpoints in", "ok")
-    line(said, f"{S3_OUTPUT_PATH} can be written to", "ok")
-    line(said, f"it lists the job: sm-tblog open {JOB}", "ok")
+    line(said, f"{S3_OUTPUT_PATH} is writable", "ok")
+    line(said, f"the app lists this job: sm-tblog open {JOB}", "ok")
     line(said, "sagemaker:CreateApp", "note")
-    assert said.rstrip().endswith("Nothing is wrong.")
+    assert said.rstrip().endswith("No problems found.")
 
 
 def test_a_job_without_a_config_is_warned(doctor, tree):
     said = doctor(network=False, **tree.environment())
     line(said, "at the end of the job", "warning")
-    line(said, "it does not list the job", "warning")
+    line(said, "the app does not list this job", "warning")
     line(said, "In the launcher: sm_tblog.sagemaker.TensorBoardOutputConfig(")
-    line(said, "the job keeps no checkpoints", "note")
+    line(said, "the job saves no checkpoints", "note")
     assert said.rstrip().endswith("2 warnings")
 
 
 def test_jobs_that_the_app_does_not_list(doctor, tree):
     tree.write("hyperparameters", {"_tuning_objective_metric": "loss"})
     said = doctor(network=False, **tree.environment())
-    line(said, "of a hyperparameter tuning job", "ok")
-    line(said, "it does not list jobs of a tuning job", "warning")
+    line(said, "SageMaker training job of a hyperparameter tuning job", "ok")
+    line(said, "the app does not list jobs of a hyperparameter tuning job", "warning")
     tree.write_hosts(instance="local")
     said = doctor(network=False, **tree.environment())
-    line(said, "local mode of a SageMaker training job", "ok")
-    line(said, "it does not list jobs of local mode", "note")
+    line(said, "tuning job, in local mode", "ok")
+    line(said, "the app does not list local-mode jobs", "note")
 
 
 def test_a_region_without_the_app_is_a_warning(doctor, tree):
     tree.write_tensorboard()
     variables = tree.environment(AWS_REGION="sa-east-1")
     said = doctor("--no-network", network=False, **variables)
-    line(said, "it is not known to be in sa-east-1", "warning")
+    line(said, "the app is not known to be available in sa-east-1", "warning")
 
 
 def test_damaged_files_and_a_spool_in_the_uploaded_folder_are_warned_of(doctor, tree):
@@ -291,8 +291,8 @@ def test_damaged_files_and_a_spool_in_the_uploaded_folder_are_warned_of(doctor, 
     variables = tree.environment(SM_TBLOG_SPOOL=str(tree.local_path / "spool"))
     said = doctor("--no-network", network=False, **variables)
     line(said, "resourceconfig.json cannot be read", "warning")
-    line(said, "All processes log to one run")
-    line(said, "is in the folder that SageMaker uploads", "warning")
+    line(said, "all processes log to the same run", "warning")
+    line(said, "is inside the directory that SageMaker uploads", "warning")
 
 
 def test_sagemaker_is_asked_about_a_job_that_is_named(doctor, aws, moto_server):
@@ -323,11 +323,11 @@ def test_sagemaker_is_asked_about_a_job_that_is_named(doctor, aws, moto_server):
             **more,
         )
     said = doctor("--job", "seen", **aws)
-    assert "tensor-board-landing/seen" in line(said, "it lists seen", "ok")
+    assert "tensor-board-landing/seen" in line(said, "the app lists seen", "ok")
     line(said, "its logs are in s3://my-bucket/logs/seen/tensorboard-output", "note")
-    line(doctor("--job", "unseen", **aws), "it does not list unseen", "warning")
-    line(doctor("--job", "nobody", code=1, **aws), "does not describe nobody", "problem")
-    line(doctor("--job", "a/b", code=1, **aws), "no training job's name", "problem")
+    line(doctor("--job", "unseen", **aws), "the app does not list unseen", "warning")
+    line(doctor("--job", "nobody", code=1, **aws), "cannot describe job nobody", "problem")
+    line(doctor("--job", "a/b", code=1, **aws), "not a valid name of a training job", "problem")
 
 
 def test_studio_is_known(doctor, tree):
@@ -375,8 +375,8 @@ def test_the_browser_can_be_left_alone(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["s3://bucket/my-job"], "not where its logs are"),
-        (["my-job", "--presign"], "domain_id and user_profile_name are needed"),
+        (["s3://bucket/my-job"], "not the location of its logs"),
+        (["my-job", "--presign"], "--domain-id and --user-profile"),
     ],
 )
 def test_what_cannot_be_opened_is_said_in_one_line(command, arguments, word):

@@ -39,7 +39,7 @@ SERIES = st.builds(
 
 @st.composite
 def scalars(draw):
-    """Scalars of few series, so that kinds of record mix; or more than are filled at a time."""
+    """Scalars of few series, so that record kinds mix; or more than one block."""
     series = draw(st.lists(SERIES, min_size=1, max_size=5, unique=True))
     count = draw(st.integers(1, 150) | st.just(2500))
     few = draw(st.lists(STEPS, min_size=1, max_size=6))
@@ -103,7 +103,7 @@ def test_varints_are_protobufs(number):
 
 
 def protobuf_event(series, step, wall_time, value):
-    """The scalar's event, made by protobuf."""
+    """Return the scalar's event, built by protobuf."""
     event = schema.Event(wall_time=wall_time, step=step)
     summary = event.summary.value.add(tag=series.tag)
     if series.double:
@@ -190,7 +190,7 @@ THEIR_NAMES = {
     "EmbeddingInfo": "projector.EmbeddingInfo",
     "ProjectorConfig": "projector.ProjectorConfig",
 }
-"""What TensorBoard has in a package of the plugin's."""
+"""Messages that TensorBoard declares in the package of a plugin."""
 
 JSON = {"JsonValue": "google.protobuf.Value", "JsonList": "google.protobuf.ListValue"}
 

@@ -1,4 +1,4 @@
-"""Records: any bytes, in any pieces, whole or damaged."""
+"""Records with any bytes, in any chunks, complete or damaged."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sm_tblog.format.records import (
 )
 
 payloads = st.lists(st.binary(max_size=200), max_size=8)
-"""Data of records. All zeros and nothing at all are among hypothesis's first choices."""
+"""Data of records. Hypothesis tries all zeros and no data at all first."""
 
 
 def stream_of(payloads):
-    """Return the payloads as one stream, and as the records that a reader is to find in it."""
+    """Return the payloads as one stream, and the records that a reader must find in it."""
     records, stream = [], b""
     for data in payloads:
         records.append(Record(len(stream), data))
@@ -39,7 +39,7 @@ def end_of(record):
 
 
 def drain(unframer):
-    """Return what the bytes fed so far hold, and the errors met."""
+    """Return the records in the bytes fed so far, and the errors."""
     records, errors = [], []
     while True:
         try:

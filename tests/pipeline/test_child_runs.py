@@ -1,4 +1,4 @@
-"""Writers to runs below the log folder, and files beside the event files."""
+"""Writers of child runs, and files beside the event files."""
 
 import copy
 import pickle
@@ -85,7 +85,7 @@ def test_closing_a_child_leaves_what_its_writer_watches(tmp_path, read_scalars):
     with Writer(tmp_path) as writer:
         watch = writer.watch_rules()
         writer.child("run").close()
-        assert watch._removed is not None  # it goes on
+        assert watch._removed is not None  # the watch is still active
 
 
 def test_a_tag_may_hold_one_kind_here_and_another_there(tmp_path):
@@ -137,12 +137,12 @@ def test_a_child_keeps_its_writer(tmp_path, read_scalars, event_files):
 
 @pytest.mark.parametrize("name", ["", "..", "/a", "a/../b", "."])
 def test_a_child_is_below_its_writer(name, tmp_path):
-    with pytest.raises(InvalidValueError, match="a path below the log folder"):
+    with pytest.raises(InvalidValueError, match="a path below the log directory"):
         Writer(tmp_path).child(name)
 
 
 def test_a_childs_name_is_a_str(tmp_path):
-    with pytest.raises(InvalidTypeError, match="a run's name is a str"):
+    with pytest.raises(InvalidTypeError, match="a run's name must be a str"):
         Writer(tmp_path).child(3)
 
 

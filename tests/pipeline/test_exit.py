@@ -1,6 +1,6 @@
-"""The process's end, wished or not: what was logged is stored, and the end is as it would be.
+"""The end of the process, voluntary or not: logged data is stored, and the exit is unaffected.
 
-Each script is a process of its own. It is given the log folder as its first argument.
+Each script runs in a separate process. Its first argument is the log directory.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ LOGGED = {"loss": [(step, 1.0) for step in range(100)]}
 
 
 class Running:
-    """A script that runs until it is signalled; what it prints are its reports."""
+    """A script that runs until it receives a signal; the lines that it prints are its reports."""
 
     def __init__(self, command):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.process = subprocess.Popen(command, text=True, **pipes)
 
     def await_line(self):
-        """Return what the script reports next."""
+        """Return the script's next report."""
         return self.process.stdout.readline().strip()
 
     def end(self, number):
-        """Send a signal; return the exit status, the reports since, and the errors."""
+        """Send a signal; return the exit status, the remaining reports, and standard error."""
         self.process.send_signal(number)
         output, errors = self.process.communicate(timeout=60)
         return self.process.returncode, output.split(), errors
@@ -46,7 +46,7 @@ class Running:
 
 @pytest.fixture
 def start_script(script):
-    """``start_script(source, *args)``: begin to run Python source, as ``Running``."""
+    """``start_script(source, *args)``: start running Python source; return a ``Running``."""
     running = []
 
     def start(source, *args):
@@ -59,7 +59,7 @@ def start_script(script):
         one.process.communicate()
 
 
-# The interpreter's exit.
+# Interpreter exit.
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ flushed.wait()
 READY_AND_WAIT = """
 print("ready", flush=True)
 while True:
-    sys.stdin.read()  # returns at the latest when the test has closed it
+    sys.stdin.read()  # returns once the test closes it, if not earlier
 """
 
 
@@ -379,7 +379,7 @@ except KeyboardInterrupt:
     assert steps in (list(range(last + 1)), list(range(last + 2)))
 
 
-@pytest.mark.timeout(20)  # less than a barrier's own patience: an interrupt ends it at once
+@pytest.mark.timeout(20)  # less than a barrier's own timeout: an interrupt ends it at once
 @pytest.mark.usefixtures("worker_at_barriers_alone")
 @pytest.mark.parametrize("action", [Writer.flush, Writer.close])
 def test_an_interrupt_in_a_barrier_loses_nothing(tmp_path, store_at, read_scalars, action):

@@ -1,7 +1,7 @@
-"""Places that cannot be written: training goes on, it is said once, and nothing is lost or doubled.
+"""Unwritable destinations: training continues, one warning, and nothing is lost or duplicated.
 
-Wherever the fault can be made in earnest it is: a full disk, a read-only one, a folder that is
-deleted. Where it has to come and go at a given moment, a store stands in.
+Where possible the fault is real: a full disk, a read-only one, a folder that is deleted. A fault
+that must start and end at a given moment is simulated by a store.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS = 5000
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 64 KiB: its folder, and a function that mounts it anew with other options."""
+    """A disk of 64 KiB: its folder, and a function that remounts it with other options."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -68,7 +68,7 @@ def _assert_said_once_and_counted(caplog, writer, path):
     assert writer.stats().rows_dropped == 0
 
 
-# In earnest.
+# Real faults.
 
 
 def test_a_full_disk(small_disk, caplog, read_scalars):
@@ -158,7 +158,7 @@ def test_a_folder_that_is_deleted_while_it_is_written(tmp_path, caplog, read_sca
             shutil.rmtree(folder)
             _log(writer, range(begin, begin + 5))
             if begin:
-                assert not writer.flush()  # five rows are gone
+                assert not writer.flush()  # five rows are lost
             _log(writer, range(begin + 5, begin + 10))
             assert writer.flush()
         _assert_said_once_and_counted(caplog, writer, folder)
@@ -199,7 +199,7 @@ def test_one_runs_fault_is_not_anothers(tmp_path, caplog, read_scalars):
 
 
 class Gate:
-    """Lets a store's appends pass or refuses them."""
+    """A gate that lets a store's appends pass or refuses them."""
 
     def __init__(self):
         self.is_open = False
@@ -358,7 +358,7 @@ def test_a_loss_between_two_barriers_is_reported_by_the_second(tmp_path, read_sc
 
     with Writer(tmp_path, sinks=[refuse_once, "events"]) as writer:
         _log(writer, range(5))
-        writer._pipeline.drain_once()  # as the worker does at its ticks
+        writer._pipeline.drain_once()  # as the worker thread does at each tick
         _log(writer, range(5, 10))
         assert not writer.flush()
         assert writer.flush()
@@ -366,7 +366,7 @@ def test_a_loss_between_two_barriers_is_reported_by_the_second(tmp_path, read_sc
 
 
 def test_a_file_found_deleted_between_two_barriers_is_reported_by_the_second(tmp_path, event_files):
-    with Writer(tmp_path, flush_secs=0) as writer:  # so that the worker flushes at every turn
+    with Writer(tmp_path, flush_secs=0) as writer:  # the worker thread flushes at every tick
         _log(writer, range(5))
         assert writer.flush()
         event_files(tmp_path)[0].unlink()
@@ -394,7 +394,7 @@ def test_a_loss_is_reported_by_the_barrier_that_waited_for_it_whoever_else_flush
     begun.wait()
     second = threading.Thread(target=writer.flush)
     second.start()
-    while writer._pipeline._asked < 2:
+    while writer._pipeline._last_ticket < 2:
         pass
     go_on.set()
     first.join()
@@ -407,9 +407,9 @@ def test_a_loss_is_reported_by_the_barrier_that_waited_for_it_whoever_else_flush
 
 @pytest.fixture
 def hanging_url(tmp_path, store_at, monkeypatch):
-    """A store that hangs, one that it has begun to, and what ends that."""
-    monkeypatch.setattr(worker, "PATIENCE", 0.1)
-    monkeypatch.setattr(buffer, "STALL", 0.1)
+    """The URL of a store that hangs, an event set when it hangs, and an event that releases it."""
+    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 0.1)
+    monkeypatch.setattr(buffer, "STALL_TIMEOUT", 0.1)
     hangs, released = threading.Event(), threading.Event()
 
     def append(store, data):
@@ -422,7 +422,7 @@ def hanging_url(tmp_path, store_at, monkeypatch):
 
 
 def _await_flush(writer):
-    """Flush when the worker moves again; until then a barrier comes back at once."""
+    """Flush once the worker thread makes progress; until then, barriers return at once."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(FlushTimeoutError):
@@ -466,7 +466,7 @@ def test_values_are_taken_while_a_store_hangs(tmp_path, hanging_url, read_events
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("barrier", [Writer.flush, Writer.close])
 def test_a_barrier_waits_no_longer_than_it_is_told_to(hanging_url, monkeypatch, barrier):
-    monkeypatch.setattr(worker, "PATIENCE", 600.0)
+    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 600.0)
     url, _, released = hanging_url
     errors = []
     writer = Writer(url, on_error=errors.append)
@@ -483,7 +483,7 @@ def test_flush_waits_as_long_as_it_is_told_to_for_what_has_hung(hanging_url, mon
     writer = Writer(url, on_error=lambda _: None)
     _log(writer, range(10))
     assert not writer.flush()
-    monkeypatch.setattr(worker, "PATIENCE", 30.0)
+    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 30.0)
     released.set()
     assert writer.flush(timeout=60)
 

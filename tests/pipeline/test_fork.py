@@ -1,7 +1,7 @@
-"""Children of every kind: each logs into a file of its own, and none hangs.
+"""Child processes of every kind: each logs to its own file, and none hangs.
 
-Children that are forked here end with ``os._exit``, so that the test runner goes on only in the
-parent, and hand back what went wrong through a pipe.
+Children forked here end with ``os._exit``, so that the test runner continues only in the parent.
+They report failures through a pipe.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sm_tblog.storage.local import LocalStore
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 DEADLINE = 20
-"""Seconds after which a child is taken to hang; less than a barrier's own patience."""
+"""Seconds after which a child is considered hung; less than a barrier's own timeout."""
 
 
 class Child:
-    """A forked process that calls a function and ends at once, without any exit handler."""
+    """A forked process that calls a function and ends at once, without running exit handlers."""
 
     def __init__(self, function):
         self._pipe, pipe = os.pipe()
@@ -39,14 +39,14 @@ class Child:
             failure = b""
             try:
                 function()
-            except BaseException:  # noqa: BLE001 - handed to the parent
+            except BaseException:  # noqa: BLE001 - passed to the parent
                 failure = traceback.format_exc().encode()
             os.write(pipe, failure)
             os._exit(0)
         os.close(pipe)
 
     def join(self):
-        """Wait for its end; fail if it hangs or if the function failed."""
+        """Wait for the process to end; fail if it hangs or if the function failed."""
         failure = b""
         while True:
             ready, _, _ = select.select([self._pipe], [], [], DEADLINE)
@@ -79,7 +79,7 @@ def _log_and_flush(writer, tag, steps):
 
 @contextlib.contextmanager
 def _repeating(action):
-    """Do something again and again in another thread."""
+    """Repeat an action in another thread."""
     ended = threading.Event()
 
     def run():
@@ -269,7 +269,7 @@ def test_the_files_of_children_that_begin_together_do_not_collide(
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Sets the time that files are named by: TensorBoard reads them in the order of their names."""
+    """``clock(seconds)``: set the time in file names, in whose order TensorBoard reads files."""
 
     def set_to(seconds):
         monkeypatch.setattr(
@@ -311,7 +311,7 @@ def test_what_a_child_logs_before_its_parent_is_not_superseded(tmp_path, clock, 
 
 
 def test_a_child_that_never_logged_dies_of_sigterm_as_ever(writer):
-    _log_and_flush(writer, "parent", range(5))  # from here on SIGTERM is ours
+    _log_and_flush(writer, "parent", range(5))  # from here on our handler receives SIGTERM
     pid = os.fork()
     if pid == 0:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -320,7 +320,7 @@ def test_a_child_that_never_logged_dies_of_sigterm_as_ever(writer):
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
 
 
-# multiprocessing: its children end with ``os._exit`` too, after its own exit hooks.
+# multiprocessing: its children also end with ``os._exit``, after its own exit hooks.
 
 
 def test_a_forked_child_of_multiprocessing_need_not_flush(tmp_path, writer, read_scalars):
@@ -341,7 +341,7 @@ def test_a_forked_child_of_multiprocessing_need_not_flush(tmp_path, writer, read
 
 
 def test_a_child_of_multiprocessing_is_ended_by_sigterm_at_once(tmp_path, writer, read_scalars):
-    _log_and_flush(writer, "parent", range(5))  # from here on SIGTERM is ours
+    _log_and_flush(writer, "parent", range(5))  # from here on our handler receives SIGTERM
     context = multiprocessing.get_context("fork")
     logged = context.Event()
 
@@ -424,7 +424,7 @@ if __name__ == "__main__":
         pool.join()
     with ProcessPoolExecutor(2, mp_context=context) as executor:
         list(executor.map(log, range(100, 200)))
-    with context.Pool(2) as pool:  # which terminates its processes, so these must flush
+    with context.Pool(2) as pool:  # terminates its processes, so they must flush
         pool.map(log_and_flush, range(200, 300))
 """
 
@@ -470,7 +470,7 @@ def test_a_dataset_may_log_in_the_workers_of_a_data_loader(
     tmp_path, run_script, read_scalars, event_files, method
 ):
     done = run_script(DATA_LOADER, tmp_path, method)
-    # On a busy machine multiprocessing may warn of its own semaphores.
+    # On a busy machine, multiprocessing may warn about its own semaphores.
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     points = read_scalars(tmp_path)[""]
     assert sorted(points["item"]) == [(step, 1.0) for step in range(100)]

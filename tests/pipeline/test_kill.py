@@ -1,7 +1,7 @@
-"""``kill -9``, the out-of-memory killer, a node that is taken away: what is left reads cleanly.
+"""``kill -9``, the out-of-memory killer, a lost node: the remaining files can be read cleanly.
 
-The children report what they have logged through a pipe, each report one write; where a child is
-killed is drawn at random, with a seed.
+The children report what they have logged through a pipe, one write per report. The moment of the
+kill is random, from a seed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 MAY_BE_LOST = 1.0
-"""Seconds: what the second-to-second promise allows, and twice the worker's tick."""
+"""Seconds of data that may be lost: the documented limit, and twice the worker thread's tick."""
 
 REPORTING = """
 import os, select, sys, time
@@ -34,7 +34,7 @@ while True:
         writer.add_scalar("loss", float(step), step)
         step += 1
     report(step - 1, time.monotonic())
-    select.select([], [], [], 0.002)  # so that a second is not a million rows
+    select.select([], [], [], 0.002)  # limits the number of rows per second
 """
 
 WITH_BARRIERS = """
@@ -60,7 +60,7 @@ while True:
 
 @pytest.fixture
 def start(tmp_path, script):
-    """``start(source, name)``: a child that logs into its own folder, and that folder."""
+    """``start(source, name)``: start a child that logs to its own folder; return both."""
     children = []
 
     def begin(source, name):
@@ -78,17 +78,17 @@ def start(tmp_path, script):
 
 
 def _kill(child):
-    """Kill a child; return the whole reports that it had made and that were not read yet."""
+    """Kill a child; return its reports that were not read yet."""
     child.kill()
     return child.stdout.read().splitlines()
 
 
 @pytest.fixture
 def surviving_steps(event_files):
-    """``surviving_steps(folder)``: what a reader finds in the one file, in the file's order.
+    """``surviving_steps(folder)``: the steps in the folder's only event file, in file order.
 
-    The last record may be cut short, as TensorBoard's loader allows for. Anything else that is
-    not whole fails the test.
+    The last record may be truncated, which TensorBoard's loader accepts. Any other damage fails
+    the test.
     """
     from tensorboard.compat import tf
     from tensorboard.compat.proto.event_pb2 import Event
@@ -107,7 +107,7 @@ def surviving_steps(event_files):
             except tf.errors.OutOfRangeError:
                 break
             except tf.errors.DataLossError as error:
-                assert "truncated record" in str(error)  # noqa: PT017 - else the data are wrong
+                assert "truncated record" in str(error)  # noqa: PT017 - otherwise the data is corrupt
                 break
             events.append(Event.FromString(reader.record()))
         return [event.step for event in events if event.WhichOneof("what") == "summary"]

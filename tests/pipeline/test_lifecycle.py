@@ -1,4 +1,4 @@
-"""A writer's life within one process: threads, closing, dropping, copying, names."""
+"""The lifecycle of a writer within one process: threads, closing, deletion, copies, names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THREADS = 8
 
 
 def _in_threads(count, target):
-    """Run ``target(number)`` in so many threads, begun together, to their end."""
+    """Run ``target(number)`` in several threads that start together, and wait for their end."""
     barrier = threading.Barrier(count)
     failures = []
 
@@ -28,7 +28,7 @@ def _in_threads(count, target):
         barrier.wait()
         try:
             target(number)
-        except BaseException as error:  # noqa: BLE001 - handed to the test
+        except BaseException as error:  # noqa: BLE001 - passed to the test
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
@@ -41,7 +41,7 @@ def _in_threads(count, target):
 
 @pytest.fixture
 def workers():
-    """``workers()``: the threads of writers that the test has begun and that have not ended."""
+    """``workers()``: the running worker threads of the writers that the test has started."""
     before = set(threading.enumerate())
     return lambda: [
         thread
@@ -112,7 +112,7 @@ def test_flush_from_many_threads_is_a_barrier_for_each(tmp_path, read_events):
 
 def test_counters_may_be_read_while_runs_are_begun(tmp_path, store_at):
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # so that the worker comes in between wherever it can
+    sys.setswitchinterval(1e-6)  # so that the worker thread interleaves wherever it can
     try:
         with Writer(store_at(tmp_path, append=lambda *_: None)) as writer:
             for part in range(1, 4):
@@ -203,7 +203,7 @@ def test_where_no_thread_can_be_started_rows_are_stored_in_one_file(
     assert len(event_files(tmp_path)) == 1
 
 
-# Closing and dropping.
+# Closing and deletion.
 
 
 def test_logging_after_close_begins_a_new_file(tmp_path, read_scalars, event_files):

@@ -1,4 +1,4 @@
-"""Memory used up: the caller waits or rows are dropped, and every row is accounted for."""
+"""A full buffer: the caller waits or rows are dropped, and every row is accounted for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_BYTES = MAX_ROWS * buffer.ROW_BYTES
 
 @pytest.fixture
 def blocked(tmp_path, store_at):
-    """A store that takes nothing until it is released, and what releases it."""
+    """The URL of a store that blocks until released, and the event that releases it."""
     released = threading.Event()
 
     def append(store, data):
@@ -30,7 +30,7 @@ def blocked(tmp_path, store_at):
 
 @pytest.fixture
 def slow(tmp_path, store_at):
-    """A store that takes each append only when another thread has had its turn."""
+    """The URL of a store that lets another thread run before each append."""
     wanted, granted = threading.Semaphore(0), threading.Semaphore(0)
     ended = threading.Event()
 
@@ -73,13 +73,13 @@ def test_rows_that_are_dropped_are_counted_and_said_once(tmp_path, blocked, capl
     writer = Writer(url, overflow="drop", max_bytes=MAX_BYTES)
     _log(writer, range(5000))
     stats = writer.stats()
-    assert stats.rows_dropped >= 5000 - 3 * MAX_ROWS  # of which one part may be with the sink
+    assert stats.rows_dropped >= 5000 - 3 * MAX_ROWS  # part of them may be in the sink
     assert stats.queue_depth <= MAX_ROWS + 1
     [message] = _warnings(caplog)
     assert str(tmp_path) in message
     assert "dropped" in message
     released.set()
-    assert not writer.flush()  # of what was logged, some was dropped
+    assert not writer.flush()  # some of the logged rows were dropped
     _log(writer, range(5000, 5010))  # there is room again
     assert writer.close()
     assert writer.stats().rows_dropped == stats.rows_dropped
@@ -112,7 +112,7 @@ def test_rows_that_keep_coming_too_fast_are_not_a_storm_of_warnings(tmp_path, ca
     with Writer(tmp_path, overflow="drop", max_bytes=MAX_BYTES) as writer:
         _log(writer, range(500_000))
     assert writer.stats().rows_dropped > 0
-    assert len(_warnings(caplog)) <= 10  # not one for every time that there was room
+    assert len(_warnings(caplog)) <= 10  # not one each time there is room again
 
 
 def test_values_that_are_dropped_are_counted_and_said_once(
@@ -135,7 +135,7 @@ def test_a_caller_that_waits_for_a_slow_store_loses_nothing(tmp_path, slow, capl
     with Writer(slow, overflow="block", max_bytes=MAX_BYTES) as writer:
         for step in range(5000):
             writer.add_scalar("loss", 1.0, step)
-            assert len(writer._pipeline.rows) <= writer._pipeline._full + worker.ENTRIES
+            assert len(writer._pipeline.rows) <= writer._pipeline._max_length + worker.ENTRIES
     assert _warnings(caplog) == []
     assert writer.stats().rows_dropped == 0
     assert read_scalars(tmp_path) == {"": {"loss": [(step, 1.0) for step in range(5000)]}}
@@ -168,7 +168,7 @@ def test_values_wait_for_a_slow_store_too(tmp_path, slow, caplog, read_events, e
 def test_no_caller_waits_for_a_store_that_hangs(
     tmp_path, blocked, caplog, read_scalars, monkeypatch
 ):
-    monkeypatch.setattr(buffer, "STALL", 0.1)
+    monkeypatch.setattr(buffer, "STALL_TIMEOUT", 0.1)
     url, released = blocked
     writer = Writer(url, overflow="block", max_bytes=MAX_BYTES)
     _log(writer, range(5000))

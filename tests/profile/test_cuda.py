@@ -1,7 +1,7 @@
-"""Sessions with a real GPU: what it has done is in them, and nobody waited for it.
+"""Sessions with a real GPU: they contain its work, and recording does not wait for it.
 
-With the environment variable ``PROFILE_OUT`` set to a folder, the sessions and the raw traces are
-left in it.
+If the environment variable ``PROFILE_OUT`` is set to a folder, the sessions and the raw traces are
+left there.
 """
 
 import os
@@ -37,7 +37,7 @@ def out(tmp_path, request):
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
-    """Contexts, libraries and kernels are loaded before anything is measured."""
+    """Load contexts, libraries and kernels before the tests measure anything."""
     train = make_training()
     for _ in range(3):
         train()
@@ -47,7 +47,7 @@ def warm():
 
 
 def make_training():
-    """Return a step of training that copies, computes, and does not wait."""
+    """Return a training step that copies and computes without waiting for the GPU."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(SIZE, 4 * SIZE), torch.nn.GELU(), torch.nn.Linear(4 * SIZE, SIZE)
@@ -151,7 +151,7 @@ def test_streams_launches_copies_and_the_device_are_described(out):
     for event in on_gpu:
         assert event.stats["correlation_id"] in launches, event
     kernels = [e for e in on_gpu if "kernel_details" in e.stats]
-    for event in kernels:  # the two clocks agree to some microseconds
+    for event in kernels:  # the two clocks agree to a few microseconds
         assert event.begin > launches[event.stats["correlation_id"]].begin - 100_000
     assert any(e.stats.get("tf_op", "").endswith(":mm") for e in kernels)
     plane = profiles.plane_of(message, GPU)
@@ -226,7 +226,7 @@ def test_a_session_of_the_writer_has_steps_spans_and_kernels(out):
 
 
 def busy(seconds=0.5):
-    """Have the GPU do something for about that long; return what says when it has."""
+    """Keep the GPU busy for about that long; return an event for the end of the work."""
     torch.cuda._sleep(int(seconds * 1.5e9))
     done = torch.cuda.Event()
     done.record()
@@ -256,7 +256,7 @@ def test_nothing_waits_for_the_device_outside_the_active_window(out):
                     profiler.step()
                 torch.cuda.synchronize()
         assert waited == []
-        # Nor does making the file, in the background.
+        # Building the file in the background does not wait, either.
         done = busy(2)
         assert writer.flush()
         assert not done.query()
@@ -270,7 +270,7 @@ def test_nothing_waits_for_the_device_outside_the_active_window(out):
 
 
 def test_what_a_session_costs_is_said(out):
-    """Not a bound: the figures are printed, for there is a GPU seldom enough."""
+    """Print the figures, without asserting bounds."""
     train = make_training()
 
     def measure(profiled):
@@ -327,7 +327,7 @@ with Writer(sys.argv[1]) as writer:
 def test_a_session_of_jax_has_kernels(out):
     pytest.importorskip("jax", reason="JAX is not installed")
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    # In a process of its own: a GPU's activities are one subscriber's.
+    # In a separate process: only one subscriber can get a GPU's activities.
     run = subprocess.run(
         [sys.executable, "-c", JAX, str(out)],
         check=True, env=environment, capture_output=True, text=True, timeout=250,

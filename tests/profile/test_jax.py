@@ -1,4 +1,4 @@
-"""Sessions of JAX and TensorFlow, by their own profilers, as parts of ours."""
+"""Sessions of JAX's and TensorFlow's profilers, merged into those of this library."""
 
 import gc
 import subprocess
@@ -17,7 +17,7 @@ from sm_tblog.profile.formats.xspace import Space
 
 
 def check_session(message, inner):
-    """Steps, spans and what the framework did in them stand on one line, one in the other."""
+    """Check that the framework's events are nested in spans and steps, all on one line."""
     host = list(profiles.events_of(message, "/host:CPU"))
     steps = {e.stats["step_num"]: e for e in host if e.name == "step"}
     assert sorted(steps) == [0, 1, 2]
@@ -86,7 +86,7 @@ class TestJax:
         try:
             with (
                 Writer(tmp_path / "ours") as writer,
-                pytest.raises(InvalidValueError, match=r"JAX's profiler does not start.*already"),
+                pytest.raises(InvalidValueError, match=r"JAX's profiler cannot start.*already"),
                 writer.profile(jax=True),
             ):
                 pass
@@ -164,12 +164,12 @@ with Writer(sys.argv[1]) as writer:
 
 def test_what_tensorflow_did_stands_inside_our_spans(tmp_path):
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
-    # In a process of its own: it brings a schema of its own, and half a gigabyte.
+    # In a separate process: TensorFlow has its own schema and needs half a gigabyte.
     run = subprocess.run(
         [sys.executable, "-c", TENSORFLOW, str(tmp_path)],
         check=True, capture_output=True, text=True, timeout=250,
     )  # fmt: skip
-    assert run.stdout.startswith("InvalidValueError profile: TensorFlow's profiler does not start")
+    assert run.stdout.startswith("InvalidValueError profile: TensorFlow's profiler cannot start")
     [file] = tmp_path.glob("plugins/profile/mine/*.xplane.pb")
     check_session(XSpace.FromString(file.read_bytes()), "<lambda>")
 

@@ -1,4 +1,4 @@
-"""What a session records of plain Python: the sampler, the tracer, the memory."""
+"""The recorders for plain Python: the sampler, the tracer and the memory recorder."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def read_session(writer):
 
 
 def short(name):
-    """Return a function's name as it is on every Python, without its class, module or file."""
+    """Return a function's name as every Python version has it: without class, module and file."""
     return name.partition(" (")[0].rpartition(".")[2]
 
 
@@ -48,7 +48,7 @@ def outer(looks):
 
 
 class ByHand:
-    """Stands in for the ticker: looks when it is told to."""
+    """Replaces the ticker: samples only when the test asks for it."""
 
     def __init__(self, function, interval, name):
         self.start = function
@@ -57,7 +57,7 @@ class ByHand:
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """A sampler that looks when the test calls its ``_look``, once a millisecond."""
+    """A sampler that the test drives by ``_sample``; its clock advances 1 ms per reading."""
     times = iter(range(10**18, 10**18 + 10**9, 10**6))
     monkeypatch.setattr(sampler, "Ticker", ByHand)
     monkeypatch.setattr(
@@ -76,16 +76,16 @@ def test_what_is_the_same_in_neighbouring_looks_is_one_call(by_hand):
     by_hand.start()
 
     def look_twice():
-        by_hand._look()
-        by_hand._look()
+        by_hand._sample()
+        by_hand._sample()
 
     outer(look_twice)
-    by_hand._look()
+    by_hand._sample()
     by_hand.stop()
     lines, _ = drawn(by_hand)
     events = [e for e in lines["MainThread (sampled)"] if short(e[0]) in ("outer", "inner")]
-    # Looks were at 0 (before), 1 to 4, 5 (after), and the end at 6. One that sees the same two
-    # functions again cannot know that the inner one was left in the meantime.
+    # The samples are at 0 (before), 1 to 4, and 5 (after); the end is at 6. A sample that contains
+    # the same two functions again does not show that the inner one had returned in between.
     assert [
         (short(name), round(begin / 1e6), round(end / 1e6)) for name, begin, end, _ in events
     ] == [
@@ -113,11 +113,11 @@ def test_a_thread_that_ends_is_drawn_as_long_as_it_was_seen(by_hand):
     thread = threading.Thread(target=work, name="worker")
     thread.start()
     seen.wait()
-    by_hand._look()
+    by_hand._sample()
     go.set()
     thread.join()
-    by_hand._look()
-    by_hand._look()
+    by_hand._sample()
+    by_hand._sample()
     by_hand.stop()
     lines, _ = drawn(by_hand)
     work_events = [e for e in lines["worker (sampled)"] if short(e[0]) == "work"]
@@ -125,12 +125,12 @@ def test_a_thread_that_ends_is_drawn_as_long_as_it_was_seen(by_hand):
 
 
 def test_samples_beyond_the_limit_are_counted(by_hand):
-    by_hand._left = 2
+    by_hand._samples_left = 2
     by_hand.start()
     for _ in range(5):
-        by_hand._look()
+        by_hand._sample()
     by_hand.stop()
-    assert sum(map(len, by_hand._seen.values())) == 2  # of all threads that there are
+    assert sum(map(len, by_hand._samples.values())) == 2  # of all threads that there are
     lines, warnings = drawn(by_hand)
     assert max(end for line in lines.values() for *_, end, _ in line) <= 2e6
     assert len(warnings) == 1
@@ -149,14 +149,14 @@ def test_stacks_beyond_the_memory_for_them_are_counted(by_hand):
 
 def test_a_look_that_the_pipe_has_no_room_for_is_cut_and_blocks_nobody(by_hand):
     def deep(depth):
-        return deep(depth - 1) if depth else [by_hand._look() for _ in range(50)]
+        return deep(depth - 1) if depth else [by_hand._sample() for _ in range(50)]
 
     by_hand.start()
     _, write = by_hand._pipe
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(write, b"x" * 4096)
-    deep(90)  # the first has what the pipe had, those after it are whole
+    deep(90)  # the first dump is what fits into the pipe, later ones are complete
     by_hand.stop()
     lines, _ = drawn(by_hand)
     assert "deep" in {short(name) for name, *_ in lines["MainThread (sampled)"]}
@@ -194,7 +194,7 @@ def test_a_ticker_whose_function_fails_says_so_and_ends(caplog):
     one.start()
     assert failed.wait(60)
     one.stop()
-    assert "sm_tblog test ends" in caplog.text
+    assert "sm_tblog test stopped" in caplog.text
 
 
 # The tracer.
@@ -281,7 +281,7 @@ def test_calls_beyond_the_limit_are_counted_and_the_rest_is_nested(writer, caplo
 def test_another_profiler_is_not_displaced(writer):
     sys.setprofile(lambda *_: None)
     try:
-        with pytest.raises(InvalidValueError, match="another profiler runs"):
+        with pytest.raises(InvalidValueError, match="another profiler is running"):
             writer.profile(python="trace").__enter__()
     finally:
         sys.setprofile(None)

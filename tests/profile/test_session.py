@@ -1,4 +1,4 @@
-"""Sessions: what their files hold, what they are called, and what goes wrong around them."""
+"""Sessions: the contents of their files, their names, and their errors."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def sessions_of(logdir):
 
 
 class Session:
-    """What a file holds: lines of ``(name, begin, end, stats)``, the times in ns of the session."""
+    """The contents of a file: lines of ``(name, begin, end, stats)``; times in session ns."""
 
     def __init__(self, data):
         self.warnings = list(XSpace.FromString(data).warnings)
@@ -55,14 +55,14 @@ def writer(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """No job is around the test, and frameworks that other tests have imported stay out of it."""
+    """Hide the variables of a job, and the frameworks that other tests have imported."""
     for variable in (*names._JOB, *names._RESTARTS, "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(choice, "sys", type("Sys", (), {"modules": {}}))
 
 
 class Recorded:
-    """An engine that keeps what was called."""
+    """An engine that records its calls."""
 
     def __init__(self, **faults):
         self.calls = []
@@ -87,7 +87,7 @@ class Recorded:
 
 @pytest.fixture
 def engine(monkeypatch):
-    """``engine(optional=…, **faults)``: have each session made from now on record with one."""
+    """``engine(optional=…, **faults)`` adds an engine to each session that is created later."""
 
     def put(optional=False, engine=None, **faults):
         engine = engine or Recorded(**faults)
@@ -98,7 +98,7 @@ def engine(monkeypatch):
     return put
 
 
-# What a file holds.
+# Contents of a file.
 
 
 def test_a_session_holds_spans_steps_and_counters_of_every_thread(writer):
@@ -126,7 +126,7 @@ def test_a_session_holds_spans_steps_and_counters_of_every_thread(writer):
         assert forward[3] == {"kind": "compute"}
         assert wait[3]["_ipl_stage_name"] == "wait for input"
         assert wait[3]["_ipl_stage_id"] >= 1 << 40
-    assert len(waits) == 3  # the last one found that there are no more
+    assert len(waits) == 3  # the last one reached the end
     values = [(name, stats["value"]) for name, *_, stats in read.lines["_counters_"]]
     assert sorted(values) == [("batch", 10), ("batch", 11), ("queue", 3), ("queue", 3)]
     assert read.warnings == []
@@ -161,7 +161,7 @@ def test_only_what_is_in_the_session_is_in_its_file(writer):
     first, second = files_of(writer.log_dir)
     first = Session(first.read_bytes())
     assert {event[0] for line in first.lines.values() for event in line} == {"inside", "step"}
-    assert first.steps() == [0]  # it lasted as long as the session, and longer
+    assert first.steps() == [0]  # it lasted longer than the session
     second = Session(second.read_bytes())
     assert {e[0] for line in second.lines.values() for e in line} == {"of the second"}
 
@@ -200,7 +200,7 @@ def test_a_session_goes_to_s3(moto_server):
     assert len(Session(data).events("span")) == 1
 
 
-# What goes on around it.
+# Opening and closing.
 
 
 def test_an_exception_passes_and_the_session_is_written(writer):
@@ -216,7 +216,7 @@ def test_an_exception_passes_and_the_session_is_written(writer):
 
 def test_a_second_session_is_refused_while_one_is_open(writer, tmp_path):
     with writer.profile("first"):
-        with pytest.raises(InvalidValueError, match="is open already in this process, first"):
+        with pytest.raises(InvalidValueError, match="is already open in this process: first"):
             writer.profile("second").__enter__()
         with Writer(tmp_path / "other") as other, pytest.raises(InvalidValueError, match="first"):
             other.profile().__enter__()
@@ -235,7 +235,7 @@ def test_closing_the_writer_ends_the_session(writer):
         pass
     assert writer.close()
     assert len(read_session(writer.log_dir).events("span")) == 1
-    profile.__exit__(None, None, None)  # does nothing more
+    profile.__exit__(None, None, None)  # does nothing
     writer.close()
     assert len(files_of(writer.log_dir)) == 1
 
@@ -271,7 +271,7 @@ def test_a_session_is_opened_once(writer):
     profile = writer.profile("first")
     with profile:
         pass
-    with pytest.raises(InvalidValueError, match="'first' was opened before; make another"):
+    with pytest.raises(InvalidValueError, match="'first' has been opened before; create another"):
         profile.__enter__()
 
 
@@ -434,7 +434,7 @@ def test_engines_that_warm_up_run_before_the_session_begins(writer, engine):
     recorded = engine()
     recorded.warms_up = True
     late = Recorded()
-    choice.choose_engines = lambda **_: ([recorded, late], [])  # the fixture puts it back
+    choice.choose_engines = lambda **_: ([recorded, late], [])  # the fixture restores it
     with writer.profiler(Schedule(warmup=1, active=1)) as profiler:
         assert (recorded.calls, late.calls, profiler.session) == (["start"], [], "")
         profiler.step()
@@ -464,7 +464,7 @@ def test_a_session_that_cannot_be_opened_does_not_stop_the_training(writer, capl
         assert profiler.session == "steps-step3"
     writer.close()
     assert sessions_of(writer.log_dir) == ["by hand", "steps-step3"]
-    assert "steps from 1 on are not profiled: profile: a session is open already" in caplog.text
+    assert "steps from 1 on are not profiled: profile: a session is already open" in caplog.text
 
 
 # Names.
@@ -530,21 +530,21 @@ def test_a_name_that_was_used_a_moment_ago_gets_a_number(writer):
     assert profile.name == "first-2"
 
 
-# What cannot be right.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"name": 3}, InvalidTypeError, "name is a str, got 3"),
+        ({"name": 3}, InvalidTypeError, "name must be a str, got 3"),
         ({"name": "a/b"}, InvalidValueError, "no dot or space at its ends; got 'a/b'"),
-        ({"name": ".."}, InvalidValueError, "name is a folder's"),
-        ({"name": ""}, InvalidValueError, "name is a folder's"),
-        ({"python": "all"}, InvalidValueError, "python is one of None, 'sample', 'trace'"),
-        ({"memory": 3}, InvalidValueError, "memory is one of False, True, 'python', not 3"),
-        ({"torch": "yes"}, InvalidValueError, "torch is one of False, True, 'auto', not 'yes'"),
-        ({"max_events": 0}, InvalidValueError, "max_events is 1 or more, got 0"),
-        ({"max_events": 1.5}, InvalidTypeError, "max_events is an integer, got 1.5"),
+        ({"name": ".."}, InvalidValueError, "a valid folder name"),
+        ({"name": ""}, InvalidValueError, "a valid folder name"),
+        ({"python": "all"}, InvalidValueError, "python must be one of None, 'sample', 'trace'"),
+        ({"memory": 3}, InvalidValueError, "memory must be one of False, True, 'python', got 3"),
+        ({"torch": "yes"}, InvalidValueError, "torch must be one of False, True, 'auto', got"),
+        ({"max_events": 0}, InvalidValueError, "max_events must be 1 or more, got 0"),
+        ({"max_events": 1.5}, InvalidTypeError, "max_events must be an integer, got 1.5"),
     ],
 )
 def test_a_bad_option_is_refused_at_the_call(writer, options, error, message):
@@ -557,9 +557,9 @@ def test_a_bad_option_is_refused_at_the_call(writer, options, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"wait": -1}, InvalidValueError, "wait is 0 or more, got -1"),
-        ({"active": 0}, InvalidValueError, "active is 1 or more, got 0"),
-        ({"warmup": 1.5}, InvalidTypeError, "warmup is an integer, got 1.5"),
+        ({"wait": -1}, InvalidValueError, "wait must be 0 or more, got -1"),
+        ({"active": 0}, InvalidValueError, "active must be 1 or more, got 0"),
+        ({"warmup": 1.5}, InvalidTypeError, "warmup must be an integer, got 1.5"),
     ],
 )
 def test_a_bad_schedule_is_refused(options, error, message):
@@ -568,7 +568,7 @@ def test_a_bad_schedule_is_refused(options, error, message):
 
 
 def test_a_profiler_needs_a_schedule(writer):
-    with pytest.raises(InvalidTypeError, match="a Schedule is needed, got 3"):
+    with pytest.raises(InvalidTypeError, match="expected a Schedule, got 3"):
         writer.profiler(3)
 
 

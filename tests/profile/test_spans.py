@@ -1,4 +1,4 @@
-"""Spans, steps and what they log: with a clock that the test sets."""
+"""Spans, steps and their scalars, with a clock that the test sets."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ def writer(tmp_path):
 
 @pytest.fixture
 def scalars(writer):
-    """``scalars()``: what was logged, ``{tag: {step: value}}``, the tag without its beginning."""
+    """``scalars()`` returns the logged scalars: ``{tag: {step: value}}``, tags without prefix."""
 
     def read():
         assert writer.flush()
@@ -58,7 +58,7 @@ def scalars(writer):
 
 
 class Loader:
-    """Batches that take their time, with a ``batch_size`` as PyTorch's loader has one."""
+    """Batches that take time to load, with a ``batch_size`` as PyTorch's loader has it."""
 
     batch_size = 4
 
@@ -276,7 +276,7 @@ def test_a_span_that_spans_the_end_of_a_step_or_its_beginning_harms_nothing(writ
 
 
 def test_names_without_end_do_not_fill_the_memory(writer, monkeypatch):
-    monkeypatch.setattr(spans, "MOST_NAMES", 10)
+    monkeypatch.setattr(spans, "MAX_NAMES", 10)
     for number in range(100):
         with writer.span(f"batch {number}"):
             pass
@@ -325,16 +325,24 @@ def test_a_child_forked_within_a_step_logs_nothing_of_it(writer, clock, scalars,
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda w: w.span(3), InvalidTypeError, "a name is a str, got 3"),
-        (lambda w: w.span("x", kind=3), InvalidTypeError, "span 'x': a kind is a str, got 3"),
+        (lambda w: w.span(3), InvalidTypeError, "name must be a str, got 3"),
+        (lambda w: w.span("x", kind=3), InvalidTypeError, "span 'x': kind must be a str, got 3"),
         (lambda w: w.span("x")(3), InvalidTypeError, "span 'x' decorates a function, not 3"),
         (lambda w: w.span("x")(Loader.__iter__), InvalidTypeError, "write a with block"),
         (lambda w: w.step_span("one"), InvalidTypeError, "step_span"),
-        (lambda w: w.step_span(0, log_every=0), InvalidValueError, "log_every is 1 or more, got 0"),
-        (lambda w: w.step_span(0, examples=1.5), InvalidTypeError, "examples is an integer"),
-        (lambda w: w.track(3), InvalidTypeError, "unlike 3"),
+        (
+            lambda w: w.step_span(0, log_every=0),
+            InvalidValueError,
+            "log_every must be at least 1",
+        ),
+        (lambda w: w.step_span(0, examples=1.5), InvalidTypeError, "examples must be an integer"),
+        (lambda w: w.track(3), InvalidTypeError, "must be iterable, got 3"),
         (lambda w: w.track([], start="one"), InvalidTypeError, "track"),
-        (lambda w: w.track([], examples=-1), InvalidValueError, "examples is 0 or more, got -1"),
+        (
+            lambda w: w.track([], examples=-1),
+            InvalidValueError,
+            "examples must be at least 0",
+        ),
         (lambda w: len(w.track(iter("a"))), TypeError, "has no len"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What TensorBoard's Profile tab makes of kineto's traces, as its own server says."""
+"""Kineto's traces in TensorBoard's Profile tab, as reported by its server."""
 
 import csv
 import gzip
@@ -45,7 +45,7 @@ def logdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ask(logdir):
-    """``ask(run, tool, route="data")``: what the plugin answers, as text."""
+    """``ask(run, tool, route="data")`` returns the response of the plugin as text."""
 
     def is_ready(address):
         with urllib.request.urlopen(f"{address}data/plugin/scalars/tags") as answer:

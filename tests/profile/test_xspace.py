@@ -1,4 +1,4 @@
-"""The builder of profiles: what is encoded is read back by protobuf, nested and complete."""
+"""``Space``: protobuf reads back what it encodes, complete and properly nested."""
 
 import sys
 from collections import Counter
@@ -23,7 +23,7 @@ def plane_of(message, name):
 
 
 def start_of(message):
-    """The epoch time that offsets count from, in nanoseconds."""
+    """The time that offsets are relative to, in nanoseconds since the epoch."""
     plane = plane_of(message, "Task Environment")
     return named_stats(plane, plane.stats)["profile_start_time"]
 
@@ -127,7 +127,9 @@ def test_the_limit_bounds_what_is_kept_meanwhile():
         assert len(line) <= 20
     message = read(space)
     assert len(list(events_of(message, message.planes[0]))) == 10
-    assert message.warnings[0].startswith("990 events were left out, those that began from 0.0")
+    assert message.warnings[0].startswith(
+        "990 events were left out, those that began at or after 0.0"
+    )
     assert len(read(space).warnings) == 1, "it is said once, however often it is encoded"
 
 

@@ -1,4 +1,4 @@
-"""Reading: everybody's files, whole or damaged, wherever they are."""
+"""Readers: files of all writers, complete or damaged, on any file system."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from sm_tblog import (
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.readers import Damage, DamagedFileWarning, read, read_all
-from sm_tblog.readers.events import PIECE, read_events
+from sm_tblog.readers.events import CHUNK_SIZE, read_events
 
 NAME = "events.out.tfevents.1700000000.host"
 VALUES = [0.5, -1e-3, 0.1, float("nan"), float("inf"), -float("inf"), 3e38, 0.0]
 
-# Events, made with the library's schema, which the tests of the format hold to TensorBoard's.
+# Events built with the library's schema, which the tests of the format compare with TensorBoard's.
 
 
 def version():
@@ -74,7 +74,7 @@ def write(folder, events, name=NAME):
 
 
 def read_quietly(path):
-    """Return the run and the warnings, whose number and text is what the caller checks."""
+    """Return the run and its warnings, which the caller checks."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = read(path)
@@ -90,7 +90,7 @@ def points(run):
 
 
 def tensorboards_points(folder):
-    """Return what ``EventAccumulator`` has, as ``points`` does."""
+    """Return the points that ``EventAccumulator`` reads, in the form of ``points``."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -107,7 +107,7 @@ def tensorboards_points(folder):
     return found
 
 
-# Files by everybody.
+# Files of all writers.
 
 
 def write_ours(folder):
@@ -314,7 +314,7 @@ def test_everything_that_torch_logs_has_the_tags_that_tensorboard_lists(tmp_path
     assert read(tmp_path).tags == expected
 
 
-# A run that began again.
+# Restarted runs.
 
 steps = st.integers(-3, 12)
 histories = st.lists(
@@ -401,7 +401,7 @@ OFFSETS = [len(stream_of(EVENTS[:i])) for i in range(len(EVENTS) + 1)]
 
 
 def points_of(events):
-    """Return the points in events that name a plugin each time and supersede nothing."""
+    """Return the points of events that always name a plugin and supersede nothing."""
     found = {}
     for e in events:
         for value in e.summary.value:
@@ -535,16 +535,16 @@ def test_a_file_is_read_in_pieces_and_a_record_may_be_longer_than_one(tmp_path):
             self.sizes += (size,)
             return super().read(size)
 
-    picture = {"tag": "i", "image": {"encoded_image_string": os.urandom(3 * PIECE)}}
+    picture = {"tag": "i", "image": {"encoded_image_string": os.urandom(3 * CHUNK_SIZE)}}
     events = [EVENTS[1], event(picture), EVENTS[-1]]
     damages = []
     file = Watched(stream_of(events))
     assert list(read_events(file, "", damages)) == events
     assert damages == []
-    assert set(file.sizes) == {PIECE}
+    assert set(file.sizes) == {CHUNK_SIZE}
 
 
-# Places.
+# File systems.
 
 
 def test_a_folder_is_its_event_files_in_the_order_of_their_names(tmp_path):
@@ -702,7 +702,7 @@ def test_a_file_that_cannot_be_opened_is_a_store_error_with_its_path(tmp_path):
     assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
-# What a run offers.
+# The methods of a run.
 
 
 def test_a_table_has_a_row_for_each_point(tmp_path):

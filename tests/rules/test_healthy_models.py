@@ -1,4 +1,4 @@
-"""Architectures that people use, trained as they do: no rule finds a fault in them."""
+"""Common architectures with common training setups: no rule fires."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEPS = 120
 
 
 class Language(nn.Module):
-    """A transformer whose embedding is its last layer, too."""
+    """A transformer that shares the weight of its embedding with its last layer."""
 
     def __init__(self, words=100, width=64):
         super().__init__()

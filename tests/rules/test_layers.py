@@ -1,4 +1,4 @@
-"""Each rule fires on a training that is made to have the fault, and none on a healthy one."""
+"""Each rule fires on a run built to have its fault, and no rule fires on a healthy run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sm_tblog import InvalidTypeError, InvalidValueError, RuleViolationError, Wr
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-# Healthy trainings.
+# Healthy runs.
 
 
 class Words(nn.Module):
-    """Has an embedding of which hardly any row gets a gradient."""
+    """A model with an embedding in which hardly any row gets a gradient."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ def test_a_healthy_training_is_left_in_peace(tmp_path, name, caplog, read_scalar
     assert last < 0.3, "it is healthy"
 
 
-# Trainings that are made to have a fault.
+# Runs that are built to have a fault.
 
 
 def test_vanishing_gradient_in_a_sigmoid_network_that_is_too_deep(tmp_path):
@@ -145,7 +145,7 @@ def test_exploding_tensor_and_its_source_at_a_learning_rate_that_is_too_high(tmp
 
 
 class Broken(nn.Module):
-    """Divides by zero in the middle, in one step."""
+    """A model that divides by zero in the middle, at one step."""
 
     def __init__(self):
         super().__init__()
@@ -170,7 +170,7 @@ def test_the_source_of_nan_is_the_loss_if_outputs_are_finite(tmp_path):
     model = mlp()
 
     def loss_of(output, y):
-        return (output - output.detach()).square().sum().sqrt()  # whose gradient at 0 is NaN
+        return (output - output.detach()).square().sum().sqrt()  # its gradient at 0 is NaN
 
     alerts = train(tmp_path, model, sgd(model), 1, loss_of=loss_of)
     [found] = alerts["NaNSource"].findings
@@ -381,7 +381,7 @@ def test_rules_are_not_shared_between_watches(tmp_path):
     ("make", "error", "words"),
     [
         (lambda: rules.DeadRelu(action="shout"), InvalidValueError, "'stop'"),
-        (lambda: rules.DeadRelu(patience="3"), InvalidTypeError, "patience is a number"),
+        (lambda: rules.DeadRelu(patience="3"), InvalidTypeError, "patience must be a number"),
         (lambda: rules.DeadRelu(include="("), InvalidValueError, "regular expression"),
         (lambda: rules.LossNotDecreasing(steps=0), InvalidValueError, "steps"),
         (lambda: rules.StalledTraining(seconds=0), InvalidValueError, "seconds"),

@@ -1,4 +1,4 @@
-"""Rules of losses, on curves of real trainings and on made ones."""
+"""Loss rules, on curves of real training runs and on synthetic ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def log_losses(logdir, curves, chosen):
 
 
 def losses_of(model, optimizer, epochs, count=256, labels=None):
-    """Train on some of the data; the losses of training and validation after each epoch."""
+    """Train on part of the data; return the training and validation loss after each epoch."""
     x, y = blobs(2048)
     y = y if labels is None else labels(y)
     found = {"loss/train": [], "loss/validation": []}
@@ -179,11 +179,11 @@ def test_a_training_that_goes_on_has_not_stalled():
         return Batch([Series(tag)], np.zeros(1, np.intp), np.array([step]), np.ones(1), np.ones(1))
 
     timer(batch("loss", 1))
-    moved = timer._moved_at
+    last_step_at = timer._last_step_at
     timer(batch("system/cpu", 2))
-    assert timer._moved_at == moved
+    assert timer._last_step_at == last_step_at
     timer(batch("loss", 2))
-    assert timer._moved_at > moved
+    assert timer._last_step_at > last_step_at
     timer.stop()
     timer._thread.join(30)
     assert not timer._thread.is_alive()

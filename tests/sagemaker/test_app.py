@@ -1,7 +1,7 @@
-"""A job's TensorBoardOutputConfig, and the address of the hosted app.
+"""A job's TensorBoardOutputConfig, and the URL of the hosted app.
 
-What we make is held to the API's own model, which botocore has, and to the classes of SageMaker's
-SDKs where one of them is installed. Nothing here asks a server.
+Results are validated against the API's own model, which is part of botocore, and against the
+classes of SageMaker's SDKs if one is installed. No test sends a request to a server.
 """
 
 import base64
@@ -39,7 +39,7 @@ def api():
 
 
 def problems(api, operation, request):
-    """Return what botocore says of a request."""
+    """Return botocore's validation report of a request."""
     from botocore.validate import ParamValidator
 
     return ParamValidator().validate(request, api.operation_model(operation).input_shape)
@@ -47,7 +47,7 @@ def problems(api, operation, request):
 
 @pytest.fixture(autouse=True)
 def outside(monkeypatch, tmp_path):
-    """This process is neither in a job nor in Studio, and has no AWS configuration."""
+    """Run outside a job and outside Studio, without an AWS configuration."""
     kept = clean_environment(tmp_path)
     for name in set(os.environ) - set(kept):
         monkeypatch.delenv(name)
@@ -90,8 +90,8 @@ def test_the_limits_are_the_apis(api):
     shape = api.operation_model("CreateTrainingJob").input_shape.members["TensorBoardOutputConfig"]
     s3_path = shape.members["S3OutputPath"].metadata
     assert s3_path["pattern"] == config.PATTERN.pattern
-    assert s3_path["max"] == config.MOST_S3
-    assert shape.members["LocalPath"].metadata["max"] == config.MOST_LOCAL
+    assert s3_path["max"] == config.MAX_S3_LENGTH
+    assert shape.members["LocalPath"].metadata["max"] == config.MAX_LOCAL_LENGTH
     job = api.operation_model("CreateTrainingJob").input_shape.members["TrainingJobName"]
     assert job.metadata["pattern"] == app.JOB.pattern
 
@@ -141,7 +141,7 @@ def test_what_only_looks_reserved_is_taken(path):
 
 @pytest.mark.parametrize("arguments", [(None,), (b"s3://bucket",), (PATH, None), (PATH, 3)])
 def test_paths_are_texts(arguments):
-    with pytest.raises(InvalidTypeError, match=r"_path is a str"):
+    with pytest.raises(InvalidTypeError, match=r"_path must be a str"):
         TensorBoardOutputConfig(*arguments)
 
 
@@ -180,7 +180,7 @@ def test_without_an_sdk_it_is_said_what_to_install(version, monkeypatch):
         getattr(TensorBoardOutputConfig(PATH), f"for_sdk_v{version}")()
 
 
-# The address.
+# The URL.
 
 CONSOLE = "https://eu-west-1.console.aws.amazon.com/sagemaker/home?region=eu-west-1"
 ADD = "data/plugin/sagemaker_data_manager/add_folder_or_job?Redirect=True&Name="
@@ -188,7 +188,7 @@ ADD = "data/plugin/sagemaker_data_manager/add_folder_or_job?Redirect=True&Name="
 
 @pytest.fixture
 def studio(tmp_path):
-    """This process is in Studio."""
+    """Run in Studio."""
     folder = Tree(tmp_path / "ml").base / "metadata"
     folder.mkdir()
     (folder / "resource-metadata.json").write_text(
@@ -244,9 +244,9 @@ def test_a_region_without_the_app_is_said(caplog):
 
 @pytest.mark.parametrize("name", ["", "-x", "x-", "a_b", "a/b", "x" * 64, "s3://bucket/my-job"])
 def test_what_is_no_jobs_name_is_refused(name):
-    with pytest.raises(InvalidValueError, match="no training job's name") as caught:
+    with pytest.raises(InvalidValueError, match="not a valid name of a training job") as caught:
         tensorboard_url(name, region="eu-west-1")
-    assert ("not where its logs are" in str(caught.value)) is ("://" in name)
+    assert ("not the location of its logs" in str(caught.value)) is ("://" in name)
     with pytest.raises(InvalidTypeError):
         tensorboard_url(3, region="eu-west-1")
 
@@ -262,7 +262,7 @@ def test_the_browser_is_opened_unless_told_not_to(monkeypatch):
 
 @pytest.fixture
 def stubbed(monkeypatch):
-    """A client of botocore's that checks what it is asked, and answers from a list."""
+    """A botocore client that validates requests and returns responses from a list."""
     pytest.importorskip("botocore")
     import botocore.session
     from botocore.stub import Stubber
@@ -358,12 +358,12 @@ def test_a_refusal_says_what_it_takes_and_how_else_to_get_there(stubbed):
     assert caught.value.__cause__ is not None
 
 
-# The SDKs' own addresses are the same.
+# The SDKs create the same URLs.
 
 
 @pytest.fixture
 def sdk(monkeypatch, tmp_path):
-    """``sdk(job)``: the address that the installed SDK of SageMaker makes."""
+    """``sdk(job)`` returns the URL that the installed SageMaker SDK creates."""
     core = "sagemaker.core.interactive_apps"
     try:
         from importlib import import_module

@@ -1,6 +1,7 @@
-"""SageMaker's example: the script in a job that is interrupted, the launcher up to the request.
+"""The SageMaker example: the script in an interrupted job, and the launcher up to its request.
 
-The launcher is held to the API's model, which botocore has, and to the SDK that is installed.
+The launcher's request is validated against the API's model in botocore, and against the installed
+SDK.
 """
 
 import importlib.util
@@ -66,7 +67,7 @@ def test_the_script_goes_on_after_an_interruption(tmp_path, read_scalars, event_
             check=False,
         )
         assert done.returncode == code, done.stderr
-        # What was uploaded stays; a new container has the checkpoints and nothing else.
+        # Uploaded logs stay. A new container has the checkpoints and nothing else.
         shutil.copytree(tree.local_path, bucket, dirs_exist_ok=True)
         shutil.rmtree(tree.local_path)
     assert [path.name for path in checkpoints.iterdir()] == ["last.pt"]
@@ -153,7 +154,7 @@ def test_sdk_v3_sends_the_configuration(launch, options, boto_session, monkeypat
     from sagemaker.core.helper.session_helper import Session
     from sagemaker.train import ModelTrainer, defaults
 
-    # It asks IAM whether the role may do what it must.
+    # The SDK would check the role's permissions with IAM.
     monkeypatch.setattr(defaults.TrainDefaults, "get_role", lambda role, **_: role)
     session = Session(boto_session)
     monkeypatch.setattr(session, "default_bucket", lambda: "my-bucket")

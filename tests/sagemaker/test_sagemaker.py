@@ -1,6 +1,6 @@
-"""In a SageMaker training job: where a writer logs, what it says, and going on after a restart.
+"""A writer in a SageMaker training job: its log directory, its messages, and restarts.
 
-The job's processes are real ones, with a tree of files that stands for ``/opt/ml``.
+The job's processes are real processes, with a temporary directory in place of ``/opt/ml``.
 """
 
 import json
@@ -39,7 +39,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def run_job(tree, tmp_path):
-    """``run_job(*arguments, **variables)``: what a script says that makes a ``Writer`` of them."""
+    """``run_job(*arguments, **variables)`` runs a script that creates a ``Writer``."""
 
     def run(*arguments, **variables):
         done = subprocess.run(
@@ -59,16 +59,16 @@ def run_job(tree, tmp_path):
 
 @pytest.fixture
 def in_job(tree, tmp_path, monkeypatch):
-    """This process is one of the job's, whose files can still be changed."""
+    """Make this process part of the job. Tests can still change the job's files."""
     for name in clean_environment(tmp_path).keys() ^ os.environ.keys():
         monkeypatch.delenv(name, raising=False)
     for name, value in tree.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(logdir, "_said", set())
+    monkeypatch.setattr(logdir, "_logged", set())
     return tree
 
 
-# The folder, in a process of the job.
+# The log directory, in a process of the job.
 
 
 def test_a_job_with_a_config_logs_to_its_local_path(tree, run_job, event_files):
@@ -78,7 +78,7 @@ def test_a_job_with_a_config_logs_to_its_local_path(tree, run_job, event_files):
     assert {path.parent for path in event_files(tree.base)} == {tree.local_path}
     assert said == (
         f"INFO SageMaker job {JOB}: logging to {tree.local_path}, which SageMaker uploads to "
-        f"{S3_OUTPUT_PATH} while the job runs. Look at it: sm-tblog open {JOB}"
+        f"{S3_OUTPUT_PATH} while the job runs. To view it: sm-tblog open {JOB}"
     )
 
 
@@ -105,7 +105,8 @@ def test_local_mode_uploads_nothing(tree, run_job):
     tree.write_hosts(instance="local_gpu")
     _, said = run_job()
     assert said.startswith("INFO")
-    assert "In local mode nothing is uploaded while it runs, but by Writer(s3_logdir(" in said
+    assert "In local mode SageMaker uploads nothing" in said
+    assert "log to Writer(s3_logdir(" in said
 
 
 def test_a_config_that_another_variable_names_goes_first(tree, run_job, tmp_path):
@@ -144,7 +145,7 @@ def test_an_argument_goes_before_all(tree, run_job, tmp_path):
     assert folder == "runs/mine"
     assert said.count("WARNING") == 1
     assert "runs/mine, which is never uploaded" in said
-    assert f"What is below {tree.local_path} is" in said
+    assert f"logs to {tree.local_path}, which is uploaded" in said
     assert run_job(str(tree.base / "input" / "data" / "shared" / "x"))[1] == ""
     assert run_job("memory://here")[1] == ""
 
@@ -225,7 +226,7 @@ def test_a_writer_that_is_not_enabled_says_nothing(in_job, caplog, arguments):
     assert caplog.messages == []
 
 
-# What the container says.
+# Information from the container.
 
 
 def test_what_the_files_say(in_job):
@@ -258,7 +259,7 @@ def test_outside_of_a_job_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "none"))
     monkeypatch.setenv("TRAINING_JOB_NAME", JOB)
     assert training_job() is None
-    with pytest.raises(InvalidValueError, match="no SageMaker training job"):
+    with pytest.raises(InvalidValueError, match="not a SageMaker training job"):
         s3_logdir()
 
 
@@ -280,14 +281,14 @@ def test_whatever_the_files_hold_a_folder_is_found(a_tree, content):
     for name in ("tensorboardoutputconfig", "resourceconfig", "checkpointconfig"):
         a_tree.write(name, content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logdir, "_said", set())
+        patch.setattr(logdir, "_logged", set())
         patch.setenv("SAGEMAKER_BASE_DIR", str(a_tree.base))
         found = logdir.default_logdir()
         assert found
-        logdir.remark_on(found, is_given=False)
+        logdir.report_logdir(found, is_given=False)
 
 
-# Straight to S3.
+# Uploads directly to S3.
 
 
 def test_a_job_can_upload_by_itself_to_where_the_config_says(in_job):
@@ -360,7 +361,7 @@ def test_what_a_job_uploads_by_itself_lands_beside_what_sagemaker_uploads(
     assert not remote.endswith(local.name)  # each file is uploaded once, by one of the two
 
 
-# Going on after an interruption.
+# Restarts after an interruption.
 
 LIFE = """
 import json, os, signal, sys
@@ -398,7 +399,7 @@ def test_a_job_that_was_interrupted_twice_has_one_curve(
             check=False,
         )
         assert done.returncode == code
-        # What was uploaded stays; a new container has the checkpoints and nothing else.
+        # Uploaded logs stay. A new container has the checkpoints and nothing else.
         shutil.copytree(tree.local_path, bucket, dirs_exist_ok=True)
         shutil.rmtree(tree.local_path)
     assert len(event_files(bucket)) == 3

@@ -1,4 +1,4 @@
-"""Side files: in their order, through refusals, each once, and none held up by another's fault."""
+"""Side files: written in order and once, despite refusals, and independently of other faults."""
 
 import logging
 import multiprocessing
@@ -20,12 +20,12 @@ def build(tag, files):
 
 
 def put(writer, *files):
-    """Log side files, as the methods do that have some."""
+    """Log side files, as methods with side files do."""
     writer._put("side files", build, (files,), 0, None)
 
 
 def add(text):
-    """A function that appends to what a file holds."""
+    """Return a function that appends to a file's content."""
     return lambda held: (held or b"") + text
 
 
@@ -42,7 +42,7 @@ def messages(caplog):
 
 
 class Calls:
-    """What a store is asked for, and a gate before ``put`` for the names that are refused."""
+    """The calls that a store receives, and the names that its ``put`` refuses."""
 
     def __init__(self):
         self.refused = set()
@@ -225,7 +225,7 @@ def test_close_loses_what_is_refused_and_says_so(url, calls, tmp_path, caplog):
     put(writer, *(File("", name, add(b"x")) for name in "ab"))
     assert not writer.close()
     assert writer.stats().bytes_pending == 0
-    assert writer.stats().rows_dropped == 2  # of the batch: what a sink keeps is counted whole
+    assert writer.stats().rows_dropped == 2  # the whole batch is counted as kept by the sink
     assert messages(caplog)[0] == "b: refused"
     assert "could not be stored and are lost" in messages(caplog)[1]
     calls.refused = set()
@@ -247,14 +247,14 @@ def test_more_than_may_wait_is_dropped(url, calls, tmp_path):
     assert sorted(files_in(tmp_path)) == ["0", "1"]
 
 
-# A file that cannot be written at all.
+# A file that can never be written.
 
 
 @pytest.mark.parametrize(
     ("file", "says"),
     [
         (File("", "bad", fail), "the function failed"),
-        (File("", "../outside", b"x"), "a relative path below the log folder, not '../outside'"),
+        (File("", "../outside", b"x"), "a relative path below the log directory, not '../outside'"),
         (File("", "bad", lambda _: None), "NoneType"),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_forked_child_leaves_the_parents_files_alone(url, calls, tmp_path):
     writer = Writer(url, on_error=lambda _: None)
     put(writer, File("", "a", add(b"parent")))
     assert not writer.flush()
-    put(writer, File("", "b", add(b"parent")))  # waits for the worker
+    put(writer, File("", "b", add(b"parent")))  # waits for the worker thread
     calls.refused = set()
 
     def log_and_close():

@@ -80,7 +80,7 @@ def test_names_and_functions_are_sinks(tmp_path):
 
 @pytest.mark.parametrize("wrong", [3, None, EventFileSink])
 def test_what_is_no_sink_is_refused(wrong):
-    with pytest.raises(InvalidTypeError, match="a sink is"):
+    with pytest.raises(InvalidTypeError, match="a sink must be"):
         as_sink(wrong)
 
 

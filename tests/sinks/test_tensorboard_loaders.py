@@ -1,6 +1,6 @@
-"""What TensorBoard's two loaders read is exactly what was written.
+"""TensorBoard's two loaders read exactly what was written.
 
-``EventAccumulator`` is the one in Python; the data server is the one in Rust that TensorBoard uses
+``EventAccumulator`` is the Python loader; the data server is the Rust loader that TensorBoard uses
 by default.
 """
 
@@ -19,7 +19,7 @@ pytest.importorskip("tensorboard")
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """A log folder, and what was logged: ``{(run, tag): [(step, wall_time, value), …]}``."""
+    """A log directory, and the data logged: ``{(run, tag): [(step, wall_time, value), …]}``."""
     logdir = tmp_path_factory.mktemp("logs")
     rng = np.random.default_rng(0)
     expected = {}
@@ -79,7 +79,7 @@ def test_the_event_accumulator_reads_what_was_written(logged):
 
 @pytest.fixture
 def serve(tmp_path):
-    """``serve(logdir)``: TensorBoard's data provider over a log folder, from the data server."""
+    """``serve(logdir)``: TensorBoard's data provider for a log directory, from the data server."""
     server = pytest.importorskip("tensorboard_data_server")
     grpc = pytest.importorskip("grpc")
     from tensorboard.data.grpc_provider import GrpcDataProvider
@@ -132,13 +132,13 @@ def test_the_data_server_reads_what_was_written(logged, data_server):
         for tag, points in tags.items()
     }
     assert found.keys() == expected.keys()
-    # Version 0.7.2 reads no float64 scalars, anyone's: the writer warns of it.
+    # Version 0.7.2 reads no float64 scalars of any writer; our writer warns about it.
     assert len(found.pop(("", "double"))) in (0, 2000)
     for key, points in found.items():
         assert len(points) == len(expected[key]), key
         for point, (step, wall_time, value) in zip(points, expected[key], strict=True):
             assert (point.step, point.wall_time) == (step, wall_time)
-            assert same(point.value, value, double=False)  # it keeps float32
+            assert same(point.value, value, double=False)  # it stores float32
 
 
 @pytest.mark.parametrize("plugin", ["text", "histograms"])

@@ -1,4 +1,4 @@
-"""What logging to S3 is said to cost, and that it is what a server sees."""
+"""The estimated cost of logging to S3, and that it matches the requests a server sees."""
 
 from collections import Counter
 
@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from sm_tblog.cli import make_app
 from sm_tblog.format.records import frame, padding
-from sm_tblog.storage.estimate import CHEAP, DEAR, estimate
-from sm_tblog.storage.s3 import ROLL, ROLL_WHOLE, S3Folder
+from sm_tblog.storage.estimate import READ_PRICE, WRITE_PRICE, estimate
+from sm_tblog.storage.s3 import MAX_OBJECT_SIZE, MAX_REWRITTEN_SIZE, S3Folder
 from sm_tblog.storage.spool import SpoolFile
 
 DAY = 86_400.0
@@ -34,14 +34,14 @@ def test_a_day_of_a_hundred_megabytes():
 def test_a_bucket_that_keeps_versions_costs_bytes_and_objects():
     cost = estimate(DAY, 100e6 / DAY, 10.0, copies=False)
     assert cost.requests == {"PutObject": 8640}
-    assert cost.writing_usd == pytest.approx(8640 * DEAR)
-    assert cost.objects == pytest.approx(100e6 / (ROLL_WHOLE + 1e6 / 86.4), rel=0.05)
+    assert cost.writing_usd == pytest.approx(8640 * WRITE_PRICE)
+    assert cost.objects == pytest.approx(100e6 / (MAX_REWRITTEN_SIZE + 1e6 / 86.4), rel=0.05)
     assert 1e9 < cost.uploaded < 1.3e9
 
 
 def test_whoever_looks_on_costs_more_than_writing():
     cost = estimate(DAY, 1000.0, 10.0, watchers=2)
-    assert cost.watching_usd == pytest.approx(2 * DAY / 5 * (4 * DEAR + 2 * CHEAP))
+    assert cost.watching_usd == pytest.approx(2 * DAY / 5 * (4 * WRITE_PRICE + 2 * READ_PRICE))
     assert cost.watching_usd > cost.writing_usd
 
 
@@ -55,7 +55,8 @@ def test_a_last_upload_may_be_smaller():
 
 
 def test_a_run_is_in_as_many_objects_as_it_has_64_mib():
-    assert [estimate(100.0, n * ROLL / 100, 1.0).objects for n in (0.5, 1.5, 2.5)] == [1, 2, 3]
+    rates = [n * MAX_OBJECT_SIZE / 100 for n in (0.5, 1.5, 2.5)]
+    assert [estimate(100.0, rate, 1.0).objects for rate in rates] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("flushes", [1, 5, 40])
@@ -86,14 +87,14 @@ def test_the_command_prints_bytes_requests_and_dollars(run):
     assert table["objects"] == "2"
     assert table["PutObject"] == "28"
     assert table["writing"] == "0.17 USD"
-    assert table["1 TensorBoard looking on"] == "0.36 USD"
+    assert table["viewing (1 TensorBoard)"] == "0.36 USD"
 
 
 def test_the_command_takes_what_a_run_is_like(run):
     done = run("--hours", 1, "--flush-secs", 60, "--versioned", "--watchers", 0)
-    assert done.output.startswith("1 hours, an upload every 60 s:")
+    assert done.output.startswith("1 hour, one upload every 60 s:")
     assert "CreateMultipartUpload" not in done.output
-    assert "0 TensorBoard looking on" in done.output
+    assert "viewing (0 TensorBoards)" in done.output
 
 
 @pytest.mark.parametrize("option", ["--hours", "--flush-secs"])

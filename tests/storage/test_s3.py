@@ -1,4 +1,4 @@
-"""S3: an object that grows by copying itself, on servers that work, lie and fail."""
+"""S3 objects that grow by copying themselves, on correct, incorrect and failing servers."""
 
 import itertools
 import tracemalloc
@@ -14,7 +14,7 @@ from sm_tblog._types import Series
 from sm_tblog.format.records import padding
 from sm_tblog.format.scalars import encode_scalars
 from sm_tblog.storage import s3
-from sm_tblog.storage.s3 import LEAST_PART, S3Folder
+from sm_tblog.storage.s3 import MIN_PART_SIZE, S3Folder
 from sm_tblog.storage.spool import SpoolFile, create
 
 names = (f"folder/object-{i}" for i in itertools.count())
@@ -53,7 +53,7 @@ def records(first, count):
 
 
 def grow(growing, file):
-    """Do what a queue does: pad if that is wanted, then commit; return whether it succeeded."""
+    """Pad the file if needed and commit it, as a queue does; return whether it succeeded."""
     if missing := growing.padding(file.size):
         file.append(padding(missing))
     try:
@@ -64,7 +64,7 @@ def grow(growing, file):
 
 
 class Watched:
-    """An object, what is appended to it, and how long it was after each change."""
+    """An object, its spool file, and its size after each change."""
 
     def __init__(self, proxy, place=None, bucket="bucket"):
         self.proxy = proxy
@@ -89,7 +89,7 @@ class Watched:
         return grow(self.remote_object, self.file)
 
     def finish(self, attempts):
-        """Repeat what failed, so often at most; see that all is as it should be."""
+        """Retry at most ``attempts`` times, then check the object."""
         while not grow(self.remote_object, self.file):
             attempts -= 1
             assert attempts > 0
@@ -112,9 +112,9 @@ class Watched:
 
 @pytest.fixture
 def copying(monkeypatch):
-    """Objects are padded with their second upload, to a small size; the third is a copy."""
-    monkeypatch.setattr(s3, "REPEATED", 0)
-    monkeypatch.setattr(s3, "LEAST_PART", 4096)
+    """Objects are padded at their second upload, to a small size; the third is a copy."""
+    monkeypatch.setattr(s3, "MAX_REPEATED_BYTES", 0)
+    monkeypatch.setattr(s3, "MIN_PART_SIZE", 4096)
 
 
 # Servers that work.
@@ -126,7 +126,7 @@ def test_an_object_grows_by_copying_itself(proxy):
         assert watched.append(1000)
     watched.check()
     logged = len(records(0, 14_000))
-    assert proxy.uploaded < LEAST_PART + 3 * logged + s3.REPEATED
+    assert proxy.uploaded < MIN_PART_SIZE + 3 * logged + s3.MAX_REPEATED_BYTES
     assert proxy.count("UploadPartCopy") > 5
     writes = proxy.count("PutObject") + proxy.count("UploadPartCopy")
     assert writes - 14 in (0, 1)  # Ceph's way with conditions is found out once
@@ -201,9 +201,9 @@ def test_a_server_that_does_not_answer_is_given_up(moto, copying, operation):
 def test_whatever_fails_the_object_is_what_was_appended_and_never_shrinks(
     proxy, monkeypatch, plan, appends, copies
 ):
-    monkeypatch.setattr(s3, "REPEATED", 0 if copies else 1 << 30)
+    monkeypatch.setattr(s3, "MAX_REPEATED_BYTES", 0 if copies else 1 << 30)
     if proxy.server.name == "moto":
-        monkeypatch.setattr(s3, "LEAST_PART", 4096)
+        monkeypatch.setattr(s3, "MIN_PART_SIZE", 4096)
     proxy.begin()
     watched = Watched(proxy)
     proxy.plan = iter(plan)
@@ -213,11 +213,11 @@ def test_whatever_fails_the_object_is_what_was_appended_and_never_shrinks(
     assert not watched.uploads() or LATE.keys() & set(plan)
 
 
-# Objects that earlier processes have begun, and others have touched.
+# Objects that earlier processes started or others changed.
 
 
 def let_go(watched):
-    """Return the same object as the next process finds it."""
+    """Reopen the object as the next process does."""
     watched.remote_object = watched.place.open_object(watched.key, is_new=False)
     return watched
 
@@ -278,7 +278,7 @@ def test_a_role_that_may_write_but_not_read_writes_whole_objects(moto, copying):
         moto.fail(operation, ["403"])
     watched = Watched(moto)
     assert all(watched.append(10) for _ in range(6))
-    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.max_size == s3.MAX_REWRITTEN_SIZE
     moto.fail("PutObject", "503", None, "lost")
     assert [watched.append(10) for _ in range(4)] == [False, True, False, True]
     watched.check()
@@ -293,7 +293,7 @@ def test_a_role_that_may_not_list_the_bucket_appends_all_the_same(moto, copying)
     assert [watched.append(10) for _ in range(5)] == [False, True, True, False, True]
     watched.check()
     assert moto.count("UploadPartCopy") > 0
-    assert watched.remote_object.roll_bytes == s3.ROLL
+    assert watched.remote_object.max_size == s3.MAX_OBJECT_SIZE
 
 
 @pytest.mark.parametrize("fault", [None, "lost"])
@@ -304,7 +304,7 @@ def test_a_bucket_that_keeps_versions_is_not_appended_to(moto, copying, fault):
     moto.fail("PutObject", fault)
     for _ in range(5):
         watched.append(10)
-    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.max_size == s3.MAX_REWRITTEN_SIZE
     assert moto.count("CreateMultipartUpload") == 0
     watched.finish(2)
 
@@ -312,9 +312,9 @@ def test_a_bucket_that_keeps_versions_is_not_appended_to(moto, copying, fault):
 def test_a_server_that_takes_a_copy_for_nothing_is_found_out(rclone_server, fault_proxies):
     proxy = fault_proxies(rclone_server)
     watched = Watched(proxy)
-    watched.file.append(padding(LEAST_PART))
+    watched.file.append(padding(MIN_PART_SIZE))
     assert all(watched.append(10) for _ in range(3))
-    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.max_size == s3.MAX_REWRITTEN_SIZE
     assert proxy.count("UploadPartCopy") == 1
     watched.check()
 
@@ -325,5 +325,5 @@ def test_a_server_that_drops_what_it_should_copy_is_found_out(moto, copying):
     assert all(watched.append(10) for _ in range(2))
     moto.rewrite = lambda request: {copied_range: "bytes=0-9"} if copied_range in request else {}
     assert watched.append(10)
-    assert watched.remote_object.roll_bytes == s3.ROLL_WHOLE
+    assert watched.remote_object.max_size == s3.MAX_REWRITTEN_SIZE
     assert watched.content() == watched.file.read(0, watched.file.size)

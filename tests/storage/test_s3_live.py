@@ -1,4 +1,4 @@
-"""TensorBoard, a process of its own, looks on at ``s3://`` while it is written through faults."""
+"""A TensorBoard process watches ``s3://`` while it is written despite faults."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from sm_tblog import Writer
 from sm_tblog.storage import s3, upload_queue
 
 PATIENCE = 60.0
-"""Seconds after which TensorBoard is taken to be stuck."""
+"""Seconds after which TensorBoard is considered stuck."""
 
 SCALARS = "/data/plugin/scalars/scalars?run=.&tag=loss"
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 class TensorBoard:
-    """A running TensorBoard that looks every second."""
+    """A running TensorBoard that reloads every second."""
 
     def __init__(self, logdir, server, errors):
         pytest.importorskip("boto3", reason="TensorBoard reads s3:// by boto3")
@@ -39,7 +39,7 @@ class TensorBoard:
         self.process = subprocess.Popen(command, env=environment, stdout=errors, stderr=errors)
 
     def steps(self):
-        """Return the steps of every point that it shows, in its order."""
+        """Return the steps of all points shown, in their order."""
         try:
             with urllib.request.urlopen(self.url + SCALARS, timeout=PATIENCE) as reply:
                 return [step for _, step, _ in json.load(reply)]
@@ -47,16 +47,16 @@ class TensorBoard:
             return []  # it does not know the tag yet
 
     def steps_when_as_many(self, count):
-        """Return the same as soon as there are so many."""
+        """Return the steps as soon as there are ``count`` of them."""
         deadline = time.monotonic() + PATIENCE
         while len(steps := self.steps()) < count and time.monotonic() < deadline:
-            time.sleep(0.1)  # it looks once a second
+            time.sleep(0.1)  # it reloads once a second
         return steps
 
 
 @pytest.fixture
 def look_on(tmp_path):
-    """``look_on(logdir, server)``: a ``TensorBoard``, and the file of what it says."""
+    """``look_on(logdir, server)``: a ``TensorBoard`` and the file with its output."""
     started = []
 
     def start(logdir, server):
@@ -73,15 +73,15 @@ def look_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("server", "roll"), [("moto_server", s3.ROLL), ("ceph_gateway", 5_320_000)]
+    ("server", "roll"), [("moto_server", s3.MAX_OBJECT_SIZE), ("ceph_gateway", 5_320_000)]
 )
 def test_every_barrier_is_seen_by_one_who_looks_on(
     request, server, roll, fault_proxies, look_on, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr(upload_queue, "BACKOFF", (0.05,))
-    monkeypatch.setattr(s3, "REPEATED", 100_000)
-    monkeypatch.setattr(s3, "ROLL", roll)
+    monkeypatch.setattr(s3, "MAX_REPEATED_BYTES", 100_000)
+    monkeypatch.setattr(s3, "MAX_OBJECT_SIZE", roll)
     proxy = fault_proxies(request.getfixturevalue(server))
     proxy.server.make_bucket()
     folder = f"s3://bucket/live-{roll}"

@@ -1,6 +1,6 @@
-"""The process's end in the middle of an upload: what was logged is finished by whoever comes next.
+"""Processes that end in the middle of an upload, which a later process finishes.
 
-Each script is a process of its own that logs through a proxy, and is killed where the proxy has a
+Each script runs in its own process, logs through a proxy, and is killed when the proxy lets a
 request hang.
 """
 
@@ -30,7 +30,7 @@ from sm_tblog.pipeline import lifecycle
 from sm_tblog.storage import s3
 from sm_tblog.storage import upload_queue
 
-s3.REPEATED, s3.LEAST_PART = 0, 4096
+s3.MAX_REPEATED_BYTES, s3.MIN_PART_SIZE = 0, 4096
 lifecycle.EXIT_TIMEOUT = 0.5
 folder, endpoint = sys.argv[1:]
 options = {"endpoint_url": endpoint, "key": "testkey", "secret": "testsecret"}
@@ -56,14 +56,14 @@ select.select([sys.stdin], [], [])  # readable when the test is over
 def spool_folder(tmp_path, monkeypatch):
     folder = tmp_path / "spool"
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(folder))
-    spool._warn_of_memory.cache_clear()
+    spool._warn_spooling_in_memory.cache_clear()
     return folder
 
 
 @pytest.fixture(autouse=True)
 def _copying(monkeypatch):
-    monkeypatch.setattr(s3, "REPEATED", 0)
-    monkeypatch.setattr(s3, "LEAST_PART", 4096)
+    monkeypatch.setattr(s3, "MAX_REPEATED_BYTES", 0)
+    monkeypatch.setattr(s3, "MIN_PART_SIZE", 4096)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def folder():
 
 @pytest.fixture
 def start(script, moto, folder):
-    """``start(source)``: a process that logs into the folder through the proxy."""
+    """``start(source)``: a process that logs to the folder through the proxy."""
     children = []
 
     def begin(source):
@@ -129,7 +129,7 @@ def sm_tblog(*args):
 
 
 def kill(child):
-    """Kill a process; return how many rows it had logged and the spool had then."""
+    """Kill a process; return the numbers of rows logged and spooled by then."""
     child.kill()
     output, _ = child.communicate()
     return output.count("logged") * 50
@@ -140,7 +140,7 @@ def points(number):
 
 
 def finish_by_writer(moto, folder):
-    """Have the next writer to that folder finish what was left; return what it logs itself."""
+    """Let the folder's next writer finish orphaned uploads; return what it logs itself."""
     with Writer(folder, storage_options=moto.options) as writer:
         writer.add_scalar("next", 1.0, 0)
     return {"next": [(0, 1.0)]}
@@ -190,7 +190,7 @@ def test_a_living_processs_file_is_left_to_it(moto, folder, start, uploaded):
     moto.arrived.wait()
     nothing = sm_tblog("upload")
     assert nothing.returncode == 0
-    assert "Nothing is left behind" in nothing.stdout
+    assert "Nothing to upload in" in nothing.stdout
     finish_by_writer(moto, folder)
     assert "loss" not in uploaded(folder)
     kill(child)
@@ -229,7 +229,7 @@ def test_what_cannot_be_uploaded_is_said_and_kept(moto, folder, start, spool_fol
     done = sm_tblog("upload", path)
     assert done.returncode == 1
     assert "not uploaded" in done.stdout
-    assert "may not write there" in done.stdout
+    assert "do not allow writing there" in done.stdout
     assert "testsecret" not in done.stdout + done.stderr
     assert path.exists()
     moto.begin()
@@ -244,7 +244,7 @@ def test_a_script_ends_although_the_network_hangs(moto, folder, start, spool_fol
     _, errors = child.communicate(timeout=60)
     assert child.returncode == {"sys.exit(3)": 3, "1 / 0": 1}.get(end, 0)
     [path] = spool_folder.iterdir()
-    assert "It is kept and uploaded later, by this process, the next writer" in errors
+    assert "The rest is kept and uploaded later by this process, the next writer" in errors
     assert str(path) in errors
     moto.begin()
 
@@ -260,7 +260,7 @@ def test_a_script_that_just_ends_has_uploaded_all(moto, folder, start, uploaded,
 def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
     moto, folder, spool_folder, caplog, monkeypatch, uploaded
 ):
-    monkeypatch.setattr(worker, "CLOSE_PATIENCE", 0.2)
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 0.2)
     moto.plan = repeat("hang")
     writer = Writer(folder, storage_options=moto.options)
     writer.add_scalar("loss", 0.0, 0)
@@ -273,7 +273,7 @@ def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
     assert (notes["url"], notes["endpoint_url"]) == (folder, moto.url)
     moto.begin()
     writer.add_scalar("loss", 1 / 8, 1)
-    monkeypatch.setattr(worker, "CLOSE_PATIENCE", 60)
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 60)
     assert writer.close()
     assert uploaded(folder) == {"loss": points(2)}
 
@@ -298,7 +298,7 @@ select.select([sys.stdin], [], [])
 
 
 def objects(moto, folder):
-    """Return what the folder holds, by name."""
+    """Return the contents of the folder's objects by name."""
     client = moto.server.client()
     prefix = folder.removeprefix("s3://bucket/") + "/"
     listed = client.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
@@ -339,7 +339,7 @@ def test_side_files_of_a_killed_process_are_finished(moto, folder, start, spool_
 
 
 def leave_side_file(spool_folder, moto, folder, data, **note):
-    """Leave a side file behind, as a process does that dies."""
+    """Create an orphaned side file, as a process that is killed does."""
     notes = {"endpoint_url": moto.url}
     job = side_spool.create(spool_folder, folder, "side", data, **notes)
     job.file.release()
@@ -363,7 +363,7 @@ def test_a_side_file_that_is_not_whole_is_not_uploaded(moto, folder, spool_folde
     path = leave_side_file(spool_folder, moto, folder, b"some of it", size=1000)
     finish_by_writer(moto, folder)
     assert "side" not in objects(moto, folder)
-    assert f"{folder}/side: the side file was being written when its process ended" in caplog.text
+    assert f"{folder}/side: the side file is incomplete" in caplog.text
     assert not path.exists()
 
 
@@ -374,7 +374,7 @@ def test_only_functions_of_this_library_change_side_files(
     path = leave_side_file(spool_folder, moto, folder, b"true", change=function)
     finish_by_writer(moto, folder)
     assert "side" not in objects(moto, folder)
-    assert f"{path} is left alone: there is no function {function} here" in caplog.text
+    assert f"{path} is skipped: this release of sm_tblog has no function {function}" in caplog.text
     done = sm_tblog("upload")
     assert done.returncode == 1
     assert f"not uploaded: {path} was written by another release" in done.stdout
@@ -397,4 +397,4 @@ def test_side_files_go_by_memory_where_there_is_no_spool(moto, folder, monkeypat
     store.close()
     assert store.wait(60)
     assert objects(moto, folder) == {"side": b"content"}
-    assert "cannot write in the spool folder" in caplog.text
+    assert "cannot write to the spool folder" in caplog.text

@@ -1,4 +1,4 @@
-"""The spool: what survives a process, who may finish it, and what happens without a disk."""
+"""The spool: files that survive a process, their locks, and operation without a disk."""
 
 import errno
 import io
@@ -23,7 +23,7 @@ URL = "s3://bucket/run"
 
 @pytest.fixture(autouse=True)
 def _say_everything_again():
-    spool._warn_of_memory.cache_clear()
+    spool._warn_spooling_in_memory.cache_clear()
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def warnings(caplog):
 
 
 def left(folder, **notes):
-    """Return what is found, let go of again."""
+    """Return the orphans found, released again."""
     found = []
     for file in orphans(folder, **notes):
         found.append((file.url, file.name, file.read(0, file.size), file.notes))
@@ -52,7 +52,7 @@ def left(folder, **notes):
 
 
 def abandon(folder, name="tfevents", content=b"", url=URL, **notes):
-    """Leave a file behind, as a process does that dies."""
+    """Create an orphaned file, as a process that is killed does."""
     file = create(folder, url, name, **notes)
     file.append(content)
     file.release()
@@ -101,7 +101,7 @@ def test_a_file_that_was_cut_by_somebody_is_an_error(tmp_path):
     file = create(tmp_path, URL, "name")
     file.append(b"0123456789")
     os.truncate(str(file), Path(str(file)).stat().st_size - 4)
-    with pytest.raises(StoreError, match="was cut: 6 of 10 bytes are left"):
+    with pytest.raises(StoreError, match="was truncated: 6 of 10 bytes are left"):
         file.read(0, 10)
     file.delete()
 
@@ -131,7 +131,7 @@ def test_the_folder_is_the_users_cache_or_what_is_named(monkeypatch, tmp_path):
     assert default_folder() == Path("/y")
 
 
-# Files that were left behind.
+# Orphaned files.
 
 
 def test_what_was_left_behind_is_found_with_its_notes(tmp_path):

@@ -1,4 +1,4 @@
-"""Lanes and their pool, at a place in memory that works, fails or hangs as it is told."""
+"""Upload queues and their pool, on a remote folder in memory that works, fails or hangs."""
 
 import logging
 import math
@@ -10,26 +10,25 @@ from pathlib import Path
 import pytest
 
 from sm_tblog import StoreError
-from sm_tblog.storage import side_spool, spool
-from sm_tblog.storage import upload_queue as lane_module
+from sm_tblog.storage import side_spool, spool, upload_queue
 from sm_tblog.storage.base import RefusedError
 from sm_tblog.storage.spool import SpoolFile
-from sm_tblog.storage.upload_pool import MOST, UploadPool
-from sm_tblog.storage.upload_queue import COALESCE, UploadJob, UploadQueue
+from sm_tblog.storage.upload_pool import MAX_THREADS, UploadPool
+from sm_tblog.storage.upload_queue import MIN_UPLOAD_INTERVAL, UploadJob, UploadQueue
 
 LONG = 600.0
-"""Seconds that no barrier here may really wait: pytest ends a test long before."""
+"""A timeout in seconds that no barrier may reach: pytest ends a test long before."""
 
 
 class FakePlace:
     """Keeps objects in a dictionary.
 
     Attributes:
-        events: what was done, in order.
-        fault: what every call raises; None to work.
+        events: the calls made, in order.
+        fault: the error that every call raises; None for success.
         gate: every call waits until it is set.
-        entered: set when a call has begun to wait.
-        padding: what objects ask for.
+        entered: set when a call starts to wait.
+        padding: the padding that objects request, in bytes.
     """
 
     def __init__(self):
@@ -61,7 +60,7 @@ class FakePlace:
 
 
 class FakeObject:
-    roll_bytes = 1000
+    max_size = 1000
 
     def __init__(self, place, name, is_new):
         self.place = place
@@ -82,7 +81,7 @@ class FakeObject:
 
 
 class IdlePool:
-    """Does nothing by itself: the test makes the steps."""
+    """Has no threads: the test calls ``step``."""
 
     def __init__(self):
         self.condition = threading.Condition()
@@ -95,7 +94,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now = 1000.0
         fake = types.SimpleNamespace(monotonic=lambda: self.now)
-        monkeypatch.setattr(lane_module, "time", fake)
+        monkeypatch.setattr(upload_queue, "time", fake)
 
 
 @pytest.fixture
@@ -112,7 +111,7 @@ def place():
 
 
 def put(queue, name, data):
-    """Give a queue a side file, whose spool file is in memory."""
+    """Queue a side file with a spool file in memory."""
     job = side_spool.create(Path(os.devnull), "fake://folder", name, data)
     queue.put(job)
     return job
@@ -126,7 +125,7 @@ def make_queue(place, pool, find_orphans=tuple):
 
 @pytest.fixture
 def queue(place):
-    """A queue whose steps the test makes."""
+    """A queue without threads: the test calls ``step``."""
     return make_queue(place, IdlePool())
 
 
@@ -164,7 +163,7 @@ def test_uploads_are_a_second_apart_unless_one_is_forced(queue, clock):
     assert queue.due == math.inf
     clock.now += 0.25
     queue.request_upload()
-    assert queue.due == 1000.0 + COALESCE
+    assert queue.due == 1000.0 + MIN_UPLOAD_INTERVAL
     queue.request_upload(force=True)
     assert queue.due <= clock.now
 
@@ -283,7 +282,7 @@ def test_a_side_file_whose_function_fails_is_given_up_and_said(queue, place, cap
     assert place.objects == {"b": b"1"}
     assert failing.done
     [record] = caplog.records
-    assert record.getMessage() == "fake://folder: the side file a is not written: nothing there"
+    assert record.getMessage() == "fake://folder: the side file a is given up: nothing there"
 
 
 # Barriers.
@@ -336,7 +335,7 @@ def test_a_barrier_with_nothing_to_wait_for_asks_for_nothing(running, place):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr(lane_module, "BACKOFF", (0.0,))
+    monkeypatch.setattr(upload_queue, "BACKOFF", (0.0,))
 
 
 @pytest.mark.parametrize("fault", [StoreError("no"), RefusedError("no")])
@@ -344,7 +343,7 @@ def test_a_barrier_gives_up_a_place_that_fails_again_and_again(running, place, a
     begin(running, data=b"1")
     place.fault = fault
     assert not running.wait(LONG, force=True)
-    assert len(place.events) >= lane_module.ATTEMPTS
+    assert len(place.events) >= upload_queue.MAX_FAILURES
     assert not running.wait(LONG)
 
 
@@ -352,12 +351,12 @@ def test_a_barrier_gives_up_a_place_that_fails_again_and_again(running, place, a
 def test_a_barrier_leaves_a_place_that_is_down_to_the_next_attempt(
     running, place, monkeypatch, fault
 ):
-    monkeypatch.setattr(lane_module, "BACKOFF", (0.0, 0.0, LONG))
-    monkeypatch.setattr(lane_module.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(upload_queue, "BACKOFF", (0.0, 0.0, LONG))
+    monkeypatch.setattr(upload_queue.random, "uniform", lambda low, high: high)
     begin(running, data=b"1")
     place.fault = fault
     assert not running.wait(LONG, force=True)
-    while running._failures < lane_module.ATTEMPTS:
+    while running._failures < upload_queue.MAX_FAILURES:
         assert not running.wait(LONG, force=True)
     place.gate.clear()  # from here on an attempt would not end
     assert [running.wait(LONG) for _ in range(100)] == [False] * 100
@@ -371,6 +370,48 @@ def test_the_last_barrier_gives_up_a_place_that_refuses(running, place, at_once)
     begin(running, data=b"1").closed = True
     place.fault = RefusedError("no such bucket")
     assert not running.wait(LONG)
+
+
+def test_a_barrier_does_not_count_an_attempt_that_began_before_it(
+    running, place, at_once, monkeypatch
+):
+    refusal = RefusedError("no such bucket")
+    begin(running, data=b"1").closed = True
+    place.fault = refusal
+    assert not running.wait(LONG)
+    attempts = []
+    entered, go_on, judged = (threading.Event() for _ in range(3))
+    attempt, request, wait_for = place.do, running.request_upload, running._condition.wait_for
+
+    def do(*event):
+        attempts.append(running._failures)
+        if len(attempts) == 1:  # the bucket is created while this attempt is under way
+            entered.set()
+            go_on.wait(LONG)
+            raise refusal
+        judged.wait(LONG)
+        place.fault = None
+        attempt(*event)
+
+    def request_then_go_on(*, force=False):
+        request(force=force)
+        go_on.set()
+
+    def wait_for_and_tell(predicate, timeout):
+        def judge():
+            result = predicate()
+            if running._failures > attempts[0]:
+                judged.set()
+            return result
+
+        return wait_for(judge, timeout)
+
+    place.do = do
+    assert entered.wait(LONG)
+    monkeypatch.setattr(running, "request_upload", request_then_go_on)
+    monkeypatch.setattr(running._condition, "wait_for", wait_for_and_tell)
+    assert running.wait(LONG)
+    assert len(attempts) == 2
 
 
 def test_the_last_barrier_is_patient_with_a_place_that_fails(running, place, at_once):
@@ -389,8 +430,8 @@ def test_the_last_barrier_is_patient_with_a_place_that_fails(running, place, at_
 
 
 def test_barriers_wait_once_for_a_place_that_hangs(running, place, monkeypatch):
-    monkeypatch.setattr(lane_module, "SLOW", 0.01)
-    monkeypatch.setattr(lane_module, "DOWN_PATIENCE", 0.0)
+    monkeypatch.setattr(upload_queue, "HANG_TIMEOUT", 0.01)
+    monkeypatch.setattr(upload_queue, "DOWN_TIMEOUT", 0.0)
     place.gate.clear()
     begin(running, data=b"1")
     assert not running.wait(0.01)
@@ -426,7 +467,7 @@ def test_many_folders_share_eight_threads_that_end_with_their_work(place):
     for queue in queues:
         queue.request_upload(force=True)
     threads = set(uploading()) - before
-    assert len(threads) == MOST
+    assert len(threads) == MAX_THREADS
     assert all(thread.daemon for thread in threads)
     place.gate.set()
     assert all(queue.wait(LONG, force=True) for queue in queues)
@@ -455,7 +496,7 @@ def test_a_lane_is_looked_after_by_one_thread_at_a_time(place):
 
 def test_one_destination_that_hangs_does_not_hold_up_another(place):
     place.gate.clear()
-    stuck = [make_queue(place, pool) for pool in [UploadPool()] for _ in range(MOST + 1)]
+    stuck = [make_queue(place, pool) for pool in [UploadPool()] for _ in range(MAX_THREADS + 1)]
     for i, queue in enumerate(stuck):
         begin(queue, f"{i}", b"x")
         queue.request_upload(force=True)
@@ -488,4 +529,4 @@ def test_what_is_finished_for_others_is_said(place, caplog):
     begin(queue, data=b"x")
     queue.step()
     [record] = caplog.records
-    assert record.getMessage() == "fake://folder: files that earlier processes left to upload: 1"
+    assert record.getMessage() == "fake://folder: orphaned spool files to upload: 1"

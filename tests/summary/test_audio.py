@@ -1,4 +1,4 @@
-"""Sounds: what the WAVs hold, by the standard library's reader and beside PyTorch's writer."""
+"""Audio: the WAV files, as the standard library reads them and compared with PyTorch's writer."""
 
 import io
 import threading
@@ -75,10 +75,10 @@ def test_narrow_floats_are_from_minus_1_to_1():
     [
         ([-1.0, 1.0], ""),
         ([-1.5, 1.0], "samples up to 1.5 are clipped to -1 to 1"),
-        ([0.5, np.nan, np.nan], "2 of 3 samples are NaN, and silent"),
+        ([0.5, np.nan, np.nan], "2 of 3 samples are NaN and silent"),
         (
             [2.0, np.nan],
-            "1 of 2 samples are NaN, and silent; samples up to 2 are clipped to -1 to 1",
+            "1 of 2 samples are NaN and silent; samples up to 2 are clipped to -1 to 1",
         ),
     ],
 )
@@ -133,7 +133,7 @@ def test_of_two_equal_axes_the_second_is_the_channels():
 def test_a_shape_that_is_no_sound_is_refused_by_tag(shape, tmp_path):
     with Writer(tmp_path) as writer, pytest.raises(InvalidValueError) as refused:
         writer.add_audio("my/tag", np.zeros(shape, np.float32))
-    assert str(refused.value).startswith("'my/tag': a sound has shape (L,), (C, L) or (L, C)")
+    assert str(refused.value).startswith("'my/tag': a sound must have shape (L,), (C, L) or (L, C)")
     assert f"got {shape}" in str(refused.value)
 
 

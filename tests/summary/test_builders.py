@@ -1,4 +1,4 @@
-"""The builders: any library's numbers and arrays, histograms, texts, layouts."""
+"""Builders: numbers and arrays of any library, histograms, texts, layouts."""
 
 import math
 from decimal import Decimal
@@ -119,7 +119,7 @@ def test_a_bad_step_is_refused_by_tag(step, error):
 
 
 class DeviceArray:
-    """What a JAX array offers."""
+    """The interface of a JAX array."""
 
     def __init__(self, value, failure=None):
         self._value = np.asarray(value)
@@ -158,7 +158,7 @@ def test_an_array_on_a_device_is_copied_now_and_read_later():
 
 
 class CudaArray:
-    """What CuPy's arrays offer."""
+    """The interface of CuPy's arrays."""
 
     __cuda_array_interface__ = {}  # noqa: RUF012 - the protocol's name and type
     shape = (1,)
@@ -353,7 +353,7 @@ def test_histograms_with_numpys_bins_are_numpys(bins):
 
 @pytest.mark.parametrize("bins", ["no such", -1, [3.0, 1.0]])
 def test_bins_that_numpy_cannot_make_are_refused(bins):
-    with pytest.raises(InvalidValueError, match="'h': cannot make the bins"):
+    with pytest.raises(InvalidValueError, match="'h': invalid bins"):
         check_bins(bins, "h")
 
 
@@ -404,7 +404,7 @@ def test_layouts_are_tensorboards():
         ("acc", "acc", "Curves", ("acc/x",)),
     ]
     value, remark = layout_value("custom_scalars__config__", charts)
-    assert remark == "TensorBoard fails to draw the chart 'loss/all': a tag has a parenthesis"
+    assert remark == "TensorBoard cannot draw the chart 'loss/all': a tag contains a parenthesis"
     assert value.tag == "custom_scalars__config__"
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
     assert [category.title for category in layout.category] == ["loss", "acc"]

@@ -1,4 +1,4 @@
-"""Figures and confusion matrices: the pixels that TensorBoard is given, and who draws them."""
+"""Figures and confusion matrices: the pixels that TensorBoard gets, and the thread that draws."""
 
 import inspect
 import io
@@ -79,7 +79,7 @@ def drawn(figure):
 
 
 class Recorder(Figure):
-    """Says which thread draws it."""
+    """Records the thread that draws it."""
 
     def draw(self, renderer):
         self.drawn_by = threading.current_thread()
@@ -199,7 +199,7 @@ def test_a_figure_without_a_background_is_drawn_on_white(writer, images_at):
 
 
 class Grid:
-    """As seaborn's grids, it knows its figure."""
+    """Has a ``figure`` attribute, like a seaborn grid."""
 
     def __init__(self, figure):
         self.figure = figure
@@ -231,7 +231,7 @@ class Endless:
     ("figure", "error", "says"),
     [
         (Plotly(), InvalidTypeError, r"test_figures\.Plotly; .*no HTML.*to_image.*add_image"),
-        (plt, InvalidTypeError, "figures of Matplotlib"),
+        (plt, InvalidTypeError, "expects Matplotlib figures"),
         (np.zeros((3, 4, 4)), InvalidTypeError, "numpy.ndarray"),
         (None, InvalidTypeError, "NoneType"),
         (Endless(), InvalidTypeError, "Endless"),
@@ -245,7 +245,7 @@ def test_what_is_no_figure_is_refused_by_tag(writer, figure, error, says):
 
 
 def test_a_bad_tag_is_refused_and_the_figure_closed(writer):
-    with pytest.raises(InvalidTypeError, match="a tag is a str"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str"):
         writer.add_figure(3, drawing())
     assert plt.get_fignums() == []
 
@@ -268,7 +268,7 @@ def test_figures_work_without_pyplot_and_refusing_works_without_matplotlib(run_s
         """.replace("\n        ", "\n"),
         tmp_path,
     )
-    said = "'tag': add_figure takes figures of Matplotlib, got builtins.object\nFalse\nFalse\n"
+    said = "'tag': add_figure expects Matplotlib figures, got builtins.object\nFalse\nFalse\n"
     assert (done.stdout, done.stderr) == (said, "")
     run = EventAccumulator(str(tmp_path)).Reload()
     assert len(run.Images("tag")) == 1
@@ -395,21 +395,33 @@ def test_the_arrays_may_change_after_the_call(writer, images_at):
     ("labels", "predictions", "options", "error", "says"),
     [
         ([0, 1], [0], {}, InvalidValueError, r"\(2,\).*\(1,\)"),
-        ([0, 1], [[0.1, 0.9], [0.2, 0.8]], {}, InvalidValueError, "got floats; take their argmax"),
-        ([0, 1], [[1, 0], [0, 1]], {}, InvalidValueError, r"\(2,\).*\(2, 2\); of scores.*argmax"),
-        ([0, 3], [0, 1], {"class_names": NAMES}, InvalidValueError, "3 names, none for class 3"),
+        ([0, 1], [[0.1, 0.9], [0.2, 0.8]], {}, InvalidValueError, "got floats; take the argmax"),
+        ([0, 1], [[1, 0], [0, 1]], {}, InvalidValueError, r"\(2,\).*\(2, 2\); for scores.*argmax"),
+        (
+            [0, 3],
+            [0, 1],
+            {"class_names": NAMES},
+            InvalidValueError,
+            "names, but none for class 3",
+        ),
         ([0, -1], [0, 1], {"class_names": NAMES}, InvalidValueError, "none for class -1"),
         (["cow"], ["cat"], {"class_names": NAMES}, InvalidValueError, "none for class 'cow'"),
         ([0, np.nan], [0, 1], {}, InvalidValueError, "floats"),
-        ([], [], {}, InvalidValueError, "class_names are needed"),
+        ([], [], {}, InvalidValueError, "class_names are required"),
         ([0, None], [0, 1], {}, InvalidTypeError, "integers or strings"),
         ([0, 1j], [0, 1], {}, InvalidTypeError, "complex"),
-        (["cat", "dog"], [0, 1], {}, InvalidTypeError, "<U3 and int64, and no class_names"),
+        (
+            ["cat", "dog"],
+            [0, 1],
+            {},
+            InvalidTypeError,
+            "class_names; got dtypes <U3 and int64",
+        ),
         ([0], [0], {"class_names": "ab"}, InvalidTypeError, "sequence of names, got 'ab'"),
         ([0], [0], {"class_names": 2}, InvalidTypeError, "sequence of names, got 2"),
         ([0], [0], {"class_names": []}, InvalidValueError, "1 to 1,000 classes, got 0"),
         ([0], [0], {"class_names": range(1001)}, InvalidValueError, "got 1,001"),
-        ([0], [0], {"normalize": "rows"}, InvalidValueError, "'true', 'pred' or 'all', not 'rows'"),
+        ([0], [0], {"normalize": "rows"}, InvalidValueError, "'true', 'pred' or 'all', got 'rows'"),
     ],
 )
 def test_bad_classes_are_refused_at_the_call(writer, labels, predictions, options, error, says):
@@ -426,7 +438,7 @@ def test_bad_classes_are_refused_at_the_call(writer, labels, predictions, option
         (np.zeros((1001, 1001), bool), {}, InvalidValueError, "got 1,001"),
         (np.eye(2), {"class_names": NAMES}, InvalidValueError, "2 classes got 3 class_names"),
         ([[1, -1], [0, 1]], {}, InvalidValueError, "negative"),
-        ([[1, np.nan], [0, 1]], {}, InvalidValueError, "not finite"),
+        ([[1, np.nan], [0, 1]], {}, InvalidValueError, "non-finite"),
         ([["a", "b"]] * 2, {}, InvalidTypeError, "real numbers"),
     ],
 )
@@ -524,7 +536,7 @@ def test_numbers_stand_out_from_their_cells(share):
 
     colors = heatmap._colors(np.array([[share]]))
     inks = []
-    sheet = heatmap._Sheet(None, Pen(inks), 0, 0, 40, 40)
+    sheet = heatmap._Canvas(None, Pen(inks), 0, 0, 40, 40)
     heatmap._write_numbers(sheet, [["1"]], None, colors)
     dark, light = sorted(map(luminance, (inks[0], colors[0, 0])))
     assert (light + 0.05) / (dark + 0.05) > 3.9

@@ -201,13 +201,16 @@ def test_a_disabled_writer_looks_at_nothing():
 def test_what_is_no_model_is_refused_with_what_would_be(model):
     with Writer("memory://refused") as writer, pytest.raises(InvalidTypeError) as caught:
         writer.add_graph(model)
-    assert "a module of PyTorch or Keras" in str(caught.value)
+    assert "a PyTorch or Keras module" in str(caught.value)
     assert f"got {type(model).__name__}" in str(caught.value)
     assert ("a function needs input_to_model" in str(caught.value)) == callable(model)
 
 
 def test_a_tag_is_a_str():
-    with Writer("memory://tags") as writer, pytest.raises(InvalidTypeError, match="a tag is a str"):
+    with (
+        Writer("memory://tags") as writer,
+        pytest.raises(InvalidTypeError, match="a tag must be a str"),
+    ):
         writer.add_graph(Estimator(), tag=3)
 
 
@@ -221,7 +224,7 @@ def test_a_model_that_cannot_be_read_is_one_node_and_said_once(tmp_path, tab, ca
         writer.add_graph(Broken())
         writer.add_graph(Broken())
     (message,) = [record.getMessage() for record in caplog.records if record.name == "sm_tblog"]
-    assert "the graph is one node, as reading the model has failed: no" in message
+    assert "the graph is a single node, because reading the model failed: no" in message
     assert [node.name for node in tab(tmp_path / "logs").graph().node] == ["Broken"]
 
 

@@ -160,4 +160,4 @@ def test_an_estimator_that_has_not_been_fitted_is_one_node():
     xgboost = pytest.importorskip("xgboost")
     graph = read_graph(xgboost.XGBRegressor(), None)
     assert [node.op for node in graph.nodes] == ["XGBRegressor"]
-    assert "reading the model has failed" in graph.remark
+    assert "reading the model failed" in graph.remark

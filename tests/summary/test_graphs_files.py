@@ -161,9 +161,9 @@ def test_onnx_names_of_element_types_are_onnx_s_own(onnx):
 @pytest.mark.parametrize(
     ("args", "error", "says"),
     [
-        ({}, InvalidTypeError, "are one argument"),
-        ({"prototxt": "a", "onnx_model_file": "b"}, InvalidTypeError, "are one argument"),
-        ({"prototxt": 3}, InvalidTypeError, "a path or a ModelProto, got int"),
+        ({}, InvalidTypeError, "they are aliases"),
+        ({"prototxt": "a", "onnx_model_file": "b"}, InvalidTypeError, "they are aliases"),
+        ({"prototxt": 3}, InvalidTypeError, "must be a path or a ModelProto, got int"),
         ({"prototxt": "nowhere.onnx"}, InvalidValueError, "nowhere.onnx cannot be read"),
         ({"prototxt": __file__}, InvalidValueError, "cannot be read as an ONNX model"),
     ],

@@ -177,4 +177,4 @@ def test_arrays_that_a_callable_holds_are_its_parameters():
 def test_a_failure_is_one_node_and_a_remark():
     graph = read_graph(net, (PARAMS, jnp.ones((2, 3))))
     assert [node.name for node in graph.nodes] == ["function"]
-    assert "reading the model has failed: dot_general" in graph.remark
+    assert "reading the model failed: dot_general" in graph.remark

@@ -99,7 +99,7 @@ tree = nodes_of(model)
 assert [node.op for node in tree.values()] == ["Dense", "Dense", "Dropout", "Dense", "ReLU"]
 assert inputs_of(tree, "net/tail/b") == ["net/tail/a"]
 graph = read_graph(model, x)
-assert "has not been built, by calling it once" in graph.remark
+assert "has not been built; call it once first" in graph.remark
 assert not model.built
 assert [node.name for node in graph.nodes] == list(tree)
 
@@ -122,7 +122,7 @@ assert nodes["x"].outputs == (((5, 4), "float32"),)
 assert nodes["net/second/Dense"].outputs == (((5, 2), "float32"),)
 
 graph = read_graph(model, np.ones((5, 7), "float32"))
-assert graph.remark.startswith("the graph has layers alone: "), graph.remark
+assert graph.remark.startswith("the graph shows only the layers: "), graph.remark
 assert {"net/first/kernel", "net/tail/a/kernel"} <= {node.name for node in graph.nodes}
 assert state() == before
 """

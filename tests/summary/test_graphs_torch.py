@@ -424,14 +424,14 @@ def test_a_wrong_input_shows_the_modules_and_is_said_once(inputs, says, caplog):
         writer.add_graph(nn.Linear(2, 2), inputs)
         writer.add_graph(nn.Linear(2, 2), inputs)
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("'graph of Linear': the graph has modules alone")
+    assert message.startswith("'graph of Linear': the graph shows only the modules")
     assert says in message
 
 
 def test_lazy_parameters_are_left_alone():
     model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
     graph = read_graph(model, zeros(1, 2))
-    assert "would initialize parameters" in graph.remark
+    assert "would initialize its lazy parameters" in graph.remark
     assert all(map(nn.parameter.is_lazy, model.parameters()))
     assert [node.op for node in graph.nodes] == ["Parameter", "Parameter", "LazyLinear", "ReLU"]
 

@@ -1,4 +1,4 @@
-"""Images: what the PNGs hold, beside the peers' and by Pillow; what is refused at the call."""
+"""Images: PNGs as Pillow reads them, compared with other writers'; errors raised at the call."""
 
 import io
 import itertools
@@ -146,7 +146,7 @@ def test_axes_that_need_not_be_named(shape, dataformats, layout):
         ((3,), "CHW", r"got \(3,\)$"),
         ((), "CHW", r"got \(\)$"),
         ((2, 3, 4, 5, 6), "CHW", r"got \(2, 3, 4, 5, 6\)$"),
-        ((3, 5, 7), "CHWX", "letters NCHW, H, W among them, got 'CHWX'"),
+        ((3, 5, 7), "CHWX", "letters NCHW, including H, W; got 'CHWX'"),
         ((3, 5, 7), "CHH", "got 'CHH'"),
         ((3, 5, 7), "CH", "got 'CH'"),
         ((3, 5, 7), "", "got ''"),
@@ -232,15 +232,15 @@ def test_bytes_divided_by_255_come_out_as_they_went_in(dtype):
         ([0, 65535], "u2", ""),
         ([0, 255], "i8", ""),
         ([0.0, 1.001], "f4", ""),
-        ([0.0, 200.0], "f4", "floats up to 200 are taken as pixels from 0 to 255"),
+        ([0.0, 200.0], "f4", "floats up to 200 are interpreted as pixels from 0 to 255"),
         ([-1.0, 1.0], "f4", "pixels from -1 to 1 are clipped to 0 to 1"),
         ([-1.0, 200.0], "f4", "pixels from -1 to 200 are clipped to 0 to 1"),
         ([0, 256], "i8", "pixels from 0 to 256 are clipped to 0 to 255"),
-        ([0.5, np.nan], "f4", "1 of 2 values are NaN, and drawn black"),
+        ([0.5, np.nan], "f4", "1 of 2 values are NaN and drawn black"),
         (
             [-1.0, np.nan],
             "f4",
-            "pixels from -1 to -1 are clipped to 0 to 1; 1 of 2 values are NaN, and drawn black",
+            "pixels from -1 to -1 are clipped to 0 to 1; 1 of 2 values are NaN and drawn black",
         ),
     ],
 )
@@ -357,7 +357,7 @@ def test_samples_are_what_tensorflow_writes(count):
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])
 def test_a_number_of_images_that_is_none_is_refused(count, tmp_path):
-    says = rf"'my/tag': max_outputs is a positive int, got {count!r}"
+    says = rf"'my/tag': max_outputs must be a positive int, got {count!r}"
     with Writer(tmp_path) as writer, pytest.raises(InvalidValueError, match=says):
         writer.add_images("my/tag", noise(2, 3, 4, 5), max_outputs=count)
 
@@ -402,10 +402,10 @@ def test_any_number_of_boxes_wherever_they_are(boxes, tmp_path):
         ({"box_tensor": np.zeros((2, 3))}, InvalidValueError, r"\(boxes, 4\).*got \(2, 3\)"),
         ({"box_tensor": np.zeros((1, 2, 4))}, InvalidValueError, r"got \(1, 2, 4\)"),
         ({"box_tensor": [["a"] * 4]}, InvalidTypeError, "real numbers"),
-        ({"labels": ["a", "b"]}, InvalidValueError, "got 2 for 1 boxes"),
-        ({"labels": np.array(["a", "b"])}, InvalidValueError, "got 2 for 1 boxes"),
-        ({"labels": 7}, InvalidTypeError, "labels are a sequence of str, got 7"),
-        ({"rescale": 0}, InvalidValueError, "rescale is a positive number, got 0"),
+        ({"labels": ["a", "b"]}, InvalidValueError, "got 2 labels for 1 boxes"),
+        ({"labels": np.array(["a", "b"])}, InvalidValueError, "got 2 labels for 1 boxes"),
+        ({"labels": 7}, InvalidTypeError, "labels must be a sequence of str, got 7"),
+        ({"rescale": 0}, InvalidValueError, "rescale must be a positive number, got 0"),
         ({"rescale": float("nan")}, InvalidValueError, "got nan"),
         ({"rescale": 1e3}, InvalidValueError, "GiB of pixels"),
         ({"rescale": [1, 2]}, InvalidTypeError, "number"),
@@ -502,9 +502,9 @@ def test_a_layout_that_is_no_str_is_refused(dataformats, tmp_path):
 
 def test_tags_and_steps_are_checked_as_everywhere(tmp_path):
     with Writer(tmp_path) as writer:
-        with pytest.raises(InvalidTypeError, match="a tag is a str"):
+        with pytest.raises(InvalidTypeError, match="a tag must be a str"):
             writer.add_image(3, noise(3, 4, 5))
-        with pytest.raises(InvalidTypeError, match="'my/tag': a step is an integer"):
+        with pytest.raises(InvalidTypeError, match="'my/tag': a step must be an integer"):
             writer.add_image("my/tag", noise(3, 4, 5), "nine")
 
 
@@ -576,7 +576,7 @@ def test_a_remark_is_said_once_for_a_tag(tmp_path, caplog):
         for step in range(3):
             writer.add_image("my/tag", noise(3, 4, 5).astype(np.float32), step)
             writer.flush()
-    assert caplog.text.count("taken as pixels from 0 to 255") == 1
+    assert caplog.text.count("interpreted as pixels from 0 to 255") == 1
     assert "'my/tag'" in caplog.text
 
 

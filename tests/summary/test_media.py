@@ -1,4 +1,4 @@
-"""What the plugins of TensorBoard serve of images, videos and sounds, by both of its loaders."""
+"""Images, videos and sounds as served by TensorBoard's plugins, through both loaders."""
 
 import contextlib
 import io

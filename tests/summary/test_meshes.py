@@ -1,4 +1,4 @@
-"""Meshes: what TensorBoard's plugin sends to the browser is what was logged."""
+"""Meshes: TensorBoard's plugin sends to the browser exactly what was logged."""
 
 import functools
 import json
@@ -183,15 +183,21 @@ def test_every_part_is_described_as_it_is(mesh):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"vertices": [0, 0, 0]}, r"vertices have shape \(vertices, 3\) or .*, got \(3,\)"),
+        ({"vertices": [0, 0, 0]}, r"vertices must have shape \(vertices, 3\) or .*, got \(3,\)"),
         ({"vertices": VERTICES[:, :2]}, r"got \(4, 2\)"),
         ({"vertices": VERTICES[None, None]}, r"got \(1, 1, 4, 3\)"),
-        ({"colors": COLORS[:, :1]}, r"colors have shape \(colors, 3\).*got \(4, 1\)"),
-        ({"colors": COLORS[:3]}, r"each vertex has a color, got vertices of shape \(4, 3\) and"),
-        ({"faces": FACES.T}, r"faces have shape \(faces, 3\).*got \(3, 2\)"),
-        ({"faces": np.stack([FACES] * 2)}, "2 meshes' faces for 1 meshes' vertices"),
-        ({"colors": np.stack([COLORS] * 3)}, "3 meshes' colors for 1 meshes' vertices"),
-        ({"config_dict": {"camera": {"fov": float("nan")}}}, "JSON cannot hold config_dict"),
+        ({"colors": COLORS[:, :1]}, r"colors must have shape \(colors, 3\).*got \(4, 1\)"),
+        (
+            {"colors": COLORS[:3]},
+            r"each vertex must have a color, got vertices of shape \(4, 3\) and",
+        ),
+        ({"faces": FACES.T}, r"faces must have shape \(faces, 3\).*got \(3, 2\)"),
+        ({"faces": np.stack([FACES] * 2)}, "got faces of 2 meshes and vertices of 1"),
+        ({"colors": np.stack([COLORS] * 3)}, "got colors of 3 meshes and vertices of 1"),
+        (
+            {"config_dict": {"camera": {"fov": float("nan")}}},
+            "config_dict cannot be encoded as JSON",
+        ),
     ],
 )
 def test_a_bad_value_is_refused_at_the_call(writer, given, says):
@@ -207,10 +213,13 @@ def test_a_bad_value_is_refused_at_the_call(writer, given, says):
         ({"vertices": VERTICES + 1j}, "real numbers"),
         ({"vertices": [[0, 0, 0], [0, 0]]}, "'x': "),
         ({"faces": np.array([["a", "b", "c"]])}, "real numbers"),
-        ({"config_dict": '{"camera": 1}'}, "config_dict is a dict, got"),
-        ({"config_dict": {"camera": object()}}, "JSON cannot hold config_dict: Object of type"),
-        ({"tag": 7}, "a tag is a str"),
-        ({"global_step": "a"}, "a step is an integer"),
+        ({"config_dict": '{"camera": 1}'}, "config_dict must be a dict, got"),
+        (
+            {"config_dict": {"camera": object()}},
+            "config_dict cannot be encoded as JSON: Object of type",
+        ),
+        ({"tag": 7}, "a tag must be a str"),
+        ({"global_step": "a"}, "a step must be an integer"),
     ],
 )
 def test_a_bad_type_is_refused_at_the_call(writer, given, says):
@@ -221,12 +230,12 @@ def test_a_bad_type_is_refused_at_the_call(writer, given, says):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"faces": [[0, 1, 4]]}, "three positions of vertices, 0 to 3; 4 is none"),
-        ({"faces": [[0, -1, 2]]}, "-1 is none"),
-        ({"faces": [[0, 0.5, 2]]}, "0.5 is none"),
-        ({"faces": [[0, float("nan"), 2]]}, "nan is none"),
-        ({"colors": COLORS.astype(int) + 1}, "a color is from 0 to 255, got 1 to 256"),
-        ({"colors": COLORS.astype(int) - 1}, "a color is from 0 to 255, got -1 to 254"),
+        ({"faces": [[0, 1, 4]]}, "three indices of vertices, 0 to 3; 4 is not one"),
+        ({"faces": [[0, -1, 2]]}, "-1 is not one"),
+        ({"faces": [[0, 0.5, 2]]}, "0.5 is not one"),
+        ({"faces": [[0, float("nan"), 2]]}, "nan is not one"),
+        ({"colors": COLORS.astype(int) + 1}, "colors must be from 0 to 255, got 1 to 256"),
+        ({"colors": COLORS.astype(int) - 1}, "colors must be from 0 to 255, got -1 to 254"),
     ],
 )
 def test_a_bad_element_is_said_by_the_worker(tmp_path, given, says):
@@ -248,11 +257,11 @@ def test_what_cannot_be_drawn_is_said(writer, drawn, caplog, bad):
         writer.add_mesh("a cloud of many", many)
         writer.add_mesh("fine", many[1:], None, FACES)
         writer.flush()
-    assert "'some': 2 of 4 vertices are NaN or infinite, and not drawn" in caplog.text
+    assert "'some': 2 of 4 vertices are NaN or infinite and are not drawn" in caplog.text
     expected = VERTICES.copy()
     expected[1:3, 0] = np.nan
     np.testing.assert_array_equal(drawn("some")["VERTEX"], expected)
-    assert "'many': TensorBoard draws faces wrongly that have other than" in caplog.text
+    assert "'many': TensorBoard incorrectly draws faces that use vertices beyond" in caplog.text
     assert len(caplog.records) == 2
 
 

@@ -1,4 +1,4 @@
-"""Precision-recall curves: equal to the peers' and TensorBoard's own, and read by its plugin."""
+"""Precision-recall curves: equal to other writers' and TensorBoard's, and read by its plugin."""
 
 import inspect
 import sys
@@ -247,7 +247,7 @@ def test_nan_predictions_are_left_out_and_said(weights):
     value, remark = pr_curve_value("tag", np.append(LABELS, 1), predictions, 9, array)
     kept = None if array is None else np.broadcast_to(array, 6)[:5]
     assert value == pr_curve_value("tag", LABELS, PREDICTIONS, 9, kept)[0]
-    assert remark == "the curve leaves out 1 of 6 predictions, which are NaN"
+    assert remark == "the curve leaves out 1 of 6 predictions because they are NaN"
 
 
 @pytest.mark.parametrize("predictions", [np.full(5, np.nan), np.zeros(0)])
@@ -299,7 +299,7 @@ def test_bad_samples_are_refused_at_the_call(writer, changes, error, says):
     [
         ({0: [1, 2]}, InvalidValueError, r"got shapes \(2,\), \(3,\)"),
         ({5: np.ones((1, 3))}, InvalidValueError, r"\(1, 3\)"),
-        ({row: [1] for row in range(6)}, InvalidValueError, "two thresholds or more"),
+        ({row: [1] for row in range(6)}, InvalidValueError, "at least two thresholds"),
         (dict.fromkeys(range(6), 1), InvalidValueError, "one dimension"),
         ({0: ["a", "b", "c"]}, InvalidTypeError, "real numbers"),
         ({7: 127}, InvalidValueError, "num_thresholds is 127, but there are 3 counts"),

@@ -1,4 +1,4 @@
-"""Tables: every cell is shown as it is by TensorBoard's Text tab."""
+"""Tables: TensorBoard's Text tab shows every cell unchanged."""
 
 import html.parser
 from collections import OrderedDict
@@ -303,8 +303,8 @@ def test_a_table_may_change_after_the_call(writer, tmp_path):
         (3, InvalidTypeError, "got int 3"),
         (None, InvalidTypeError, "got NoneType None"),
         ([], InvalidValueError, "needs at least a header"),
-        ({}, InvalidValueError, "columns of one length, got {}"),
-        ([{}], InvalidValueError, "has columns"),
+        ({}, InvalidValueError, "columns of a table must have equal lengths, got {}"),
+        ([{}], InvalidValueError, "must have columns"),
         ([[]], InvalidValueError, "header has 0 cells"),
         ({"lr": 0.1}, InvalidTypeError, "'lr' is 0.1; for a table of one row"),
         ({"lr": "ab"}, InvalidTypeError, "'lr' is 'ab'"),
@@ -313,7 +313,7 @@ def test_a_table_may_change_after_the_call(writer, tmp_path):
         ([["a"], 2], InvalidTypeError, "row 1 is 2"),
         ([["a"], "b"], InvalidTypeError, "row 1 is 'b'"),
         (["a", "b"], InvalidTypeError, "row 0 is 'a'"),
-        ([["a", "b"], [1]], InvalidValueError, "header has 2 cells and row 1 has 1"),
+        ([["a", "b"], [1]], InvalidValueError, "header has 2 cells, but row 1 has 1"),
     ],
 )
 def test_what_is_no_table_is_refused_at_the_call(writer, table, error, says):
@@ -326,7 +326,7 @@ def test_what_is_no_table_is_refused_at_the_call(writer, table, error, says):
     [(0, InvalidValueError), (-1, InvalidValueError), ("9", InvalidTypeError)],
 )
 def test_a_bad_number_of_rows_is_refused(writer, max_rows, error):
-    with pytest.raises(error, match="max_rows is a number, 1 or more"):
+    with pytest.raises(error, match="max_rows must be a number of at least 1"):
         writer.add_table("tag", {"a": [1]}, max_rows=max_rows)
 
 

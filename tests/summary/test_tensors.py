@@ -1,4 +1,4 @@
-"""Tensors: whatever is logged is read back equal, by TensorBoard's own code."""
+"""Tensors: TensorBoard's own code reads back exactly what was logged."""
 
 import ml_dtypes
 import numpy as np
@@ -174,16 +174,16 @@ def test_what_is_not_an_array_is_refused_at_the_call(writer, tensor):
 
 
 def test_a_bad_tag_or_step_is_refused_at_the_call(writer):
-    with pytest.raises(InvalidTypeError, match="a tag is a str"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str"):
         writer.add_tensor(3, 1.0)
-    with pytest.raises(InvalidTypeError, match="a step is an integer"):
+    with pytest.raises(InvalidTypeError, match="a step must be an integer"):
         writer.add_tensor("x", 1.0, "one")
 
 
 def test_what_no_event_can_hold_is_refused_at_the_call(writer, monkeypatch):
-    monkeypatch.setattr("sm_tblog.writer.tensors._TOO_LARGE", 32)
+    monkeypatch.setattr("sm_tblog.writer.tensors._SIZE_LIMIT", 32)
     writer.add_tensor("x", np.zeros(3))
-    with pytest.raises(InvalidValueError, match="less than 2 GiB, got 32 bytes"):
+    with pytest.raises(InvalidValueError, match="below 2 GiB, got 32 bytes"):
         writer.add_tensor("x", np.zeros(4))
 
 

@@ -1,4 +1,4 @@
-"""Videos: what the animations hold, by Pillow and beside the peers; what is refused at the call."""
+"""Videos: animations as Pillow reads them, compared with other writers'; errors at the call."""
 
 import importlib.util
 import io
@@ -155,7 +155,7 @@ def test_floats_are_from_0_to_1(dtype):
 def test_what_floats_mean_is_decided_for_all_frames():
     found, _, remark = video_of(plain([0, 1, 2, 200]).astype(np.float32))
     assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 200]
-    assert remark == "floats up to 200 are taken as pixels from 0 to 255"
+    assert remark == "floats up to 200 are interpreted as pixels from 0 to 255"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 17])
@@ -188,12 +188,14 @@ def test_frames_keep_their_time(fps, codec):
 def test_what_browsers_do_not_play_is_slowed_and_said(codec, fps, most):
     _, durations, remark = video_of(plain([0, 90, 180]), fps=fps, codec=codec)
     assert sum(durations) == pytest.approx(3000 / most, abs=1)
-    assert remark == f"browsers play at most {most} frames a second as {codec}, not {fps:g}"
+    assert remark == f"browsers play at most {most} frames per second of {codec}, not {fps:g}"
 
 
 def test_two_remarks_are_both_said():
     remark = video_of(plain([0, 90]).astype(np.float32), fps=100, codec="gif")[2]
-    assert remark.startswith("floats up to 90 are taken as pixels from 0 to 255; browsers play")
+    assert remark.startswith(
+        "floats up to 90 are interpreted as pixels from 0 to 255; browsers play"
+    )
 
 
 def test_still_frames_keep_their_time():
@@ -245,13 +247,13 @@ def test_the_same_call_shows_the_same_as_the_peer(tmp_path):
         (
             {"vid_tensor": np.broadcast_to(np.uint8(0), (2000, 3, 1024, 1024))},
             InvalidValueError,
-            r"\(2000, 3, 1024, 1024\): 5.86 GiB of pixels, and a record holds 1",
+            r"\(2000, 3, 1024, 1024\): 5.86 GiB of pixels, but a record holds 1",
         ),
         ({"vid_tensor": "film.mp4"}, InvalidTypeError, ""),
         ({"vid_tensor": film() * 1j}, InvalidTypeError, "complex128"),
-        ({"dataformats": "CHW"}, InvalidValueError, "letters NTCHW, H, T, W among them"),
-        ({"dataformats": None}, InvalidTypeError, "dataformats is a str"),
-        ({"fps": 0}, InvalidValueError, "fps is a number, 0.02 or more, got 0"),
+        ({"dataformats": "CHW"}, InvalidValueError, "letters NTCHW, including H, T, W; got"),
+        ({"dataformats": None}, InvalidTypeError, "dataformats must be a str"),
+        ({"fps": 0}, InvalidValueError, "fps must be a number of at least 0.02, got 0"),
         ({"fps": -4}, InvalidValueError, "got -4"),
         ({"fps": float("nan")}, InvalidValueError, "got nan"),
         ({"fps": float("inf")}, InvalidValueError, "got inf"),
@@ -263,7 +265,7 @@ def test_the_same_call_shows_the_same_as_the_peer(tmp_path):
         ),
         ({"codec": "theora"}, InvalidValueError, "got 'theora'$"),
         ({"codec": None}, InvalidValueError, "got None$"),
-        ({"global_step": "nine"}, InvalidTypeError, "a step is an integer"),
+        ({"global_step": "nine"}, InvalidTypeError, "a step must be an integer"),
     ],
 )
 def test_a_bad_video_is_refused_by_tag(arguments, error, says, tmp_path):

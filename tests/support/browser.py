@@ -1,4 +1,4 @@
-"""What tests of TensorBoard's tabs share: the server, the browser, and what is seen in it."""
+"""Shared by the tests of TensorBoard's tabs: the server, the browser, and its page."""
 
 import contextlib
 import io
@@ -20,15 +20,15 @@ needs_chromium = pytest.mark.skipif(
 )
 
 pytest.importorskip("selenium", reason="drives the browser: pip install selenium")
-pytest.importorskip("PIL.Image", reason="looks at canvases: pip install Pillow")
+pytest.importorskip("PIL.Image", reason="reads canvases: pip install Pillow")
 
-from PIL import Image  # noqa: E402 - only where it is there
-from selenium import webdriver  # noqa: E402 - only where it is there
-from selenium.common import exceptions  # noqa: E402 - only where it is there
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402 - only where it is there
+from PIL import Image  # noqa: E402 - only if installed
+from selenium import webdriver  # noqa: E402 - only if installed
+from selenium.common import exceptions  # noqa: E402 - only if installed
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402 - only if installed
 
-PATIENCE = 60
-"""Seconds in which something must have come: what is late on a loaded machine is not a fault."""
+TIMEOUT = 60
+"""Seconds to wait for a condition, with a margin for loaded machines."""
 
 PIERCE = """
 const visit = (root, found) => {
@@ -57,7 +57,7 @@ shape.dispatchEvent(new MouseEvent("dblclick", {bubbles: true}));
 
 
 def squeezed(text):
-    """Return a text without spaces: a tag may be written in several elements."""
+    """Return a text without spaces, because a tag may be split across elements."""
     return "".join(text.split())
 
 
@@ -70,10 +70,10 @@ class Page:
         self.picture = ""
 
     def open(self, tab, *, tags="", runs="", picture="", outliers=False):
-        """Open a tab, with the tags and runs alone that match regular expressions.
+        """Open a tab, showing only the tags and runs that match regular expressions.
 
-        The picture has the name of the tab if it is given none. Charts of the Scalars tab leave out
-        what they take for outliers, unless these are wanted.
+        By default, the picture is named after the tab. Charts of the Scalars tab leave out
+        outliers, unless ``outliers`` is true.
         """
         self.picture = picture or tab
         if outliers:
@@ -88,27 +88,27 @@ class Page:
         self.driver.switch_to.frame(self.wait(self.all, "iframe")[0])
 
     def all(self, selector, within=None):
-        """Return all that is visible and matches, in shadow trees too."""
+        """Return all visible elements that match, including those in shadow trees."""
         return self.driver.execute_script(PIERCE, selector, within)
 
     def text(self, element):
-        """Return what is written in an element, and in shadow trees below it."""
+        """Return the text of an element, including the shadow trees below it."""
         return self.driver.execute_script(TEXT, element)
 
     def wait(self, condition, *args, every=0.2):
-        """Return what the condition returns, as soon as that is true."""
+        """Wait until the condition is true; return its result."""
         passing = (
-            exceptions.ElementClickInterceptedException,  # by what is about to leave
+            exceptions.ElementClickInterceptedException,  # by an element about to disappear
             exceptions.ElementNotInteractableException,
             exceptions.JavascriptException,
             exceptions.StaleElementReferenceException,
-            exceptions.TimeoutException,  # of one look: drawing WebGL in software takes its time
+            exceptions.TimeoutException,  # of one check: drawing WebGL in software is slow
         )
-        wait = WebDriverWait(self.driver, PATIENCE, every, passing)
+        wait = WebDriverWait(self.driver, TIMEOUT, every, passing)
         return wait.until(lambda _: condition(*args))
 
     def card(self, selector, *words):
-        """Return the first element that matches and in which all the words stand."""
+        """Return the first matching element that contains all the words."""
 
         def find():
             for element in self.all(selector):
@@ -121,7 +121,7 @@ class Page:
         return self.wait(find)
 
     def show(self, element):
-        """Scroll to an element, for the picture."""
+        """Scroll to an element for the picture."""
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
 
     def click(self, selector, *words):
@@ -133,7 +133,7 @@ class Page:
         self.wait(lambda: places.append(element.rect) or places[-2:] == [element.rect] * 2)
 
     def graph_node(self, name):
-        """Return the drawn node of a graph with this name."""
+        """Return the drawn graph node with this name."""
 
         return self.wait(self.graph_nodes, name)[0]
 
@@ -141,7 +141,7 @@ class Page:
         return [node for node in self.all("g.node") if self.text(node).split()[:1] == [name]]
 
     def expand_node(self, name, to):
-        """Click until a node opens: one that is still being drawn does not notice."""
+        """Click until a node expands, because a node still being drawn ignores clicks."""
 
         def expand():
             if not self.graph_nodes(to):
@@ -151,17 +151,17 @@ class Page:
         self.wait(expand, every=3)
 
     def lines(self, card, selector="svg.content path"):
-        """Return how many points each line that a card draws has, as far as a path tells."""
+        """Return the number of points of each line in a card, counted in its SVG path."""
         paths = [path.get_attribute("d") or "" for path in self.all(selector, card)]
         return [len(re.findall("[MLHVCA]", path)) for path in paths]
 
     def colours(self, element):
-        """Return how many colours an element shows, be it drawn by WebGL or not."""
+        """Return the number of colours that an element shows, with or without WebGL."""
         with Image.open(io.BytesIO(element.screenshot_as_png)) as image:
             return len(image.convert("RGB").getcolors(1 << 24))
 
     def loaded_image(self, card):
-        """Return width and height of the image in a card, as it was logged."""
+        """Return the original width and height of the image in a card."""
 
         def find():
             for image in self.all("img", card):
@@ -175,7 +175,7 @@ class Page:
 
 @contextlib.contextmanager
 def tensorboard(logdir, is_ready):
-    """Serve a folder; give the address once ``is_ready(address)`` is true."""
+    """Serve a folder; yield the address once ``is_ready(address)`` is true."""
     command = [sys.executable, "-m", "tensorboard.main", "--host", "127.0.0.1", "--port", "0"]
     with subprocess.Popen(
         [*command, "--logdir", logdir.name], cwd=logdir.parent, stderr=subprocess.PIPE, text=True
@@ -185,23 +185,23 @@ def tensorboard(logdir, is_ready):
             served = (re.search(r"http://\S+/", line) for line in said)
             address = next((found[0] for found in served if found), None)
             assert address, "TensorBoard has ended"
-            WebDriverWait(address, PATIENCE, 0.2).until(is_ready)
+            WebDriverWait(address, TIMEOUT, 0.2).until(is_ready)
             yield address
         finally:
             server.terminate()
-            server.communicate(timeout=PATIENCE)
+            server.communicate(timeout=TIMEOUT)
 
 
 @contextlib.contextmanager
 def chromium():
-    """Start the browser, of one size whatever the screen."""
+    """Start the browser with a fixed window size."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for switch in (
         "headless=new",
-        "no-sandbox",  # of no use to root, in a container
+        "no-sandbox",  # it does not work for root in a container
         "disable-dev-shm-usage",
-        "use-angle=swiftshader",  # WebGL without a graphics card
+        "use-angle=swiftshader",  # WebGL without a GPU
         "enable-unsafe-swiftshader",
         "autoplay-policy=no-user-gesture-required",
         "mute-audio",
@@ -218,7 +218,7 @@ def chromium():
 
 
 def artifacts_folder(tmp_path_factory):
-    """Return where pictures are left."""
+    """Return the folder in which pictures are saved."""
     folder = os.environ.get("SM_TBLOG_ARTIFACTS")
     path = Path(folder) if folder else tmp_path_factory.mktemp("tabs")
     path.mkdir(parents=True, exist_ok=True)

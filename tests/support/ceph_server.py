@@ -1,7 +1,7 @@
-"""A real S3 server for tests: Ceph's RADOS Gateway, in memory, on this machine alone.
+"""A real S3 server for tests: Ceph's RADOS Gateway, in memory and local only.
 
-Needs Debian's packages radosgw, ceph-mon, ceph-osd and ceph-common. One monitor, one object store
-in memory and one gateway run in a folder of their own and touch nothing of the system's.
+Needs the Debian packages radosgw, ceph-mon, ceph-osd and ceph-common. One monitor, one in-memory
+object store and one gateway run in a separate folder and change nothing in the system.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ rgw data = {run}/rgw
 
 
 def missing_programs():
-    """Return which of the programs are not installed."""
+    """Return the programs that are not installed."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 

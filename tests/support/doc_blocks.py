@@ -1,4 +1,4 @@
-"""The Python blocks of the documentation's pages."""
+"""The Python code blocks of the documentation pages."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Trains small models with Keras, the same in every run: ``keras_runs.py FOLDER own|ours``.
+"""Trains small Keras models, deterministically: ``keras_runs.py FOLDER own|ours``.
 
-Each function below is one training; what it logs goes to ``FOLDER/<its name>``. The backend is what
-``KERAS_BACKEND`` says; TensorFlow cannot be imported unless it is that.
+Each function below is one training, which logs to ``FOLDER/<its name>``. ``KERAS_BACKEND`` selects
+the backend; TensorFlow cannot be imported unless it is the backend.
 """
 
 import json
@@ -167,12 +167,12 @@ RUNS = [
     *(epochs, batches, every_third, schedule_and_evaluation, scaled_loss, subclassed, twice),
     *(stopped_early, unpickled, embeddings, several_steps_at_once, profiled),
     *(profiled_to_the_end, watched),
-    failed,  # last, for Keras' own goes on logging there
+    failed,  # last, because Keras' own callback continues logging there
 ]
 if sys.argv[2] == "own":
     RUNS.remove(watched)
 if keras.backend.backend() == "torch":
-    RUNS.remove(several_steps_at_once)  # Keras does one step at a time there
+    RUNS.remove(several_steps_at_once)  # Keras runs one step at a time there
 
 
 def main():

@@ -1,4 +1,4 @@
-"""A kineto trace as PyTorch writes one on a machine with a GPU, made by hand, with known sums."""
+"""A hand-made kineto trace like those of PyTorch on a machine with a GPU, with known sums."""
 
 import json
 import re
@@ -12,7 +12,7 @@ LAUNCHES = [
     (100, "aten::linear"), (100, "aten::addmm"), (100, "aten::mm"),
     (101, "autograd::engine::evaluate_function: MmBackward0"), (101, "aten::mm"),
 ]  # fmt: skip
-"""The threads and operators of each step, each of which launches a kernel."""
+"""The threads and operators of each step. Each operator launches a kernel."""
 
 DEVICE = {
     "id": 0, "name": "NVIDIA A100-SXM4-40GB", "totalGlobalMem": 42505273344, "computeMajor": 8,
@@ -23,7 +23,7 @@ DEVICE = {
 
 
 class _Maker:
-    """Counts what kineto counts, and makes events."""
+    """Makes events, with the same numbering as kineto."""
 
     def __init__(self):
         self.host, self.device = [], []
@@ -50,7 +50,7 @@ def microseconds(nanoseconds):
 
 
 def gpu_trace(steps=STEPS):
-    """The trace; step ``n`` is number ``5 + n``, and its kernels take ``n`` µs more each."""
+    """Return the trace. Step ``n`` has number ``5 + n``; its kernels take ``n`` µs longer each."""
     make = _Maker()
     names = {100: "thread 100 (python)", 101: "thread 101 (pt_autograd_0)"}
     for thread, name in names.items():
@@ -117,11 +117,11 @@ def gpu_trace(steps=STEPS):
 
 
 def kernels_ns(steps=STEPS):
-    """The sum of what its kernels take, worked out without it."""
+    """Return the total kernel time, calculated without the trace."""
     return sum(len(LAUNCHES) * (KERNEL_NS + 1000 * step) + 9_500 for step in range(steps))
 
 
 def dumps(trace):
-    """The trace as JSON, times with three decimals, as kineto writes them."""
+    """Return the trace as JSON, with three decimals in times, as kineto writes them."""
     text = json.dumps(trace, default=lambda number: f"\0{number:.3f}", indent=1)
     return re.sub(r'"\\u0000(-?[\d.]+)"', r"\1", text)

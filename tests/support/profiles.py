@@ -1,4 +1,4 @@
-"""Reading sessions of the Profile tab, and kineto's traces, as other code would."""
+"""Read sessions of the Profile tab and kineto traces, without the code under test."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 def sessions(logdir):
-    """The files of each session below a log folder, by the session's name."""
+    """Return the files of each session below a log directory, by session name."""
     found = {}
     for file in sorted(Path(logdir).glob("**/plugins/profile/*/*.xplane.pb")):
         found.setdefault(file.parent.name, []).append(file)
@@ -53,13 +53,13 @@ def stats_of(plane, stats):
 
 
 def start_of(message):
-    """The epoch time that a session's times count from, in nanoseconds."""
+    """Return the time origin of a session, in nanoseconds since the epoch."""
     plane = plane_of(message, "Task Environment")
     return stats_of(plane, plane.stats)["profile_start_time"]
 
 
 def events_of(message, prefix=""):
-    """The events of all planes whose names begin so."""
+    """Yield the events of all planes whose names start with the prefix."""
     start = start_of(message)
     for plane in message.planes:
         if plane.name.startswith(prefix):
@@ -78,7 +78,7 @@ def events_of(message, prefix=""):
 
 
 def lines_of(data):
-    """What a file holds, by line: ``(name, begin, end, stats)``, in ns since its beginning."""
+    """Return the events of a file by line: ``(name, begin, end, stats)``, in ns since its start."""
     message = XSpace.FromString(data)
     start = start_of(message)
     lines = {}
@@ -89,7 +89,7 @@ def lines_of(data):
 
 
 def raw_trace(path):
-    """A kineto trace, decoded at once and without loss."""
+    """Return a kineto trace, decoded without loss of precision."""
     data = Path(path).read_bytes()
     if data.startswith(b"\x1f\x8b"):
         data = gzip.decompress(data)
@@ -97,7 +97,7 @@ def raw_trace(path):
 
 
 def raw_events(trace, *categories):
-    """What a trace has of some categories: its events, with ``begin`` and ``duration`` in ns."""
+    """Yield a trace's events of some categories, with ``begin`` and ``duration`` in ns."""
     base = trace.get("baseTimeNanoseconds", 0)
     for event in trace["traceEvents"]:
         if event.get("ph") == "X" and event.get("cat") in categories:
@@ -108,7 +108,7 @@ def raw_events(trace, *categories):
 
 
 def sums(pairs):
-    """How many there are and how long they took, by name."""
+    """Return the number of events and their total duration, by name."""
     found = Counter()
     for name, duration in pairs:
         found[name, "count"] += 1
@@ -117,12 +117,12 @@ def sums(pairs):
 
 
 def as_shown(name):
-    """What a session calls what kineto calls so."""
+    """Return a session's name for a kineto name."""
     return name.replace("Memcpy ", "MEMCPY", 1) if name.startswith("Memcpy ") else name
 
 
 def table_sum(data, column):
-    """The sum over a column of a table that the viewer makes, as its web page is given it."""
+    """Return the sum of a column of a table that the viewer sends to its web page."""
     table = json.loads(data)
     table = table[0] if isinstance(table, list) else table
     index = [one["id"] for one in table["cols"]].index(column)

@@ -1,4 +1,4 @@
-"""S3 servers for tests, and a proxy that fails on purpose between them and what is tested."""
+"""S3 servers for tests, and a proxy that injects faults between them and the code under test."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ ERRORS = {
 LATE = {"late 1": 1, "late 2": 2, "late 4": 4}
 
 FAULTS = (*ERRORS, *LATE, "reset", "lost", "cut")
-"""What may happen to a request, and ``hang``, which takes as long as the client is patient.
+"""Faults that can happen to a request, except ``hang``, which lasts until the client times out.
 
-``reset``: the connection breaks before the server has seen it. ``late``: the same, but the server
-does it after so many more requests. ``lost``: the server does it, and the connection breaks before
-the reply. ``cut``: the reply breaks in the middle. ``hang``: no reply until the client gives up.
+``reset``: the connection breaks before the server receives the request. ``late``: the same, but
+the server executes the request after that many more requests. ``lost``: the server executes the
+request, and the connection breaks before the reply. ``cut``: the reply breaks off in the middle.
+``hang``: no reply until the client gives up.
 """
 
 
 class Request(NamedTuple):
-    """What went through the proxy."""
+    """A request that went through the proxy."""
 
     method: str
     path: str
@@ -58,7 +59,7 @@ class Request(NamedTuple):
 
     @property
     def operation(self):
-        """The request's name, as S3 has it."""
+        """The S3 name of the operation."""
         if self.method == "PUT" and "partNumber" in self.query:
             copies = "x-amz-copy-source" in self.headers
             return "UploadPartCopy" if copies else "UploadPart"
@@ -71,15 +72,15 @@ class Request(NamedTuple):
 
 
 class FaultProxy:
-    """A proxy before an S3 server.
+    """A proxy in front of an S3 server.
 
     Attributes:
-        plan: an iterator of what happens to each request in turn, a fault or None.
-        rewrite: returns headers that the server is to see instead, given all in lower case.
-        requests: what went through.
+        plan: an iterator over the fault of each successive request, None for no fault.
+        rewrite: a function that takes all headers in lower case and returns headers to replace.
+        requests: the requests that went through.
         after_change: called with the path after the server has changed an object.
-        arrived: set when a request begins to hang.
-        released: to be set to end all that hang.
+        arrived: set when a request starts to hang.
+        released: set it to release all hanging requests.
     """
 
     def __init__(self, server):
@@ -96,7 +97,7 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     def begin(self):
-        """Begin anew: no faults, no requests."""
+        """Reset: no faults, no requests."""
         self.released.set()
         self.do_late()
         self.plan = iter(())
@@ -119,7 +120,7 @@ class FaultProxy:
 
     @property
     def options(self):
-        """What makes a client of it, as ``storage_options``, that tries everything once."""
+        """The ``storage_options`` of a client of the proxy that does not retry."""
         once = {"retries": {"max_attempts": 0}}
         return {**self.server.options, "endpoint_url": self.url, "config_kwargs": once}
 
@@ -129,16 +130,16 @@ class FaultProxy:
 
     @property
     def faults(self):
-        """The faults that have happened."""
+        """The faults that have occurred."""
         return [request.fault for request in self.requests if request.fault]
 
     def count(self, operation):
         return sum(request.operation == operation for request in self.requests)
 
     def fail(self, operation, *faults):
-        """Have the next requests of this name fail, each in its way, None for not at all.
+        """Make the next requests of this operation fail with these faults, None for no fault.
 
-        The last one fails all that come afterwards if it is in a list.
+        If the last one is in a list, it applies to all later requests.
         """
         endless = repeat(*faults[-1]) if isinstance(faults[-1], list) else ()
         self._plans[operation] = chain([f for f in faults if not isinstance(f, list)], endless)
@@ -148,12 +149,12 @@ class FaultProxy:
             return next(self._plans.get(request.operation, self.plan), None)
 
     def postpone(self, fault, *request):
-        """Have a request done after others."""
+        """Delay a request until after others."""
         with self._lock:
             self._late.append([LATE[fault], request])
 
     def do_late(self, *, all_of_them=True):
-        """Do the requests whose time has come."""
+        """Execute the delayed requests that are due."""
         with self._lock:
             for one in self._late:
                 one[0] -= 1
@@ -186,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Do not log."""
 
     def _handle(self):
         body = self._body()
@@ -276,17 +277,17 @@ class Server(NamedTuple):
 
     @property
     def options(self):
-        """What makes a client of it, as ``storage_options``."""
+        """The ``storage_options`` of a client of the server."""
         return {"endpoint_url": self.url, "key": KEY, "secret": SECRET, "region_name": "us-east-1"}
 
-    @cache  # noqa: B019 - for as long as the tests run
+    @cache  # noqa: B019 - servers live as long as the tests
     def client(self):
         from sm_tblog.storage.s3_options import make_client
 
         return make_client(self.options)
 
     def make_bucket(self, name="bucket"):
-        """Return a client, and have a bucket of this name."""
+        """Create a bucket if necessary; return a client."""
         client = self.client()
         if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
             client.create_bucket(Bucket=name)
@@ -333,7 +334,7 @@ def running(command, **environment):
 
 @contextlib.contextmanager
 def moto():
-    """Run moto's server, which takes parts of any size; Ceph's asks for 5 MiB, as S3 does."""
+    """Run moto's server, which accepts parts of any size; Ceph requires 5 MiB, as S3 does."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, S3_UPLOAD_PART_MIN_SIZE="1") as process:
@@ -343,7 +344,7 @@ def moto():
 
 @contextlib.contextmanager
 def rclone(folder):
-    """Run ``rclone serve s3``, which takes the copy of a part for an empty one."""
+    """Run ``rclone serve s3``, which treats a copied part as an empty one."""
     program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which(
         "rclone"
     )

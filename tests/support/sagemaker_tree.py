@@ -1,4 +1,4 @@
-"""The files of a SageMaker training job's container, as the service makes them."""
+"""The files in the container of a SageMaker training job, as the service creates them."""
 
 import json
 import os
@@ -13,11 +13,11 @@ RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MPI_LOCALRANKID")
 
 
 class Tree:
-    """A folder that stands for ``/opt/ml``.
+    """A folder that replaces ``/opt/ml``.
 
     Attributes:
         base: the folder.
-        local_path: where TensorBoard's files are uploaded from.
+        local_path: the folder from which TensorBoard's files are uploaded.
     """
 
     def __init__(self, base):
@@ -30,7 +30,7 @@ class Tree:
         self.write_hosts()
 
     def write(self, name, content):
-        """Write ``input/config/<name>.json``; a str goes there as it is, None removes it."""
+        """Write ``input/config/<name>.json``; a str is written unchanged, None removes the file."""
         path = self.base / "input" / "config" / f"{name}.json"
         if content is None:
             path.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ class Tree:
         return folder
 
     def environment(self, **more):
-        """Return the variables of a process in the container, beside those that every one has."""
+        """Return the environment variables that SageMaker sets in the container."""
         return {
             "SAGEMAKER_BASE_DIR": str(self.base),
             "TRAINING_JOB_NAME": JOB,
@@ -77,7 +77,7 @@ class Tree:
 
 
 def clean_environment(home, **more):
-    """Return this process's variables without what tells of a cloud, and some more."""
+    """Return this process's environment without cloud and launcher variables, and add some."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(VARIABLES) and k not in RANKS}
     plain = {"HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"}
     here = os.pathsep.join(path for path in sys.path if path)

@@ -1,4 +1,4 @@
-"""Small models, their trainings, and what a watch of them logs."""
+"""Small models and training loops for tests that watch a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def net():
 
 
 def update(model, optimizer, x=None, backward=True):
-    """Make one step; return the inputs."""
+    """Run one training step; return the inputs."""
     x = torch.randn(40, 6) if x is None else x
     optimizer.zero_grad()
     loss = model(x).square().mean()
@@ -51,7 +51,7 @@ def mlp(activation=nn.ReLU, depth=3, width=64):
 
 
 def train(logdir, model, optimizer, steps=30, *, scale=1.0, loss_of=None, **options):
-    """Train a classifier with a watch; the alerts by rule."""
+    """Train a classifier with a watch; return the first alert of each rule, by rule."""
     x, y = blobs()
     loss_of = loss_of or nn.functional.cross_entropy
     generator = torch.Generator().manual_seed(0)

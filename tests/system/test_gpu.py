@@ -1,4 +1,4 @@
-"""System metrics of real GPUs, against what NVML itself says."""
+"""System metrics of real GPUs, compared with NVML."""
 
 import time
 
@@ -15,7 +15,7 @@ GIB = 1 << 30
 
 @pytest.fixture(scope="module")
 def nvml():
-    """NVML, where there is a GPU."""
+    """NVML, initialized; skips without a GPU."""
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
@@ -81,7 +81,7 @@ def test_a_busy_gpu_is_seen_to_be_busy_and_what_it_holds_to_be_held(torch, tmp_p
         before = metrics.sample()["system/gpu/0/memory_used_gib"]
         held = torch.empty(2 * GIB, dtype=torch.uint8, device="cuda:0")
         matrix = torch.randn(4096, 4096, device="cuda:0")
-        deadline = time.monotonic() + 5  # NVML tells of the last second, or a sixth of it
+        deadline = time.monotonic() + 5  # NVML reports on the last second, or a sixth of it
         busiest = 0.0
         while busiest < 50 and time.monotonic() < deadline:
             for _ in range(20):
@@ -102,7 +102,7 @@ def test_what_a_sample_costs(nvml, tmp_path):
             metrics.sample()
         cost = (time.thread_time() - cpu_begun) / 20
         wall = (time.perf_counter() - begun) / 20
-    # No bound is asserted, since it is the machine's; the thread samples less often where it is
-    # too high. With -s it is seen.
+    # No bound is asserted because the cost depends on the machine; if it is high, the thread
+    # samples less often. Use -s to see it.
     print(f"a sample takes {cost * 1e3:.2f} ms of processor time, {wall * 1e3:.2f} ms")  # noqa: T201
     assert cost > 0

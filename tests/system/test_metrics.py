@@ -1,4 +1,4 @@
-"""System metrics: what is read, with real psutil and with faked GPUs and control groups."""
+"""System metrics, with real psutil and fake GPUs and control groups."""
 
 import itertools
 import os
@@ -36,7 +36,7 @@ def _without_gpus_and_ranks(monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """``clock(seconds)`` lets them pass, for rates and for steps."""
+    """``clock(seconds)`` advances the time, for rates and for steps."""
     now = [1000.0]
     monkeypatch.setattr(
         module, "time", types.SimpleNamespace(**{**vars(time), "monotonic": lambda: now[0]})
@@ -56,7 +56,7 @@ def writer(tmp_path):
 
 
 def work(seconds):
-    """Take so much processor time, in which the kernel's counters move; return how much it was."""
+    """Use that much processor time, so that kernel counters move; return the actual amount."""
     before = time.process_time()
     while time.process_time() < before + seconds:
         pass
@@ -127,7 +127,7 @@ def test_children_and_theirs_are_part_of_the_process(writer, monkeypatch, listed
         stdout=subprocess.PIPE,
         text=True,
     ) as worker:
-        worker.stdout.readline()  # the grandchild has its memory
+        worker.stdout.readline()  # the grandchild has allocated its memory
         values = metrics.sample()
         worker.communicate()
     more = values["system/process/memory_gib"] - alone["system/process/memory_gib"]
@@ -237,7 +237,7 @@ V1 = {
 
 
 def below(group, tree):
-    """Return a tree of version 1 as a host sees it, with the container's group below the root."""
+    """Return a version 1 tree as seen on a host, with the container's group below the root."""
     pattern = re.compile(r"(sys/fs/cgroup/\w+)/")
     return {pattern.sub(rf"\1/{group}/", path): text for path, text in tree.items()}
 
@@ -272,7 +272,7 @@ def test_a_containers_limits_bind_at_their_level(version, tree, tmp_path, clock)
     assert group.read() == {
         **memory,
         "cpu_limit_cores": 1.5,
-        "cpu_percent": pytest.approx(100.0),  # 3 s of the 2 times 1.5 that there were
+        "cpu_percent": pytest.approx(100.0),  # 3 s of the available 2 x 1.5 s
         "cpu_throttled_percent": pytest.approx(25.0),
     }
 
@@ -322,7 +322,7 @@ class NVMLError(Exception):
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """A module like ``pynvml`` with two GPUs; ``faults`` has the code that a call raises."""
+    """A fake ``pynvml`` with two GPUs; ``faults`` holds the error codes that calls raise."""
     module = types.ModuleType("pynvml")
     module.NVMLError = NVMLError
     module.NVML_ERROR_NOT_SUPPORTED, module.NVML_ERROR_NO_PERMISSION = 3, 4
@@ -438,7 +438,7 @@ def test_a_gpu_without_what_reads_it_is_said_with_what_to_install(writer, caplog
 
 
 def wait_for(condition):
-    """Return once the condition holds: another thread is at it."""
+    """Wait until another thread makes the condition true."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -465,7 +465,7 @@ def test_samples_follow_each_other_in_the_thread_given(writer):
 
 
 def pauses(metrics, monkeypatch, seconds):
-    """Return the pauses that the thread makes if a sample takes so much processor time."""
+    """Return the thread's pauses if a sample takes that much processor time."""
     made = []
     times = itertools.cycle((0.0, seconds))
     fake = types.SimpleNamespace(**{**vars(time), "thread_time": lambda: next(times)})
@@ -573,7 +573,7 @@ def test_a_writer_that_fails_does_not_end_the_thread(tmp_path, caplog):
 
 def test_a_driver_that_hangs_does_not_hang_the_script(writer, monkeypatch):
     hangs = threading.Event()
-    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "STOP_TIMEOUT", 0.01)
     monkeypatch.setattr(psutil, "virtual_memory", hangs.wait)
     metrics = SystemMetrics(writer).start()
     thread = metrics._thread
@@ -623,11 +623,11 @@ def test_the_end_of_a_script_ends_it_with_a_last_sample(
 
 FORK = """
 import os, sys, warnings
-warnings.simplefilter("ignore")  # of forking where there are threads, which is what is tested
+warnings.simplefilter("ignore")  # about forking with threads, which is tested here
 from sm_tblog import SystemMetrics, Writer
 writer = Writer(sys.argv[1])
 metrics = SystemMetrics(writer, gpus=(), every=0.001).start()
-metrics._lock.acquire()  # as if the thread were at a sample
+metrics._lock.acquire()  # as if the thread were taking a sample
 pid = os.fork()
 if pid == 0:
     assert not metrics.is_running

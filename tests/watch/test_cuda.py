@@ -1,4 +1,4 @@
-"""Watching on a GPU: nothing waits for it, and what is found is what the host finds."""
+"""Watching on a GPU: nothing waits for the GPU, and the results equal those on the host."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ nn = torch.nn
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use"),
-    # What PyTorch says when the checks below are switched on.
+    # Warnings of PyTorch when the checks below are enabled.
     pytest.mark.filterwarnings("ignore:.*(prototype feature|TF32)"),
 ]
 
 
 class Net(nn.Module):
-    """Layers of all sizes: some that travel, some that are looked at on the device."""
+    """Layers of all sizes: some are copied whole, some are reduced on the device."""
 
     def __init__(self):
         super().__init__()
@@ -47,13 +47,13 @@ def batch(device, dtype=torch.float32):
 
 
 def train(logdir, model, device, steps, *, sync="default", **options):
-    """Train a model with a watch, and with the device's own check that nobody waits for it."""
+    """Train a model with a watch, and with PyTorch's check that nothing waits for the device."""
     x, y = batch(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     with Writer(logdir) as writer:
         watch = writer.watch(model, every=1, **options)
         for step in range(steps):
-            torch.cuda.set_sync_debug_mode(sync if step else "default")  # the first one sets up
+            torch.cuda.set_sync_debug_mode(sync if step else "default")  # the first step allocates
             loss = nn.functional.mse_loss(model(x), y)
             loss.backward()
             optimizer.step()
@@ -66,7 +66,7 @@ def train(logdir, model, device, steps, *, sync="default", **options):
 
 @pytest.fixture(autouse=True)
 def _default_mode():
-    # What NVIDIA says of TF32 and of atomics is not what is tested here.
+    # The effects of TF32 and of atomics are not tested here.
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     yield
@@ -85,7 +85,7 @@ def test_no_step_waits_for_the_device(tmp_path, caplog, histograms):
     torch.manual_seed(0)
     model = Net().cuda()
     train(tmp_path, model, "cuda", 5, sync="error", histograms=histograms)
-    assert not [record for record in caplog.records if "could not be looked at" in record.message]
+    assert not [record for record in caplog.records if "could not record" in record.message]
 
 
 def test_what_is_found_is_what_the_host_finds(tmp_path, read_scalars):

@@ -1,4 +1,4 @@
-"""How a watch of a PyTorch model begins and ends, and that its faults do not reach the training."""
+"""How a watch of a PyTorch model starts and ends, and that its faults do not affect training."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_fault_of_the_watch_does_not_reach_the_training(watched, monkeypatch, 
     assert [step for step, _ in tags["gradients/0.weight/norm"]] == [4]
     said = [record for record in caplog.records if record.name == "sm_tblog"]
     assert len(said) == 2, "one for the outputs of layers, one for the step"
-    assert all("could not be looked at" in record.getMessage() for record in said)
+    assert all("could not record" in record.getMessage() for record in said)
 
 
 def test_training_is_the_same_with_and_without(watched):
@@ -142,7 +142,7 @@ def test_a_pickled_writer_watches_nothing(tmp_path):
     with Writer(tmp_path) as writer:
         writer.watch(model)
         copied = pickle.loads(pickle.dumps(writer))
-        assert copied._watching is None
+        assert copied._watch_state is None
         copied.close()
         assert hooks_of_optimizers()
 
@@ -155,7 +155,7 @@ def test_tags_are_cleaned_where_that_is_wanted(tmp_path, read_scalars):
 
 
 def test_what_is_found_is_a_row_like_those_that_are_logged(tmp_path):
-    """So that every sink and every processor has it, in whatever run."""
+    """Matches every series, for every sink and processor and in any run."""
     found = []
 
     def sink(batch):

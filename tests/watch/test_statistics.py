@@ -1,4 +1,4 @@
-"""Statistics of arrays: what NumPy says in one line each, wherever they are made."""
+"""Statistics of arrays equal those of NumPy, wherever they are computed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARRAYS = npst.arrays(np.float32, npst.array_shapes(max_dims=3, max_side=9), elem
 
 
 def plain(array):
-    """Return the statistics as one would write them down."""
+    """Return the statistics by their textbook formulas."""
     x = np.asarray(array, np.float64).ravel()
     with np.errstate(all="ignore"):
         return Statistics(
@@ -151,7 +151,7 @@ class TestTorch:
     @pytest.fixture(params=["travels", "looked at there", "without float64"])
     def way(self, request, monkeypatch):
         if request.param != "travels":
-            monkeypatch.setattr(collector, "SMALL", 0)
+            monkeypatch.setattr(collector, "MAX_WHOLE_BYTES", 0)
         if request.param == "without float64":
             from sm_tblog.watch import torch_statistics
 
@@ -204,7 +204,7 @@ class TestTorch:
         one.send()
         expected = as_update_statistics(change_row(before.numpy(), update.numpy()))
         assert change() == pytest.approx(expected, rel=1e-5)
-        with pytest.raises(InvalidTypeError, match="'weight': an update has the shape"):
+        with pytest.raises(InvalidTypeError, match="'weight': an update must have the shape"):
             StatisticsCollector().compare(before, update[0], "weight")
 
     def test_the_share_of_inactive_units(self):
@@ -246,7 +246,7 @@ class TestTorch:
         assert all((take() == one.numpy()).all() for take, one in zip(takes, kept, strict=True))
 
     def test_no_operation_needs_a_number_to_go_on(self):
-        """On the meta device there are none: what depends on one is an error there."""
+        """On the meta device there are no values: an operation that depends on one fails."""
         from sm_tblog.watch.torch_statistics import (
             inactive_share,
             tensor_change,

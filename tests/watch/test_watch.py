@@ -1,4 +1,4 @@
-"""``writer.watch`` of PyTorch models: what is logged, when, and that training does not notice."""
+"""``writer.watch`` with PyTorch models: what is logged, when, and that training is unaffected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ nn = torch.nn
 @pytest.fixture(params=["travels", "looked at there"])
 def way(request, monkeypatch):
     if request.param != "travels":
-        monkeypatch.setattr(collector, "SMALL", 0)
+        monkeypatch.setattr(collector, "MAX_WHOLE_BYTES", 0)
 
 
 @pytest.mark.usefixtures("way")
@@ -166,7 +166,7 @@ def test_rules_look_at_what_is_not_logged(tmp_path, read_scalars):
         ({"model": {}}, InvalidTypeError, "watch_tree"),
         ({"log": ("weights",)}, InvalidValueError, "gradients, parameters"),
         ({"log": 3}, InvalidTypeError, "sequence"),
-        ({"every": 0}, InvalidValueError, "every is a number, 1 or more"),
+        ({"every": 0}, InvalidValueError, "every must be a number of at least 1"),
         ({"include": "("}, InvalidValueError, "include"),
         ({"exclude": 3}, InvalidTypeError, "exclude"),
         ({"step": 3}, InvalidTypeError, "function"),
@@ -340,7 +340,7 @@ def test_updates_without_an_optimizer_are_told_by_one_call(watched):
 def test_it_is_said_if_no_optimizer_is_ever_seen(watched, monkeypatch, caplog):
     from sm_tblog.watch import activations
 
-    monkeypatch.setattr(activations, "MANY_PASSES", 5)
+    monkeypatch.setattr(activations, "MAX_IDLE_PASSES", 5)
     model = net()
 
     def train(writer, watch):

@@ -1,9 +1,9 @@
-"""The drop-in: the same calls, the same things in TensorBoard, as of the two peers.
+"""Drop-in replacement: same calls and same results as torch's and tensorboardX's writers.
 
-First the signatures: every parameter of theirs is one here, in its place and with its default.
-Then tours, functions of a writer that log a bit of everything: each runs with a peer and with ours,
-and what TensorBoard's own code reads of the two folders is compared. Whatever is not the same is
-named in a table, with its reason.
+First the signatures: every parameter of theirs exists here, in the same position and with the same
+default. Then tours, functions that log a bit of everything with a writer: each runs with one of
+their writers and with ours, and the data that TensorBoard's own code reads from the two directories
+is compared. Tables list the differences and their reasons.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ tensorboardx = pytest.importorskip("tensorboardX")
 onnx = pytest.importorskip("onnx")
 plt = pytest.importorskip("matplotlib.pyplot")
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of the peers
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # by torch
 
 PEERS = {
     "torch": torch.utils.tensorboard.SummaryWriter,
@@ -114,7 +114,7 @@ ATTRIBUTES = {
     "max_queue": "a setting, to be given and not to be read",
     "scalar_dict": "what was logged is not kept in memory",
 }
-"""Public attributes of the peers' writers that have no counterpart, and why."""
+"""Public attributes of their writers that have no counterpart here, and why."""
 
 
 def test_every_attribute_of_a_peer_is_one_here(tmp_path):
@@ -361,7 +361,7 @@ def test_the_tours_call_every_method_of_the_peers():
 
 
 class Series(NamedTuple):
-    """What TensorBoard reads of a tag.
+    """The data that TensorBoard reads for a tag.
 
     Attributes:
         plugin: where it is shown.
@@ -405,7 +405,7 @@ def series_of(run, tag):
 
 
 def as_shown(plugin, content, array):
-    """Return what is the same in any case, and the rest, of what a value looks like."""
+    """Return the parts of a value that must be equal, and the other parts."""
     if plugin in LOOKS:
         return LOOKS[plugin](content, array)
     return (content, array.dtype), str(array.tolist())  # as text, NaN is equal to itself
@@ -431,7 +431,7 @@ def look_of_meshes(content, array):
 
 
 def look_of_graphs(content, array):
-    """Only which operations there are between inputs and outputs, in their order."""
+    """Return only the operations between inputs and outputs, in order."""
     ends = {"IO Node", "prim::GetAttr", "Variable", "Input", "Parameter", "Output"}
     nodes = graph_pb2.GraphDef.FromString(array.item()).node
     return [node.op.removeprefix("aten::") for node in nodes if node.op not in ends], None
@@ -457,7 +457,7 @@ def message_of(kind, data):
 
 
 def as_named_here(runs):
-    """Return the runs that hold anything, by the names that they have here."""
+    """Return the runs that contain data, by their names in our writer."""
     parts = {"_1": "_VERTEX", "_2": "_FACE", "_3": "_COLOR"}  # here as by TensorBoard's own writer
 
     def renamed(tag, series):
@@ -542,7 +542,7 @@ def test_embeddings_are_the_same_here_as_with_a_peer(tmp_path, peer):
 
 @pytest.fixture
 def serve(tmp_path):
-    """``serve(logdir)``: TensorBoard's data provider over a log folder, from the data server."""
+    """``serve(logdir)``: TensorBoard's data provider over a log directory, from the data server."""
     server = pytest.importorskip("tensorboard_data_server")
     grpc = pytest.importorskip("grpc")
     from tensorboard.data.grpc_provider import GrpcDataProvider

@@ -1,4 +1,4 @@
-"""Embeddings: what TensorBoard's projector plugin serves, and what its page makes of that."""
+"""Embeddings: what TensorBoard's projector plugin serves, and how its page interprets it."""
 
 import inspect
 import io
@@ -32,7 +32,7 @@ from sm_tblog.summary.embedding import (
     encode_labels,
     encode_matrix,
     encode_sheet,
-    listed,
+    updated_config,
 )
 
 MATRIX = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -263,7 +263,7 @@ def test_points_that_are_not_finite_go_with_their_labels_and_pictures(writer, pr
     assert shown.matrix().tolist() == MATRIX[[0, 2, 3]].tolist()
     assert [row["label"] for row in shown.labels()] == ["a", "c", "d"]
     assert np.array_equal(shown.pictures(3), PIXELS[[0, 2, 3]])
-    assert warnings(caplog) == ["'default': 3 of 6 rows hold NaN or infinities, and are left out"]
+    assert warnings(caplog) == ["'default': 3 of 6 rows contain NaN or infinities and are left out"]
 
 
 def test_an_embedding_without_a_finite_point_is_not_logged(tmp_path, caplog):
@@ -274,16 +274,16 @@ def test_an_embedding_without_a_finite_point_is_not_logged(tmp_path, caplog):
         assert writer.stats().rows_dropped == 1
     assert list(Projector(tmp_path).info()) == ["good:00000"]
     [message] = warnings(caplog)
-    assert message == ("'bad' at step 0 is not logged: each of the 6 rows holds NaN or infinities")
+    assert message == ("'bad' at step 0 is not logged: all 6 rows contain NaN or infinities")
 
 
 def test_what_tensorboard_does_not_show_is_said(monkeypatch):
-    monkeypatch.setattr(embedding, "_DRAWN", 5)
+    monkeypatch.setattr(embedding, "_MAX_POINTS", 5)
     files, remark = encode_embedding("t", 0, MATRIX, (), None, (PIXELS, "NHWC"))
-    assert remark == "TensorBoard shows the first 5 of 6 points"
+    assert remark == "TensorBoard shows only the first 5 of 6 points"
     assert files["embeddings/t/00000/tensors.bytes"] == MATRIX.tobytes()
     _, remark = encode_embedding("t", 0, MATRIX[:1])
-    assert remark == "TensorBoard lists no embedding of one point"
+    assert remark == "TensorBoard does not list an embedding of one point"
 
 
 # Labels.
@@ -464,7 +464,7 @@ def test_every_picture_is_in_the_place_that_the_page_looks_at(count, size, chann
 def test_pictures_are_made_smaller_where_the_sheet_would_be_too_large(
     monkeypatch, shape, largest, expected
 ):
-    monkeypatch.setattr(embedding, "_SHEET", largest)
+    monkeypatch.setattr(embedding, "_MAX_SHEET_SIDE", largest)
     images = np.broadcast_to(np.arange(1, shape[0] + 1, dtype=np.uint8)[:, None, None, None], shape)
     data, side, remark = encode_sheet(images)
     sheet = np.asarray(Image.open(io.BytesIO(data)))
@@ -475,13 +475,11 @@ def test_pictures_are_made_smaller_where_the_sheet_would_be_too_large(
         assert remark == ""
     else:
         was, now = (f"{w} x {h}" for h, w in (shape[1:3], expected))
-        assert remark == (
-            f"pictures of {was} pixels become {now}, for the sheet would be too large"
-        )
+        assert remark == (f"pictures of {was} pixels become {now} to fit on one sheet")
 
 
 def test_a_smaller_picture_is_made_of_means(monkeypatch):
-    monkeypatch.setattr(embedding, "_SHEET", 2)
+    monkeypatch.setattr(embedding, "_MAX_SHEET_SIDE", 2)
     image = np.array([[0, 100, 9, 9], [100, 200, 9, 9], [1, 1, 5, 5], [1, 1, 7, 7]], np.uint8)
     data, *_ = encode_sheet(image[None, :, :, None])
     assert np.asarray(Image.open(io.BytesIO(data))).tolist() == [[100, 9], [1, 6]]
@@ -558,9 +556,9 @@ model_checkpoint_path: 'model'  # not to be lost
 embeddings < tensor_name: "mine" tensor_path: "a.tsv" >
 something_new { of: 1 }
 # The end."""
-    first = listed(entry("ours"), text)
+    first = updated_config(entry("ours"), text)
     assert first.startswith(text + b"\n")
-    second = listed(entry("ours", "other.bytes"), listed(entry("more"), first))
+    second = updated_config(entry("ours", "other.bytes"), updated_config(entry("more"), first))
     assert second.startswith(text + b"\n")
     config = text_format.Parse(second.decode(), ProjectorConfig(), allow_unknown_field=True)
     found = [(one.tensor_name, one.tensor_path) for one in config.embeddings]
@@ -570,14 +568,14 @@ something_new { of: 1 }
 
 def test_an_embedding_written_by_hand_is_replaced():
     text = b"# A comment.\nembeddings < tensor_name: 'x' >\nembeddings{tensor_name:'y'}"
-    assert names_in(listed(entry("x"), text).decode()) == ["y", "x"]
+    assert names_in(updated_config(entry("x"), text).decode()) == ["y", "x"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=3)), max_size=8))
 def test_a_list_holds_the_last_of_every_name(entries):
     held = None
     for name, path in entries:
-        held = listed(entry(name, path), held)
+        held = updated_config(entry(name, path), held)
     found = text_format.Parse((held or b"").decode(), ProjectorConfig()).embeddings
     assert {one.tensor_name: one.tensor_path for one in found} == dict(entries)
     assert len(found) == len(dict(entries))
@@ -592,7 +590,7 @@ def test_a_list_that_cannot_be_read_is_kept_and_that_is_said(tmp_path, caplog, b
     assert (tmp_path / CONFIG).read_bytes() == broken
     assert (tmp_path / "embeddings/default/00000/tensors.bytes").exists()
     [message] = warnings(caplog)
-    assert message.startswith(f"{CONFIG} cannot be read and is left as it is, without 'default:")
+    assert message.startswith(f"{CONFIG} cannot be read; it is left unchanged, without 'default:")
 
 
 # Names and places.
@@ -689,12 +687,12 @@ def test_a_disabled_writer_looks_at_nothing(tmp_path):
         (
             {"metadata": [["a", 1]] * 4 + [["a"]] * 2, "metadata_header": ["x", "y"]},
             InvalidValueError,
-            r"row 4 of the metadata of shape \(1,\) for the columns x, y",
+            r"row 4 of the metadata must match the columns x, y, got shape \(1,\)",
         ),
         (
             {"metadata": np.zeros((6, 3)), "metadata_header": ["x", "y"]},
             InvalidValueError,
-            r"the metadata's rows of shape \(3,\) for the columns x, y",
+            r"the metadata's rows must match the columns x, y, got shape \(3,\)",
         ),
         (
             {"metadata": list("abcdef"), "metadata_header": ["x", "y"]},
@@ -702,13 +700,13 @@ def test_a_disabled_writer_looks_at_nothing(tmp_path):
             "row 0 of the metadata",
         ),
         ({"label_img": PIXELS[:5]}, InvalidValueError, "6 points and 5 pictures"),
-        ({"label_img": PIXELS[0, 0]}, InvalidValueError, r"got one of shape \(3,\)"),
+        ({"label_img": PIXELS[0, 0]}, InvalidValueError, r"got shape \(3,\)"),
         ({"label_img": PIXELS[:, :0]}, InvalidValueError, "no pixels"),
-        ({"label_img": 6}, InvalidValueError, r"got one of shape \(\)"),
-        ({"label_img": []}, InvalidValueError, r"got one of shape \(0,\)"),
-        ({"label_img": "text"}, InvalidValueError, r"got one of shape \(\)"),
-        ({"label_img": np.zeros((6, 5, 7, 9))}, InvalidValueError, r"got one of shape \(5, 7, 9\)"),
-        ({"global_step": "x"}, InvalidTypeError, "a step is an integer"),
+        ({"label_img": 6}, InvalidValueError, r"got shape \(\)"),
+        ({"label_img": []}, InvalidValueError, r"got shape \(0,\)"),
+        ({"label_img": "text"}, InvalidValueError, r"got shape \(\)"),
+        ({"label_img": np.zeros((6, 5, 7, 9))}, InvalidValueError, r"got shape \(5, 7, 9\)"),
+        ({"global_step": "x"}, InvalidTypeError, "a step must be an integer"),
     ],
 )
 def test_a_bad_call_raises_at_once_and_names_the_tag(writer, arguments, error, says):
@@ -717,5 +715,5 @@ def test_a_bad_call_raises_at_once_and_names_the_tag(writer, arguments, error, s
 
 
 def test_a_tag_is_a_str(writer):
-    with pytest.raises(InvalidTypeError, match="a tag is a str"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str"):
         writer.add_embedding(MATRIX, tag=None)

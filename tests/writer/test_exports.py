@@ -1,4 +1,4 @@
-"""The export of scalars to JSON: what tensorboardX writes, read back from the event files."""
+"""Export of scalars to JSON, as in tensorboardX, but read back from the event files."""
 
 import json
 
@@ -82,7 +82,7 @@ def test_a_writer_without_event_files_says_so(tmp_path, scheme):
 
 def test_a_bad_path_is_refused_at_the_call(tmp_path):
     with Writer(tmp_path / "run") as writer:
-        with pytest.raises(InvalidTypeError, match="a path is needed, got None"):
+        with pytest.raises(InvalidTypeError, match="path must be a path, got None"):
             writer.export_scalars_to_json(None)
         with pytest.raises(FileNotFoundError):
             writer.export_scalars_to_json(tmp_path / "no such folder" / "all.json")

@@ -74,7 +74,7 @@ def cell(value):
 
 @pytest.fixture
 def tensorboard(request, tmp_path_factory):
-    """``tensorboard(logdir)``: a TensorBoard that was started now; calling it gives its ``Tab``.
+    """``tensorboard(logdir)``: a freshly started TensorBoard; calling it returns its ``Tab``.
 
     Each call loads what is new. By the loader that ``request.param`` names.
     """
@@ -522,7 +522,7 @@ def test_a_copy_goes_on_from_its_originals_best(tmp_path, read_scalars):
     assert read_scalars(tmp_path)[""]["best/loss"] == [(1, 0.5), (3, 0.25)]
 
 
-# add_hparams, as the peers have it.
+# add_hparams, as in torch's and tensorboardX's writers.
 
 PEER_CALLS = {
     "numbers": (({"lr": 0.1, "batch": 32}, {"hparam/loss": 0.5, "hparam/accuracy": 1}), {}),
@@ -637,19 +637,19 @@ def test_a_run_that_is_not_below_the_log_folder_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("args", "error", "says"),
     [
-        ((1, {}), InvalidTypeError, "add_hparams: a mapping of values by name"),
+        ((1, {}), InvalidTypeError, "add_hparams: expected a mapping of values by name"),
         (({}, [("loss", 1.0)]), InvalidTypeError, "metric_dict"),
         (({}, {"loss": "low"}), InvalidTypeError, "'loss'.*'low'"),
         (({}, {"loss": [1.0, 2.0]}), InvalidTypeError, "'loss'"),
-        (({}, {3: 1.0}), InvalidTypeError, "a tag is a str, got 3"),
-        (({"a": 1}, {}, 5), InvalidTypeError, "hparam_domain_discrete: a mapping"),
+        (({}, {3: 1.0}), InvalidTypeError, "a tag must be a str, got 3"),
+        (({"a": 1}, {}, 5), InvalidTypeError, "hparam_domain_discrete: expected a mapping"),
         (({"a": 1}, {}, {"b": [1]}), InvalidTypeError, r"\[1\] for 'b'"),
         (({"a": 1}, {}, {"a": 1}), InvalidTypeError, "got 1 for 'a'"),
-        (({"a": 1}, {}, {"a": [1, "x"]}), InvalidTypeError, "'a' is 1.*another kind"),
-        (({"a": True}, {}, {"a": [0]}), InvalidTypeError, "'a' is True.*another kind"),
-        (({"a": 1}, {}, None, b"x"), InvalidTypeError, "a run's name is a str, got b'x'"),
-        (({"a": 1}, {}, None, 5, 7), InvalidTypeError, "a run's name is a str, got 5"),
-        (({"a": 1}, {}, None, "x", "y"), InvalidTypeError, "a step is an integer, got 'y'"),
+        (({"a": 1}, {}, {"a": [1, "x"]}), InvalidTypeError, "'a' is 1.*another type"),
+        (({"a": True}, {}, {"a": [0]}), InvalidTypeError, "'a' is True.*another type"),
+        (({"a": 1}, {}, None, b"x"), InvalidTypeError, "a run's name must be a str, got b'x'"),
+        (({"a": 1}, {}, None, 5, 7), InvalidTypeError, "a run's name must be a str, got 5"),
+        (({"a": 1}, {}, None, "x", "y"), InvalidTypeError, "a step must be an integer, got 'y'"),
     ],
 )
 def test_what_add_hparams_cannot_log_is_refused_whole(tmp_path, event_files, args, error, says):
@@ -658,18 +658,18 @@ def test_what_add_hparams_cannot_log_is_refused_whole(tmp_path, event_files, arg
     assert event_files(tmp_path) == []
 
 
-# What is refused, and what is shown of odd values.
+# Rejected calls, and how unusual values are shown.
 
 
 @pytest.mark.parametrize(
     ("metrics", "best", "error", "says"),
     [
-        (["loss"], None, InvalidTypeError, "metrics: a mapping"),
-        ({1: "min"}, None, InvalidTypeError, "a tag is a str, got 1"),
-        ({"loss": "last"}, None, InvalidValueError, "'loss'.*not 'last'.*without being named"),
-        ({"loss": min}, None, InvalidValueError, "'loss': 'min' or 'max' is best"),
-        ({"loss": "min"}, 0.5, InvalidTypeError, "best: a mapping"),
-        ({"loss": "min"}, {"other": 0.5}, InvalidValueError, "'other' is none of the metrics"),
+        (["loss"], None, InvalidTypeError, "metrics: expected a mapping"),
+        ({1: "min"}, None, InvalidTypeError, "a tag must be a str, got 1"),
+        ({"loss": "last"}, None, InvalidValueError, "'loss'.*got 'last'.*without naming it"),
+        ({"loss": min}, None, InvalidValueError, "'loss': the mode must be 'min' or 'max'"),
+        ({"loss": "min"}, 0.5, InvalidTypeError, "best: expected a mapping"),
+        ({"loss": "min"}, {"other": 0.5}, InvalidValueError, "'other' is not among the metrics"),
         ({"loss": "min"}, {"loss": math.nan}, InvalidValueError, "'loss': NaN"),
         ({"loss": "min"}, {"loss": "low"}, InvalidTypeError, "'loss'.*'low'"),
     ],

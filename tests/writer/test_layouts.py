@@ -1,4 +1,4 @@
-"""Custom scalars: what TensorBoard's plugin makes of a writer's layout."""
+"""Custom scalars: how TensorBoard's plugin interprets a writer's layout."""
 
 import json
 import logging
@@ -136,20 +136,24 @@ def test_a_tag_of_a_multiline_chart_is_a_pattern_and_a_name(writer, plugin, show
 @pytest.mark.parametrize(
     ("layout", "error", "says"),
     [
-        (None, InvalidTypeError, "a layout is a mapping of charts by category, got None"),
-        ([], InvalidTypeError, "a layout is a mapping"),
-        ({"a": ["Multiline", ["x"]]}, InvalidTypeError, "'a' is a mapping of charts by title"),
-        ({"a": {"b": ["x", "y", "z"]}}, InvalidTypeError, "the chart 'b' of 'a' is a list of its"),
-        ({"a": {"b": "xy"}}, InvalidTypeError, "is a list of its kind and its tags, got 'xy'"),
-        ({"a": {"b": ["Bars", ["x"]]}}, InvalidValueError, "'Multiline' or 'Margin', not 'Bars'"),
-        ({"a": {"b": [3, ["x"]]}}, InvalidValueError, "'Multiline' or 'Margin', not 3"),
-        ({"a": {"b": ["Multiline", "xy"]}}, InvalidTypeError, "list of tags.* not 'xy'"),
-        ({"a": {"b": ["Multiline", [1]]}}, InvalidTypeError, r"each a str, not \[1\]"),
-        ({"a": {"b": ["Multiline", []]}}, InvalidValueError, "the chart 'b' of 'a' has no tags"),
-        ({"a": {"b": ["Margin", ["x", "y"]]}}, InvalidValueError, "of its bounds, three, not"),
-        ({"a": {"b": ["Margin", ["x"] * 4]}}, InvalidValueError, "of its bounds, three, not"),
-        ({1: {"b": ["Multiline", ["x"]]}}, InvalidTypeError, "a title are str"),
-        ({"a": {None: ["Multiline", ["x"]]}}, InvalidTypeError, "a title are str"),
+        (None, InvalidTypeError, "a layout must map categories to charts, got None"),
+        ([], InvalidTypeError, "a layout must map"),
+        ({"a": ["Multiline", ["x"]]}, InvalidTypeError, "'a' must map titles to charts"),
+        (
+            {"a": {"b": ["x", "y", "z"]}},
+            InvalidTypeError,
+            "chart 'b' in category 'a' must be a list",
+        ),
+        ({"a": {"b": "xy"}}, InvalidTypeError, "must be a list of its kind and its tags, got 'xy'"),
+        ({"a": {"b": ["Bars", ["x"]]}}, InvalidValueError, "'Multiline' or 'Margin', got 'Bars'"),
+        ({"a": {"b": [3, ["x"]]}}, InvalidValueError, "'Multiline' or 'Margin', got 3"),
+        ({"a": {"b": ["Multiline", "xy"]}}, InvalidTypeError, "must be a list of str, got 'xy'"),
+        ({"a": {"b": ["Multiline", [1]]}}, InvalidTypeError, r"must be a list of str, got \[1\]"),
+        ({"a": {"b": ["Multiline", []]}}, InvalidValueError, "'b' in category 'a' has no tags"),
+        ({"a": {"b": ["Margin", ["x", "y"]]}}, InvalidValueError, "expected three tags"),
+        ({"a": {"b": ["Margin", ["x"] * 4]}}, InvalidValueError, "expected three tags"),
+        ({1: {"b": ["Multiline", ["x"]]}}, InvalidTypeError, "the title must be str"),
+        ({"a": {None: ["Multiline", ["x"]]}}, InvalidTypeError, "the title must be str"),
     ],
 )
 def test_a_bad_layout_is_refused_at_the_call(writer, layout, error, says):
@@ -161,9 +165,9 @@ def test_a_bad_layout_is_refused_at_the_call(writer, layout, error, says):
 
 
 def test_a_bad_chart_is_refused_at_the_call(writer):
-    with pytest.raises(InvalidTypeError, match="list of tags"):
+    with pytest.raises(InvalidTypeError, match="must be a list of str"):
         writer.add_custom_scalars_multilinechart("loss")
-    with pytest.raises(InvalidValueError, match="of its bounds, three, not"):
+    with pytest.raises(InvalidValueError, match="expected three tags"):
         writer.add_custom_scalars_marginchart(["loss"])
     with pytest.raises(InvalidTypeError, match="str"):
         writer.add_custom_scalars_multilinechart(["loss"], 3)
@@ -236,7 +240,7 @@ def test_what_tensorboard_fails_to_draw_is_said(writer, caplog):
     with caplog.at_level(logging.WARNING, "sm_tblog"):
         writer.add_scalars("loss", {"all (raw)": 1.0}, 0, layout=True)
         writer.flush()
-    assert "fails to draw the chart 'loss': a tag has a parenthesis" in caplog.text
+    assert "cannot draw the chart 'loss': a tag contains a parenthesis" in caplog.text
 
 
 def test_a_disabled_writer_lays_out_nothing(tmp_path):

@@ -1,4 +1,4 @@
-"""Settings of a writer that change tags, steps and times, and what the worker makes of them."""
+"""Settings that change tags, steps and times, and how the worker thread applies them."""
 
 import threading
 
@@ -116,7 +116,7 @@ def test_a_wrong_way_to_resume_is_refused(tmp_path, wrong):
         Writer(tmp_path, **options)
 
 
-# What the worker does with items
+# Items on the worker thread
 
 
 def test_a_builder_may_return_messages_values_events_and_files_at_once(tmp_path, read_events):
@@ -140,7 +140,7 @@ def test_a_builder_may_return_messages_values_events_and_files_at_once(tmp_path,
 
 
 def test_items_are_built_a_few_megabytes_at_a_time_and_counted_until_then(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(worker, "MAX_BATCH_BYTES", 1000)
     batches = []
     seen = []
 
@@ -165,7 +165,7 @@ def test_items_are_built_a_few_megabytes_at_a_time_and_counted_until_then(tmp_pa
 
 
 def test_a_barrier_waits_longer_for_a_value_being_built(tmp_path, monkeypatch, read_events):
-    monkeypatch.setattr(worker, "PATIENCE", 0.05)
+    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 0.05)
     released, building = threading.Event(), threading.Event()
 
     def build(tag):

@@ -1,4 +1,4 @@
-"""The front: every call, what TensorBoard reads of it, and what a bad call says."""
+"""The public methods: what TensorBoard reads after each call, and errors of invalid calls."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ import pytest
 import sm_tblog
 from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer
 from sm_tblog.testing import make_batch
-from sm_tblog.writer.scalars import _warn_of_double_precision
+from sm_tblog.writer.scalars import _warn_about_double_precision
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_every_style_of_a_scalar(writer, logdir, read_events, event_files):
 
 
 def test_float64_scalars_come_with_a_warning(writer, caplog):
-    _warn_of_double_precision.cache_clear()
+    _warn_about_double_precision.cache_clear()
     for step in range(3):
         writer.add_scalar("double", 0.1, step, double_precision=True)
     assert caplog.text.count("--load_fast=false") == 1
@@ -135,7 +135,7 @@ def test_add_scalars_makes_one_chart(writer, logdir, read_scalars, read_tensors)
     }
     plugin, events = read_tensors(logdir)["custom_scalars__config__"]
     assert plugin == "custom_scalars"
-    assert len(events) == 3  # written anew only when a chart gets a curve
+    assert len(events) == 3  # rewritten only when a chart gets a new curve
     layout = layout_pb2.Layout.FromString(events[-1][1])
     charts = [list(chart.multiline.tag) for c in layout.category for chart in c.chart]
     assert charts == [["^loss/train$", "^loss/val$", "^loss/test$"], ["^acc/train$"]]
@@ -158,23 +158,23 @@ def test_the_writers_own_step(writer, logdir, read_scalars):
 def test_a_bad_call_raises_at_the_call_and_logs_nothing_of_it(writer, logdir, read_scalars):
     with pytest.raises(InvalidTypeError, match="'loss'"):
         writer.add_scalar("loss", "0.5", 1)
-    with pytest.raises(InvalidTypeError, match="a tag is a str, got 3"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str, got 3"):
         writer.add_scalar(3, 0.5, 1)
-    with pytest.raises(InvalidTypeError, match="a tag is a str, got None"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str, got None"):
         writer.add_scalar(None, 0.5, 1, display_name="x")
     with pytest.raises(InvalidValueError, match=r"'loss'.*\(2,\)"):
         writer.add_scalar("loss", np.zeros(2), 1)
-    with pytest.raises(InvalidTypeError, match=r"'loss': a step is an integer, got '1'"):
+    with pytest.raises(InvalidTypeError, match=r"'loss': a step must be an integer, got '1'"):
         writer.add_scalar("loss", 0.5, "1")
     with pytest.raises(InvalidTypeError, match="walltime"):
         writer.add_scalar("loss", 0.5, 1, "now")
     with pytest.raises(InvalidTypeError, match="'b'"):
         writer.log({"a": 1.0, "b": None}, 1)
-    with pytest.raises(InvalidTypeError, match="a tag is a str"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str"):
         writer.log({"a": 1.0, 5: 1.0}, 1)
     with pytest.raises(InvalidTypeError, match="m/a"):
         writer.add_scalars("m", {"a": "x"}, 1)
-    with pytest.raises(InvalidTypeError, match="a tag is a str"):
+    with pytest.raises(InvalidTypeError, match="a tag must be a str"):
         writer.add_text(3, "x", 1)
     writer.add_scalar("good", 1.0, 1)
     assert writer.flush()
@@ -184,7 +184,7 @@ def test_a_bad_call_raises_at_the_call_and_logs_nothing_of_it(writer, logdir, re
 
 def test_a_step_beyond_int64_is_dropped_and_said(logdir, caplog, read_scalars):
     with Writer(logdir) as writer:
-        writer.add_scalar("loss", 1.0, 2**63)  # the fast path looks at the step's type alone
+        writer.add_scalar("loss", 1.0, 2**63)  # the fast path only checks the step's type
         writer.add_scalar("loss", 1.0, 1)
         writer.flush()
         assert writer.stats().rows_dropped == 1
@@ -192,7 +192,7 @@ def test_a_step_beyond_int64_is_dropped_and_said(logdir, caplog, read_scalars):
     assert "'loss'" in caplog.text
 
 
-# What is more than a number.
+# Values other than numbers.
 
 
 def test_texts_are_read_as_written(writer, logdir, read_tensors):
@@ -242,7 +242,7 @@ def test_a_histogram_says_once_what_it_leaves_out(logdir, caplog):
     [
         (("h", "text"), InvalidTypeError, "'h'"),
         (("h", [1j]), InvalidTypeError, "'h'.*complex"),
-        ((7, [1.0]), InvalidTypeError, "a tag is a str"),
+        ((7, [1.0]), InvalidTypeError, "a tag must be a str"),
         (("h", [1.0], "x"), InvalidTypeError, "'h': a step"),
         (("h", [1.0], 1, "no-such-bins"), InvalidValueError, "'h'.*no-such-bins"),
         (("h", [1.0], 1, None), InvalidTypeError, "'h'.*bins"),
@@ -369,14 +369,14 @@ def test_every_argument_of_the_peers_is_taken(logdir):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"logdir": "a", "log_dir": "b"}, "one argument"),
+        ({"logdir": "a", "log_dir": "b"}, "logdir and log_dir are aliases"),
         ({"logdir": 3}, "a path or URL, got 3"),
         ({"logdir": "nowhere://x"}, "no store for 'nowhere://x'"),
         ({"sinks": ["nope"]}, "no sink is called 'nope'"),
-        ({"sinks": [3]}, "a sink is"),
-        ({"sinks": "events"}, "sinks is a sequence"),
-        ({"on_error": "shout"}, "on_error is"),
-        ({"overflow": "burst"}, "overflow is"),
+        ({"sinks": [3]}, "a sink must be"),
+        ({"sinks": "events"}, "sinks must be a sequence"),
+        ({"on_error": "shout"}, "on_error must be"),
+        ({"overflow": "burst"}, "overflow must be"),
         ({"purge_step": "x"}, "purge_step"),
         ({"flush_secs": -1}, "flush_secs"),
         ({"max_queue": -1}, "max_queue"),

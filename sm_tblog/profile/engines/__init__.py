@@ -1,1 +1,1 @@
-"""Profilers of frameworks, which a session starts, stops and exports."""
+"""Engines that run the profilers of frameworks, and the choice of engines for a session."""

@@ -1,4 +1,4 @@
-"""Which engines a session has."""
+"""The choice of engines for a session."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ __all__ = ["choose_engines"]
 def choose_engines(
     python: Python, memory: Memory, frameworks: Mapping[str, Framework], max_events: int
 ) -> tuple[list[Engine], list[Engine]]:
-    """Return the engines that were asked for, and those that are there because it may be helpful.
+    """Return the required engines, and the optional engines of frameworks set to ``"auto"``.
 
     Args:
-        python: what is recorded of Python code.
-        memory: what is recorded of memory.
-        frameworks: ``torch``, ``jax`` and ``tensorflow``, each with True, False, or ``"auto"``:
-            only if the script has imported it; or the options of its engine, which is True.
-        max_events: how many events the session's file may have.
+        python: how to record Python code: ``"sample"``, ``"trace"``, or None for not at all.
+        memory: whether to record memory; ``"python"`` includes the memory of Python objects.
+        frameworks: the settings of ``torch``, ``jax`` and ``tensorflow``: True, False, or
+            ``"auto"``, which selects a framework only if the script has imported it. A mapping is
+            the same as True and sets the options of the engine.
+        max_events: the maximum number of events in the session's file.
 
     Raises:
-        InvalidTypeError: an option is of the wrong kind.
-        InvalidValueError: there is no such option.
-        MissingDependencyError: a package is needed and not installed.
+        InvalidTypeError: an option has the wrong type.
+        InvalidValueError: an option has an invalid value.
+        MissingDependencyError: a required package is not installed.
     """
     _check("python", python, (None, "sample", "trace"))
     _check("memory", memory, (False, True, "python"))
     if isinstance(max_events, bool) or not isinstance(max_events, int):
-        message = f"profile: max_events is an integer, got {max_events!r:.60}"
+        message = f"profile: max_events must be an integer, got {max_events!r:.60}"
         raise InvalidTypeError(message)
     if max_events < 1:
-        message = f"profile: max_events is 1 or more, got {max_events}"
+        message = f"profile: max_events must be 1 or more, got {max_events}"
         raise InvalidValueError(message)
     wanted: list[Engine] = []
     optional: list[Engine] = []
@@ -59,7 +60,7 @@ def choose_engines(
         if choice is True:
             wanted.append(_framework_engine(name, memory=bool(memory)))
         elif choice and name in sys.modules:
-            optional += _useful_engine(name, memory=bool(memory))
+            optional += _engine_in_use(name, memory=bool(memory))
     if memory:
         from sm_tblog.profile.recording.memory import Memory
 
@@ -81,29 +82,29 @@ def _framework_engine(
     """Return the engine of a framework.
 
     Args:
-        name: the framework's.
-        memory: whether to record allocations, where its profiler has a choice.
-        options: the engine's; they go before ``memory``.
+        name: the name of the framework.
+        memory: whether to record allocations, if the engine has that option.
+        options: the options of the engine; they take precedence over ``memory``.
 
     Raises:
-        InvalidTypeError: it has no such option.
-        MissingDependencyError: it is not installed.
+        InvalidTypeError: the engine does not have one of the options.
+        MissingDependencyError: the framework is not installed.
     """
     module: Any = importlib.import_module(f"sm_tblog.profile.engines.{name}")
     make = getattr(module, f"{name}_engine")
     known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
-            message = f"profile: {name} has the options {', '.join(known)}, and no {option!r:.60}"
+            message = f"profile: {name} has no option {option!r:.60}, only {', '.join(known)}"
             raise InvalidTypeError(message)
-    by_default = {"memory": memory} if "memory" in known else {}
-    engine: Engine = make(**{**by_default, **options})
+    defaults = {"memory": memory} if "memory" in known else {}
+    engine: Engine = make(**{**defaults, **options})
     return engine
 
 
-def _useful_engine(name: str, *, memory: bool) -> list[Engine]:
-    """Return the engine of a framework that was imported, if the script may use it."""
-    # Without the package's profiler, the script that has imported it is profiled still.
+def _engine_in_use(name: str, *, memory: bool) -> list[Engine]:
+    """Return the engine of an imported framework, unless the framework is known to be unused."""
+    # If the framework's profiler is missing, the script is profiled without it.
     with contextlib.suppress(ImportError):
         engine = _framework_engine(name, memory=memory)
         if not hasattr(engine, "is_in_use") or engine.is_in_use():
@@ -113,5 +114,5 @@ def _useful_engine(name: str, *, memory: bool) -> list[Engine]:
 
 def _check(name: str, given: object, known: tuple[object, ...]) -> None:
     if not any(given is one or (isinstance(given, str) and given == one) for one in known):
-        message = f"profile: {name} is one of {', '.join(map(repr, known))}, not {given!r:.60}"
+        message = f"profile: {name} must be one of {', '.join(map(repr, known))}, got {given!r:.60}"
         raise InvalidValueError(message)

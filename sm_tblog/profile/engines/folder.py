@@ -1,10 +1,10 @@
-"""What JAX's and TensorFlow's profilers have in common: each writes a session of its own.
+"""The common part of the JAX and TensorFlow engines: merging a session that a profiler writes.
 
-Theirs is made part of ours. Planes of devices are taken as they are, with their times shifted. What
-ran on the host goes to our plane of the host: viewers look at one such plane. Their lines are known
-by numbers of their own, so the thread that starts and stops the profiler is found by a mark that it
-leaves there; what it did stands inside its steps and spans. Calls of Python functions, if recorded,
-have lines of their own, for they begin outside a span and end in it.
+Device planes are copied as they are, with shifted times. Events on the host are added to this
+library's host plane, because viewers show only one. The profiler numbers its lines by its own
+scheme. To identify the thread that starts and stops it, that thread records a mark; its events then
+appear inside its steps and spans. Calls of Python functions, if recorded, go to separate lines,
+because they may begin outside a span and end in it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderEngine", "add_session"]
 
-_MARK, _THREAD = "sm_tblog", "native_id"
+_MARK, _THREAD_ID = "sm_tblog", "native_id"
 _ENVIRONMENT = "Task Environment"
 
 
 class FolderEngine:
-    """An engine over a profiler that writes sessions.
+    """An engine for a profiler that writes sessions.
 
     Args:
-        name: the profiler's, for messages.
-        start: starts it, given a folder.
-        stop: stops it, and has it write.
-        annotate: returns a span of the profiler's, given a name and values.
-        refuses: what ``start`` raises if it cannot.
+        name: the name of the profiler, for messages.
+        start: starts the profiler; its argument is the folder for the session.
+        stop: stops the profiler, which then writes the session.
+        annotate: returns a span of the profiler; its arguments are a name and values.
+        start_error: the exception that ``start`` raises if the profiler cannot start.
 
     Attributes:
-        is_in_use: whether the script does anything with the framework. Others import it as well.
+        is_in_use: returns whether the script uses the framework. It may have been imported by
+            another package only.
     """
 
     warms_up = True
@@ -54,52 +55,52 @@ class FolderEngine:
         start: Callable[[str], object],
         stop: Callable[[], object],
         annotate: Callable[..., AbstractContextManager[Any]],
-        refuses: type[Exception],
+        start_error: type[Exception],
     ) -> None:
         self.name = name
         self.is_in_use: Callable[[], bool] = lambda: True
         self._start = start
         self._stop = stop
         self._annotate = annotate
-        self._refuses = refuses
+        self._start_error = start_error
         self._folder = ""
 
     def start(self) -> None:
-        """Begin to record."""
+        """Start recording."""
         self._folder = tempfile.mkdtemp(prefix="sm_tblog-")
-        # A session that another engine keeps from opening exports nothing.
-        self._clean = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        # If another engine fails to start, the session never exports.
+        self._cleanup = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
             self._start(self._folder)
-        except self._refuses as error:
-            message = f"profile: {self.name} does not start: {error}"
+        except self._start_error as error:
+            message = f"profile: {self.name} cannot start: {error}"
             raise InvalidValueError(message) from error
-        with self._annotate(_MARK, **{_THREAD: threading.get_native_id()}):
+        with self._annotate(_MARK, **{_THREAD_ID: threading.get_native_id()}):
             pass
 
     def stop(self) -> None:
-        """End recording."""
+        """Stop recording."""
         self._stop()
 
     def export(self, space: Space) -> Mapping[str, bytes] | None:
-        """Add what was recorded to a session."""
+        """Add the records to a session."""
         try:
             files = sorted(Path(self._folder).glob("plugins/profile/*/*.xplane.pb"))
             for file in files:
                 add_session(file.read_bytes(), space)
             if not files:
-                space.warnings.append(f"{self.name} has written nothing")
+                space.warnings.append(f"{self.name} wrote no session")
         finally:
-            self._clean()
+            self._cleanup()
         return None
 
 
 def add_session(data: bytes, space: Space) -> None:
-    """Add a session that another profiler has written, from ``space.begin_ns`` on.
+    """Add a session that another profiler has written, without events before ``space.begin_ns``.
 
     Args:
         data: a serialized ``XSpace``.
-        space: the session that it becomes part of.
+        space: the session to add it to.
     """
     found = XSpace.FromString(data)
     begin = _begin_of(found)
@@ -112,10 +113,10 @@ def add_session(data: bytes, space: Space) -> None:
 
 
 def _begin_of(found: Any) -> int:
-    """Return when a session began, in nanoseconds since the epoch; its times count from there."""
+    """Return the time to which a session's times are relative, in nanoseconds since the epoch."""
     for plane in found.planes:
         if plane.name == _ENVIRONMENT:
-            for name, value in _named(plane, plane.stats):
+            for name, value in _named_stats(plane, plane.stats):
                 if name == "profile_start_time":
                     return int(value)
     return 0
@@ -127,32 +128,33 @@ def _add_host(plane: Any, begin: int, space: Space) -> None:
     for line in plane.lines:
         name = line.display_name or line.name
         thread = _marked_thread(plane, line, names)
-        shown = ours.line(name, line.id if thread is None else thread)
+        operations = ours.line(name, line.id if thread is None else thread)
         functions: Line | None = None
         for event in line.events:
             at = begin + line.timestamp_ns + event.offset_ps // 1000
-            what = names.get(event.metadata_id, "")
-            if at < space.begin_ns or what == _MARK:
+            event_name = names.get(event.metadata_id, "")
+            if at < space.begin_ns or event_name == _MARK:
                 continue
-            target = shown
-            if what.startswith("$"):
+            target = operations
+            if event_name.startswith("$"):
                 functions = functions or ours.line(f"{name} Python", ~line.id)
                 target = functions
-            target.event(what, at, event.duration_ps // 1000, dict(_named(plane, event.stats)))
+            stats = dict(_named_stats(plane, event.stats))
+            target.event(event_name, at, event.duration_ps // 1000, stats)
 
 
 def _marked_thread(plane: Any, line: Any, names: Mapping[int, str]) -> int | None:
-    """Return the native id of the thread that has left its mark on a line."""
+    """Return the native id of the thread that recorded the mark on a line, None without a mark."""
     for event in line.events:
         if names.get(event.metadata_id) == _MARK:
-            for name, value in _named(plane, event.stats):
-                if name == _THREAD:
+            for name, value in _named_stats(plane, event.stats):
+                if name == _THREAD_ID:
                     return int(value)
     return None
 
 
-def _named(plane: Any, stats: Any) -> Iterator[tuple[str, Any]]:
-    """Iterate over stats: names and values."""
+def _named_stats(plane: Any, stats: Any) -> Iterator[tuple[str, Any]]:
+    """Iterate over the names and values of stats."""
     for stat in stats:
         kind = stat.WhichOneof("value")
         if kind is not None:

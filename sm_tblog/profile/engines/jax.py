@@ -1,4 +1,4 @@
-"""JAX's own profiler as an engine."""
+"""An engine that runs JAX's own profiler."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["jax_engine"]
 
 
 def jax_engine(*, with_stack: bool = False) -> Engine:
-    """Return an engine that records what JAX does, by ``jax.profiler``.
+    """Return an engine that records JAX with ``jax.profiler``.
 
-    JAX has to have done something before: starting its profiler would start its backends, and one
-    for a GPU takes most of the memory there is.
+    JAX must have run something before the session starts. Otherwise its profiler would start its
+    backends, and a GPU backend takes most of the available memory.
 
     Args:
-        with_stack: each call of a Python function, which slows Python down.
+        with_stack: whether to record each call of a Python function, which slows Python down.
 
     Raises:
         MissingDependencyError: JAX is not installed.
@@ -33,10 +33,10 @@ def jax_engine(*, with_stack: bool = False) -> Engine:
 
     def start(folder: str) -> None:
         if not _is_in_use():
-            message = "JAX has done nothing yet in this process; profile after a first step"
+            message = "JAX has not run anything in this process yet; profile after a first step"
             raise InvalidValueError(message)
         options: dict[str, Any] = {}
-        if hasattr(jax.profiler, "ProfileOptions"):  # JAX 0.5.3; records functions before that
+        if hasattr(jax.profiler, "ProfileOptions"):  # JAX 0.5.3; older ones record functions
             options["profiler_options"] = jax.profiler.ProfileOptions()
             options["profiler_options"].python_tracer_level = int(with_stack)
         jax.profiler.start_trace(folder, **options)

@@ -1,4 +1,4 @@
-"""TensorFlow's own profiler as an engine."""
+"""An engine that runs TensorFlow's own profiler."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["tensorflow_engine"]
 
 
 def tensorflow_engine(*, with_stack: bool = False) -> Engine:
-    """Return an engine that records what TensorFlow does, by ``tf.profiler.experimental``.
+    """Return an engine that records TensorFlow with ``tf.profiler.experimental``.
 
     Args:
-        with_stack: each call of a Python function, which slows Python down.
+        with_stack: whether to record each call of a Python function, which slows Python down.
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.

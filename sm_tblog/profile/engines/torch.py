@@ -1,8 +1,8 @@
-"""PyTorch's own profiler as an engine, and its results as a session.
+"""An engine that runs PyTorch's own profiler, and the conversion of its results to a session.
 
-What it records is handed over as a file: kineto writes one at two microseconds an event, a quarter
-of what it takes to look at its events from Python, and has more in it. The file is a temporary one,
-and is made on the worker. Kineto keeps the interpreter's lock while it writes.
+The results are transferred through a trace file. Kineto, the recorder inside PyTorch, writes one in
+2 µs per event. Reading the events from Python takes four times as long, and yields less data. The
+file is temporary, and the worker thread creates it. Kineto holds the GIL while it writes.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ def torch_engine(
     with_stack: bool = False,
     keep_trace: bool = False,
 ) -> Engine:
-    """Return an engine that records what PyTorch does, by ``torch.profiler``.
+    """Return an engine that records PyTorch with ``torch.profiler``.
 
-    Nothing waits for a device but the end of the session, where PyTorch's profiler has to.
+    Only the end of the session waits for the device, because PyTorch's profiler has to.
 
     Args:
-        cuda: whether to record kernels and copies; by default where there is a GPU.
-        record_shapes: the shapes and types of operators' inputs.
-        memory: each allocation, for the viewer's memory profile.
-        with_stack: each call of a Python function. That slows Python down several times.
-        keep_trace: keep the trace of PyTorch's profiler beside the session, compressed. It opens
-            in Perfetto.
+        cuda: whether to record kernels and copies; by default if PyTorch finds a GPU.
+        record_shapes: whether to record the shapes and types of operators' inputs.
+        memory: whether to record each allocation, for the viewer's memory profile.
+        with_stack: whether to record each call of a Python function. This makes Python several
+            times slower.
+        keep_trace: whether to keep the trace of PyTorch's profiler beside the session, compressed.
+            You can open it in Perfetto.
 
     Raises:
         MissingDependencyError: PyTorch is not installed.
-        InvalidValueError: ``cuda`` is true, and there is no GPU.
+        InvalidValueError: ``cuda`` is true, and PyTorch finds no GPU.
     """
     try:
         import torch
@@ -74,7 +75,7 @@ def torch_engine(
 class _TorchEngine:
     name = "PyTorch's profiler"
     warms_up = True
-    """The first kernels after its start wait for CUPTI to come up."""
+    """The first kernels after the start wait until CUPTI is initialized."""
 
     def __init__(self, options: Mapping[str, Any], *, keep_trace: bool) -> None:
         self._options = options
@@ -84,8 +85,8 @@ class _TorchEngine:
     def start(self) -> None:
         import torch
 
-        if torch.autograd._profiler_enabled():  # noqa: SLF001 - else both would end with nothing
-            message = "profile: PyTorch's profiler runs already in this process; end it first"
+        if torch.autograd._profiler_enabled():  # noqa: SLF001 - both would end without results
+            message = "profile: PyTorch's profiler is already running; stop it first"
             raise InvalidValueError(message)
         self._profile = torch.profiler.profile(**self._options)
         self._profile.start()
@@ -102,26 +103,28 @@ class _TorchEngine:
 def add_results(
     results: Any, space: Space, *, since_ns: int | None = None, keep_trace: bool = False
 ) -> tuple[int, bytes | None]:
-    """Add what PyTorch's profiler has recorded to a session, and the properties of its devices.
+    """Add the results of PyTorch's profiler and the properties of its devices to a session.
 
     Args:
-        results: the ``profiler`` of a ``torch.profiler.profile`` that has stopped.
+        results: the ``profiler`` of a stopped ``torch.profiler.profile``.
         space: the session.
-        since_ns: leave out what begins before this time, in nanoseconds since the epoch.
-        keep_trace: return the trace.
+        since_ns: leave out events that begin before this time, in nanoseconds since the epoch; by
+            default none.
+        keep_trace: whether to return the trace.
 
     Raises:
-        SinkError: the results have been written to a file before, which kineto does once.
+        SinkError: the results have already been written to a file; kineto writes them only once.
 
     Returns:
-        When the first event begins, and the trace, compressed by gzip, if it is to be kept.
+        The start of the first event, in nanoseconds since the epoch, and the trace, compressed with
+        gzip, or None if it is not kept.
     """
     with tempfile.TemporaryDirectory(prefix="sm_tblog-") as folder:
         path = Path(folder, "torch.pt.trace.json")
         try:
             results.export_chrome_trace(str(path))
-        except RuntimeError as error:  # kineto writes its results once
-            message = f"PyTorch's profiler does not write its trace: {error}"
+        except RuntimeError as error:
+            message = f"PyTorch's profiler cannot write its trace: {error}"
             raise SinkError(message) from error
         with path.open("rb") as file:
             extent = convert_trace(file, path.name, space, since_ns)
@@ -135,7 +138,7 @@ def add_results(
 
 
 def _add_devices(space: Space) -> None:
-    """Say of each GPU in a session what the trace does not: how fast it could be."""
+    """Add the peak speeds of each GPU in a session, which the trace does not contain."""
     import torch
 
     for plane in space.planes():
@@ -147,5 +150,5 @@ def _add_devices(space: Space) -> None:
             width = getattr(properties, "memory_bus_width", 0)  # bits
             if clock:
                 plane.stat("clock_rate", clock)
-            if memory_clock and width:  # twice a clock
+            if memory_clock and width:  # two transfers per clock cycle
                 plane.stat("memory_bandwidth", 2 * memory_clock * 1000 * width // 8)

@@ -1,1 +1,1 @@
-"""Trace formats: TensorBoard's XSpace, Kineto's JSON."""
+"""Trace formats: TensorBoard's ``XSpace`` and the JSON of kineto."""

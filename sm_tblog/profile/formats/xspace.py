@@ -1,17 +1,17 @@
-"""A profile as a viewer takes it: planes of lines of events, with names and values.
+"""A profile in the format of the viewer: planes with lines of events, which have names and stats.
 
-``Space`` gathers what the engines have recorded and encodes it as an ``XSpace``, the contents of a
-``<host>.xplane.pb``. A plane is a device or the host, a line a thread or a stream. Every time is in
-nanoseconds since the epoch; the file's are relative to the earliest of them.
+``Space`` collects the records of the engines and encodes them as an ``XSpace``, the contents of a
+file ``<host>.xplane.pb``. A plane is a device or the host; a line is a thread or a stream. All
+times are in nanoseconds since the epoch; the times in the file are relative to the earliest.
 
-An event is kept as three integers and a few bytes, so a million take about 100 MB. Beyond
-``max_events`` those that begin last are left out, in all planes alike: what is in the file is
-complete up to a moment, so that sums, steps and the links from launches to kernels hold up to
-there. A warning in the file says how many were left out, and from when on. A file spans 100 days
-at most; what would begin before stands at its beginning.
+An event is stored as three integers and a few bytes, so a million take about 100 MB. If there are
+more than ``max_events``, those that begin last are left out, across all planes. So the file is
+complete up to a point in time, and sums, steps and the links from launches to kernels are correct
+up to that point. A warning in the file gives the number of missing events, and the time from which
+they are missing. A file covers at most 100 days; earlier events are moved to its start.
 
-A viewer wants a line's events sorted and properly nested. Those that overlap go to further lines
-of the same name.
+A viewer needs the events of a line sorted and properly nested. Events that overlap go to additional
+lines of the same name.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import numpy as np
 from sm_tblog._errors import InvalidTypeError
 from sm_tblog.format.xspace import XEvent, XSpace
 from sm_tblog.profile.formats.messages import (
-    count_from,
-    end_of,
     free_id,
     integer_stat,
+    plane_end,
+    rebase_times,
     utf8_text,
     write_extent,
 )
@@ -44,30 +44,31 @@ if TYPE_CHECKING:
 __all__ = ["HOST_PLANE", "Line", "Plane", "Space"]
 
 HOST_PLANE = "/host:CPU"
-"""The name of the plane of this process's threads."""
+"""The name of the plane for the threads of this process."""
 
 _LINE_IDS = range(2**31)
-"""A viewer keeps a line's id in 32 bits."""
+"""A viewer stores the id of a line in 32 bits."""
 
-_LONGEST_NS = 100 * 24 * 3600 * 10**9
-"""Beyond about this the file's picoseconds are too many for 64 bits."""
+_MAX_LENGTH_NS = 100 * 24 * 3600 * 10**9
+"""The maximum time span of a file: not much more fits into 64 bits as picoseconds."""
 
-_MOST_TEXTS, _LONGEST_TEXT = 20_000, 500
-"""Texts that are kept encoded, 20 MB of them at the very most."""
+_MAX_TEXTS, _MAX_TEXT_LENGTH = 20_000, 500
+"""The maximum number and length of cached encoded texts: 20 MB at most."""
 
 
 class Space:
     """One session on one host.
 
     Args:
-        begin_ns: when the session began, in nanoseconds since the epoch. Events may begin before.
-        max_events: how many events the file may have. A viewer takes about a million.
+        begin_ns: the start of the session, in nanoseconds since the epoch. Events may begin before
+            it.
+        max_events: the maximum number of events in the file. A viewer can handle about a million.
 
     Attributes:
-        begin_ns: when the session began.
-        warnings: what the viewer shows above the profile; a reader of the file finds them too.
-        hostname: where it was recorded, "" for nowhere in particular.
-        kept: how many events there are now.
+        begin_ns: the start of the session, in nanoseconds since the epoch.
+        warnings: messages that the viewer shows above the profile; they are stored in the file.
+        hostname: the name of the host; "" if unknown.
+        kept: the number of events stored now.
     """
 
     def __init__(self, begin_ns: int, *, max_events: int = 1_000_000) -> None:
@@ -77,16 +78,17 @@ class Space:
         self._max_events = max_events
         self._planes: dict[str, Plane] = {}
         self._included: list[Any] = []
-        self._cutoff: float = math.inf  # events that begin from here on are left out
+        self._cutoff: float = math.inf  # events that begin at or after it are left out
         self.kept = 0
-        self._left_out = 0
+        self._dropped = 0
 
     def plane(self, name: str, plane_id: int | None = None) -> Plane:
-        """Return the plane of that name, made if there is none.
+        """Return the plane with a name; create it if it does not exist.
 
         Args:
-            name: ``/host:CPU``, ``/device:GPU:<i>``, or any other.
-            plane_id: the number of a device, where it is a new plane; by default the next free one.
+            name: ``/host:CPU``, ``/device:GPU:<i>``, or any other name.
+            plane_id: the id of a new plane, such as the number of its device; by default the lowest
+                unused id.
         """
         name = utf8_text(name)
         if name not in self._planes:
@@ -96,17 +98,18 @@ class Space:
         return self._planes[name]
 
     def planes(self) -> Iterable[Plane]:
-        """Return the planes, in the order made."""
+        """Return the planes in order of creation."""
         return self._planes.values()
 
     def include(self, plane: Any, begin_ns: int) -> None:
-        """Take a plane that another profiler has made, but for what begins before the session.
+        """Add a plane of another profiler, without events that begin before the session.
 
-        Its events do not count for ``max_events``.
+        Its events do not count towards ``max_events``.
 
         Args:
-            plane: an ``XPlane`` with sorted lines; it belongs to the session from now on.
-            begin_ns: the time from which its times count.
+            plane: an ``XPlane`` with sorted lines. The session takes ownership of it.
+            begin_ns: the time that the plane's times are relative to, in nanoseconds since the
+                epoch.
         """
         for line in plane.lines:
             line.timestamp_ns += begin_ns
@@ -116,18 +119,18 @@ class Space:
         self._included.append(plane)
 
     def encode(self) -> bytes:
-        """Return the file's bytes, a serialized ``XSpace``."""
-        self._cut()
+        """Return the contents of the file: a serialized ``XSpace``."""
+        self._drop_latest()
         times = [line.extent() for line in self._lines() if line]
         begin = min([self.begin_ns, *(first for first, _ in times)])
-        end = max([self.begin_ns, *(last for _, last in times), *map(end_of, self._included)])
-        begin = max(begin, end - _LONGEST_NS)
-        if self._left_out:
+        end = max([self.begin_ns, *(last for _, last in times), *map(plane_end, self._included)])
+        begin = max(begin, end - _MAX_LENGTH_NS)
+        if self._dropped:
             self.warnings.append(
-                f"{self._left_out:,} events were left out, those that began from "
-                f"{(self._cutoff - begin) / 1e9:.6f} s on: {self._max_events:,} are the limit"
+                f"{self._dropped:,} events were left out, those that began at or after "
+                f"{(self._cutoff - begin) / 1e9:.6f} s: the limit is {self._max_events:,}"
             )
-            self._left_out = 0
+            self._dropped = 0
         space = XSpace(warnings=map(utf8_text, self.warnings))
         if self.hostname:
             space.hostnames.append(utf8_text(self.hostname))
@@ -135,7 +138,7 @@ class Space:
             plane.write(space.planes.add(), begin)
         for included in self._included:
             space.planes.add().CopyFrom(included)
-            count_from(begin, space.planes[-1])
+            rebase_times(begin, space.planes[-1])
         write_extent(space, begin, end)
         data: bytes = space.SerializeToString()
         return data
@@ -145,15 +148,15 @@ class Space:
             yield from plane.lines()
 
     def admit(self, begin_ns: int) -> bool:
-        """Return whether an event that begins then is kept; if not, it has been counted."""
-        if self.kept >= 2 * self._max_events:  # so that each cut halves what there is
-            self._cut()
+        """Return whether to store an event that begins at ``begin_ns``; if not, count it."""
+        if self.kept >= 2 * self._max_events:  # so that each call halves the number of events
+            self._drop_latest()
         if begin_ns < self._cutoff:
             return True
-        self._left_out += 1
+        self._dropped += 1
         return False
 
-    def _cut(self) -> None:
+    def _drop_latest(self) -> None:
         """Keep the ``max_events`` events that begin first."""
         excess = self.kept - self._max_events
         if excess <= 0:
@@ -168,15 +171,15 @@ class Space:
         for line in lines:
             position += line.keep(keep[position : position + len(line)])
         self.kept -= excess
-        self._left_out += excess
+        self._dropped += excess
 
 
 class Plane:
-    """A device, or the host. Made by ``Space.plane``.
+    """A device or the host. Created by ``Space.plane``.
 
     Attributes:
-        id: its number.
-        name: its name.
+        id: the id of the plane.
+        name: the name of the plane.
     """
 
     def __init__(self, space: Space, name: str, plane_id: int) -> None:
@@ -190,12 +193,12 @@ class Plane:
         self._texts: dict[tuple[str, str], bytes] = {}
 
     def line(self, name: str, line_id: int | None = None) -> Line:
-        """Return the line of that id, without one that of that name, made if there is none.
+        """Return the line with an id, or with a name if no id is given; create it if necessary.
 
         Args:
-            name: the thread's or stream's.
-            line_id: what tells it from others, as a thread's identity. The viewer shows it, if it
-                has at most 31 bits; by default the next free number.
+            name: the name of the thread or stream.
+            line_id: the id of the line, such as the native id of a thread. The viewer shows it if
+                it fits into 31 bits. By default the line gets the lowest unused id.
         """
         key = name if line_id is None else line_id
         if key not in self._lines:
@@ -204,20 +207,20 @@ class Plane:
         return self._lines[key]
 
     def stat(self, name: str, value: Stat) -> None:
-        """Say something of the plane itself, as ``gpu_device_name``."""
+        """Set a stat of the plane itself, such as ``gpu_device_name``."""
         self._stats[name] = value
 
     def lines(self) -> Iterable[Line]:
-        """Return the lines, in the order made."""
+        """Return the lines in order of creation."""
         return self._lines.values()
 
     def event_id(self, name: str) -> int:
-        """Return the number that stands for an event's name."""
+        """Return the id of an event name."""
         return self._event_ids.setdefault(name, len(self._event_ids) + 1)
 
     def encode_stats(self, stats: Mapping[str, Stat]) -> bytes:
-        """Return an ``XEvent`` of nothing but stats, to be merged into one."""
-        # Messages one behind the other are merged. Texts come again and again.
+        """Return a serialized ``XEvent`` that contains only stats, to be merged into an event."""
+        # Parsing concatenated messages merges them. Texts are cached because most of them repeat.
         parts = []
         others = {}
         for name, value in stats.items():
@@ -235,7 +238,7 @@ class Plane:
         event = XEvent()
         self._add_stats(event, {name: value})
         data: bytes = event.SerializeToString()
-        if len(self._texts) < _MOST_TEXTS and len(data) < _LONGEST_TEXT:
+        if len(self._texts) < _MAX_TEXTS and len(data) < _MAX_TEXT_LENGTH:
             self._texts[name, value] = data
         return data
 
@@ -252,15 +255,17 @@ class Plane:
             elif isinstance(value, bytes):
                 message.stats.add(metadata_id=number, bytes_value=value)
             else:
-                text = f"stat {name!r}: a str, int, float or bytes, not {type(value).__name__}"
+                text = (
+                    f"stat {name!r}: must be a str, int, float or bytes, not {type(value).__name__}"
+                )
                 raise InvalidTypeError(text)
 
     def write(self, message: Any, begin_ns: int) -> None:
         """Fill an ``XPlane``.
 
         Args:
-            message: an empty one.
-            begin_ns: the time from which the file's are counted.
+            message: an empty ``XPlane``.
+            begin_ns: the time that the times in the file are relative to, in nanoseconds.
         """
         message.id, message.name = self.id, self.name
         self._add_stats(message, self._stats)
@@ -272,14 +277,14 @@ class Plane:
             message.stat_metadata[number].name = utf8_text(name)
         taken = {line.id for line in self.lines() if line.id is not None}
         for line in self.lines():
-            for place, rows in enumerate(line.nested() or [[]]):
-                number = free_id(taken) if place or line.id is None else line.id
+            for position, rows in enumerate(line.nested() or [[]]):
+                number = free_id(taken) if position or line.id is None else line.id
                 taken.add(number)
                 line.write(message.lines.add(id=number), rows, begin_ns)
 
 
 class Line:
-    """A thread, or a stream of a device. Made by ``Plane.line``."""
+    """A thread, or a stream of a device. Created by ``Plane.line``."""
 
     def __init__(self, space: Space, plane: Plane, name: str, line_id: int | None) -> None:
         self.id = line_id
@@ -298,41 +303,42 @@ class Line:
         duration_ns: int,
         stats: Mapping[str, Stat] | None = None,
     ) -> None:
-        """Add an event; they may come in any order.
+        """Add an event. Events may be added in any order.
 
         Args:
-            name: equal ones are one row in the viewer's tables.
-            begin_ns: in nanoseconds since the epoch.
-            duration_ns: in nanoseconds; less than none is none, as when a clock was set back.
-            stats: what else is known of it, by the names that the viewer knows or any other. An
-                integer beyond 64 bits becomes text.
+            name: the name of the event. Events of one name form one row in the viewer's tables.
+            begin_ns: the start, in nanoseconds since the epoch.
+            duration_ns: the duration in nanoseconds; a negative one, as after a clock was set back,
+                becomes 0.
+            stats: additional data by name; the viewer interprets some names. An integer beyond 64
+                bits becomes text.
 
         Raises:
-            InvalidTypeError: a stat is none of these types.
+            InvalidTypeError: a stat is not a str, int, float or bytes.
         """
         if self._space.admit(begin_ns):
             encoded = self._plane.encode_stats(stats) if stats else b""
             self._begins.append(begin_ns)
-            self._durations.append(min(max(duration_ns, 0), _LONGEST_NS // 2))
+            self._durations.append(min(max(duration_ns, 0), _MAX_LENGTH_NS // 2))
             self._event_ids.append(self._plane.event_id(name))
             self._stats.append(encoded)
             self._space.kept += 1
 
     def __len__(self) -> int:
-        """Return how many events there are."""
+        """Return the number of events."""
         return len(self._begins)
 
     def begins(self) -> npt.NDArray[np.int64]:
-        """Return when each event begins, in the order added."""
+        """Return the start of each event in nanoseconds, in the order of addition; shape (n,)."""
         return np.array(self._begins, np.int64)
 
     def extent(self) -> tuple[int, int]:
-        """Return when the first event begins and the last one ends, of at least one."""
+        """Return the earliest start and the latest end. The line must not be empty."""
         begins = self.begins()
         return int(begins.min()), int((begins + np.array(self._durations, np.int64)).max())
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> int:
-        """Leave out the events where the mask is false; return how many there were."""
+        """Remove the events where the mask is false; return the number of events before that."""
         before = len(self)
         for column in (self._begins, self._durations, self._event_ids):
             values = np.array(column, np.int64)[mask]
@@ -342,7 +348,7 @@ class Line:
         return before
 
     def nested(self) -> list[list[int]]:
-        """Return the events' indices, sorted, in as few lists of properly nested ones as found."""
+        """Return the events' indices, sorted and divided greedily into properly nested lists."""
         order = np.lexsort((-np.array(self._durations, np.int64), self.begins()))
         found: list[tuple[list[int], list[int]]] = []
         for row in order.tolist():
@@ -363,9 +369,9 @@ class Line:
         """Fill an ``XLine``.
 
         Args:
-            message: one with nothing but an id.
-            rows: the indices of the events that it gets, sorted.
-            begin_ns: the time from which the file's are counted.
+            message: an ``XLine`` with only an id.
+            rows: the sorted indices of the events to write.
+            begin_ns: the time that the times in the file are relative to, in nanoseconds.
         """
         message.name = self._name
         for row in rows:

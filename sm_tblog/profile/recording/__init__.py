@@ -1,1 +1,1 @@
-"""What a session records by itself: spans, steps, counters, Python calls, memory."""
+"""The built-in recorders: spans, steps, counters, Python calls and memory."""

@@ -1,4 +1,4 @@
-"""What is recorded in a session: marks, with times, on a flat list for each thread."""
+"""The data that a session records: marks with times, in one flat list per thread."""
 
 from __future__ import annotations
 
@@ -18,65 +18,66 @@ __all__ = [
     "clock",
 ]
 
-clock = time.perf_counter_ns  # time.time_ns may be set back
+clock = time.perf_counter_ns  # unlike time.time_ns, it never goes back
 
 
 class SpanMark(NamedTuple):
-    """What a row of a span begins with; that of a step begins with its number."""
+    """The first entry of a span's row. The first entry of a step's row is the step number."""
 
     name: str
     kind: str | None
 
 
 class CounterMark(NamedTuple):
-    """What a row of a counter begins with; behind it stand a time and the value."""
+    """The first entry of a counter's row; a time and the value follow."""
 
     name: str
 
 
 class ProfilerMark(int):
-    """What a row of a step begins with that nobody but ``Profiler.step`` has marked."""
+    """The first entry of a step's row if only ``Profiler.step`` has marked the step."""
 
     __slots__ = ()
 
 
 class ThreadRows(NamedTuple):
-    """What one thread has recorded in a session: flat, three entries to a row."""
+    """The rows that one thread has recorded in a session: a flat list, three entries per row."""
 
     name: str
     native_id: int
     rows: list[Any]
 
 
-def _epoch() -> int:
-    """Return what is added to a time of ``clock`` to make it one since the epoch.
+def _epoch_offset() -> int:
+    """Return the offset from ``clock`` to nanoseconds since the epoch.
 
-    Engines have clocks of their own. Where the thread is stopped between two looks, an offset is
-    off by as long: of several the one is taken whose looks were closest together.
+    It aligns the marks with the engines, which use other clocks. If the thread is suspended while
+    the clocks are read, the offset is wrong by that time. So the clocks are read 10 times, and the
+    fastest reading counts.
     """
-    looks = [(clock(), time.time_ns(), clock()) for _ in range(10)]
-    before, now, after = min(looks, key=lambda look: look[2] - look[0])
+    readings = [(clock(), time.time_ns(), clock()) for _ in range(10)]
+    before, now, after = min(readings, key=lambda reading: reading[2] - reading[0])
     return now - (before + after) // 2
 
 
 class Recording:
-    """What the spans of one session record.
+    """The spans, steps and counters of one session.
 
     Args:
-        max_events: rows of a thread beyond which no more are kept.
+        max_events: the maximum number of rows per thread; further rows are dropped.
 
     Attributes:
-        limit: how long a thread's list may be.
-        begin_ns: when it began, in nanoseconds since the epoch.
-        end_ns: when it ended; 0 before.
-        offset_ns: what is added to a time in a row to make it one since the epoch.
-        threads: what each thread has recorded.
-        dropped: rows that were not kept.
+        limit: the maximum length of a thread's flat list.
+        begin_ns: when the recording began, in nanoseconds since the epoch.
+        end_ns: when the recording ended, in nanoseconds since the epoch; 0 until then.
+        offset_ns: the offset from a time in a row to nanoseconds since the epoch.
+        threads: the rows of each thread.
+        dropped: the number of dropped rows.
     """
 
     def __init__(self, max_events: int) -> None:
         self.limit = 3 * max_events
-        self.offset_ns = _epoch()
+        self.offset_ns = _epoch_offset()
         self.begin_ns = clock() + self.offset_ns
         self.end_ns = 0
         self.threads: list[ThreadRows] = []
@@ -84,21 +85,21 @@ class Recording:
         self._lock = threading.Lock()
 
     def count_dropped(self) -> None:
-        """Count a row that is not kept."""
+        """Count a dropped row."""
         with self._lock:
             self.dropped += 1
 
 
 def as_mark(name: Any, kind: Any) -> SpanMark:
-    """Return a span's mark.
+    """Return the mark of a span.
 
     Raises:
         InvalidTypeError: the name or the kind is not a str.
     """
     if not isinstance(name, str):
-        message = f"span: a name is a str, got {name!r:.60}"
+        message = f"span: name must be a str, got {name!r:.60}"
         raise InvalidTypeError(message)
     if kind is not None and not isinstance(kind, str):
-        message = f"span {name!r}: a kind is a str, got {kind!r:.60}"
+        message = f"span {name!r}: kind must be a str, got {kind!r:.60}"
         raise InvalidTypeError(message)
     return SpanMark(name, kind)

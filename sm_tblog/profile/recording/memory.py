@@ -1,8 +1,8 @@
-"""The memory of the process, as curves beside the steps.
+"""The memory of the process, as curves next to the steps.
 
-``True`` reads what the operating system counts, twenty times a second, at no cost to the script.
-``"python"`` also has ``tracemalloc`` count what Python's own allocator gives out, which costs about
-0.7 µs for each object that is made: where a leak is one of Python objects, it shows.
+``memory=True`` reads the resident memory from the operating system 20 times a second, at no cost to
+the script. ``memory="python"`` also counts the memory of Python objects with ``tracemalloc``, which
+costs about 0.7 µs per new object. It shows whether a leak consists of Python objects.
 """
 
 from __future__ import annotations
@@ -25,65 +25,65 @@ if TYPE_CHECKING:
 __all__ = ["Memory"]
 
 INTERVAL = 0.05
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 
 RESIDENT = "resident memory (MB)"
 PYTHON = "memory of Python objects (MB)"
 
 
 class Memory:
-    """An engine: the memory of the process.
+    """An engine that records the memory of the process.
 
     Args:
-        python: whether to count the memory of Python objects too.
+        python: whether to record the memory of Python objects too.
 
     Raises:
-        MissingDependencyError: not on Linux, and psutil is not installed.
+        MissingDependencyError: the system is not Linux, and psutil is not installed.
     """
 
-    name = "the memory's curves"
+    name = "the memory recorder"
 
     def __init__(self, *, python: bool) -> None:
-        self._read = _reader()
+        self._read_resident = _resident_memory_reader()
         self._python = python
-        self._traces = False
-        self._rows: list[tuple[int, int, int]] = []
-        self._ticker = Ticker(self._look, INTERVAL, "memory")
+        self._started_tracemalloc = False
+        self._samples: list[tuple[int, int, int]] = []
+        self._ticker = Ticker(self._sample, INTERVAL, "memory")
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start sampling."""
         if self._python and not tracemalloc.is_tracing():
             tracemalloc.start()
-            self._traces = True
+            self._started_tracemalloc = True
         self._ticker.start()
 
     def stop(self) -> None:
-        """Look for the last time."""
+        """Take the last sample and stop."""
         self._ticker.stop()
-        self._look()
-        if self._traces:
+        self._sample()
+        if self._started_tracemalloc:
             tracemalloc.stop()
 
     def reset_after_fork(self) -> None:
-        """Count nothing in a forked child."""
-        if self._traces:
+        """Stop ``tracemalloc`` in a forked child."""
+        if self._started_tracemalloc:
             tracemalloc.stop()
 
     def export(self, space: Space) -> None:
-        """Draw the curves."""
+        """Add the samples to a session as counters, which the viewer shows as curves."""
         line = space.plane(HOST_PLANE).line(COUNTERS)
-        for at, resident, python in self._rows:
+        for at, resident, python in self._samples:
             line.event(RESIDENT, at, 0, {"value": resident / 1e6})
             if self._python:
                 line.event(PYTHON, at, 0, {"value": python / 1e6})
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         python = tracemalloc.get_traced_memory()[0] if self._python else 0
-        self._rows.append((time.time_ns(), self._read(), python))
+        self._samples.append((time.time_ns(), self._read_resident(), python))
 
 
-def _reader() -> Callable[[], int]:
-    """Return what reads the resident memory of this process, in bytes."""
+def _resident_memory_reader() -> Callable[[], int]:
+    """Return a function that reads the resident memory of this process, in bytes."""
     statm = Path("/proc/self/statm")
     if statm.exists():  # on Linux
         import resource

@@ -1,16 +1,16 @@
-"""What every Python thread is doing, looked at fifty times a second.
+"""A sampling profiler: the stacks of all Python threads, 50 times a second.
 
-Nothing is added to the code that runs: a thread of ours looks where the others are. It has to share
-the interpreter with them, so it comes later than it wants to, the more so the more they do; each
-look has its real time. What is the same in neighbouring looks is drawn as one call, though it may
-have been many.
+The code under profile is not instrumented: a thread of this library reads the stacks of the others.
+It shares the interpreter with them, so the busier they are, the later its samples are. Each sample
+has its actual time. A call that is on the stack in consecutive samples is shown as one call,
+although there may have been several.
 
-A look is one call of ``faulthandler.dump_traceback``. It reads the interpreter's frames while
-nothing else runs, and makes no objects of them. To walk from frame to frame in Python, as
-``sys._current_frames`` suggests, lets the other threads go on in the middle: on Python 3.11.7,
-under a loop of PyTorch on a busy machine, what was taken for the next frame was none any more after
-some thousand looks. What is dumped goes through a pipe, which takes half the time of a file, and
-which never blocks: what it has no room for is cut off.
+A sample is one call of ``faulthandler.dump_traceback``. It reads the interpreter's frames while no
+other Python code runs, and creates no frame objects. Walking the frames in Python, starting from
+``sys._current_frames``, would let other threads run in between: on Python 3.11.7, with a PyTorch
+loop on a busy machine, the supposed next frame was no longer a frame after a few thousand samples.
+The dump goes through a pipe, which takes half the time of a file and never blocks: a dump that does
+not fit is truncated.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 __all__ = ["OWN_FILES", "Call", "Sampler", "add_calls"]
 
 OWN_FILES = __file__.rpartition("profile")[0]
-"""What the names of this library's files begin with."""
+"""The prefix of the paths of this library's source files."""
 
 INTERVAL = 0.02
-"""Seconds between two looks, if the interpreter is free."""
+"""Seconds between two samples, if the interpreter is idle."""
 
-MOST_BYTES = 64 << 20
-"""Memory of different stacks."""
+MAX_STACK_BYTES = 64 << 20
+"""The maximum size of all distinct stacks together, in bytes."""
 
-_READ = 1 << 20
-"""Bytes that a look may write, and that are read at once."""
+_MAX_DUMP_BYTES = 1 << 20
+"""The maximum size of a dump in bytes: the capacity of the pipe, and the size of a read."""
 
-_THREAD = re.compile(rb"hread 0x([0-9a-f]+)")
+_THREAD_ID = re.compile(rb"hread 0x([0-9a-f]+)")
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 
 
 class Call(NamedTuple):
-    """A call of a function that has ended; times in nanoseconds since the epoch."""
+    """A finished function call; times are in nanoseconds since the epoch."""
 
     name: str
     source: str
@@ -60,7 +60,7 @@ class Call(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """Where a thread is: in what function, and in which line of it."""
+    """One frame of a stack: a function, and the line that it is at."""
 
     file: str
     name: str
@@ -71,29 +71,30 @@ class _Frame(NamedTuple):
 
 
 class Sampler:
-    """An engine: a sampling profiler of all threads but our own.
+    """An engine that samples the stacks of all threads except those of this library.
 
     Args:
-        max_events: how many stacks are kept.
+        max_events: the maximum number of stacks to keep.
     """
 
     name = "the sampler"
 
     def __init__(self, max_events: int) -> None:
-        self._left = max_events
-        self._bytes_left = MOST_BYTES
+        self._samples_left = max_events
+        self._bytes_left = MAX_STACK_BYTES
         self._dropped = 0
-        self._ticks: list[int] = []  # when each look was, in nanoseconds since the epoch
-        self._stacks: dict[bytes, bytes] = {}  # each once: most looks see one that was seen before
-        self._seen: dict[tuple[int, str], list[tuple[int, bytes]]] = {}  # by thread: look, stack
+        self._times: list[int] = []  # of the samples, in nanoseconds since the epoch
+        self._stacks: dict[bytes, bytes] = {}  # each stored once: most repeat
+        # By thread: the index of a sample in _times, and a stack.
+        self._samples: dict[tuple[int, str], list[tuple[int, bytes]]] = {}
         self._pipe: tuple[int, int] = -1, -1
-        self._ticker = Ticker(self._look, INTERVAL, "sampler")
+        self._ticker = Ticker(self._sample, INTERVAL, "sampler")
 
     def start(self) -> None:
-        """Begin to look.
+        """Start sampling.
 
         Raises:
-            InvalidValueError: this is Windows, and a Python older than 3.12.
+            InvalidValueError: the system is Windows, and Python is older than 3.12.
         """
         if not hasattr(os, "set_blocking"):
             message = "profile: python='sample' needs Python 3.12 on this system"
@@ -104,17 +105,17 @@ class Sampler:
         with contextlib.suppress(ImportError, AttributeError, OSError):  # on Linux since 3.10
             import fcntl
 
-            fcntl.fcntl(drain, fcntl.F_SETPIPE_SZ, _READ)
+            fcntl.fcntl(drain, fcntl.F_SETPIPE_SZ, _MAX_DUMP_BYTES)
         self._ticker.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop sampling."""
         self._ticker.stop()
-        self._ticks.append(time.time_ns())  # until now everything was as last seen
+        self._times.append(time.time_ns())  # the calls of the last sample end here
         self._close()
 
     def reset_after_fork(self) -> None:
-        """Close what a forked child inherits; the thread is the parent's alone."""
+        """Close the pipe in a forked child, where the sampling thread does not exist."""
         self._close()
 
     def _close(self) -> None:
@@ -122,51 +123,51 @@ class Sampler:
             os.close(descriptor)
 
     def export(self, space: Space) -> None:
-        """Draw each thread's calls on a line of its own, beside its spans."""
+        """Add the calls of each thread on a separate line next to its spans."""
         plane = space.plane(HOST_PLANE)
-        for (_, name), samples in self._seen.items():
-            self._draw(samples, plane.line(f"{name} (sampled)"))
+        for (_, name), samples in self._samples.items():
+            self._add_thread(samples, plane.line(f"{name} (sampled)"))
         if self._dropped:
             space.warnings.append(f"{self._dropped:,} samples of stacks were left out")
 
-    def _look(self) -> None:
-        number = len(self._ticks)
+    def _sample(self) -> None:
+        number = len(self._times)
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        self._ticks.append(time.time_ns())
+        self._times.append(time.time_ns())
         source, drain = self._pipe
         faulthandler.dump_traceback(drain)
         try:
-            data = os.read(source, _READ)
+            data = os.read(source, _MAX_DUMP_BYTES)
         except BlockingIOError:  # nothing was written
             return
         for stack in data.split(b"\n\n"):
-            found = _THREAD.search(stack)
+            found = _THREAD_ID.search(stack)
             ident = int(found[1], 16) if found else 0
             name = names.get(ident) or f"thread {ident}"
             if not name.startswith(OWN_THREADS):
-                self._keep((ident, name), number, stack)
+                self._keep_sample((ident, name), number, stack)
 
-    def _keep(self, thread: tuple[int, str], number: int, stack: bytes) -> None:
+    def _keep_sample(self, thread: tuple[int, str], number: int, stack: bytes) -> None:
         kept = self._stacks.get(stack)
-        if not self._left or (kept is None and self._bytes_left < len(stack)):
+        if not self._samples_left or (kept is None and self._bytes_left < len(stack)):
             self._dropped += 1
             return
         if kept is None:
             kept = self._stacks[stack] = stack
             self._bytes_left -= len(stack)
-        self._left -= 1
-        self._seen.setdefault(thread, []).append((number, kept))
+        self._samples_left -= 1
+        self._samples.setdefault(thread, []).append((number, kept))
 
-    def _draw(self, samples: list[tuple[int, bytes]], line: Line) -> None:
-        ticks = self._ticks
-        read: dict[bytes, list[_Frame]] = {}
-        calls: list[tuple[_Frame, int]] = []  # that are open, with the time of the first look
+    def _add_thread(self, samples: list[tuple[int, bytes]], line: Line) -> None:
+        times = self._times
+        parsed: dict[bytes, list[_Frame]] = {}
+        calls: list[tuple[_Frame, int]] = []  # open, with the time of their first sample
         ended: list[Call] = []
-        until = -1  # the look up to which they last
-        for number, data in [*samples, (len(ticks) - 1, b"")]:
-            if data not in read:
-                read[data] = _stack(data)
-            stack = read[data]
+        until = -1  # the sample at which the open calls end unless they occur in it
+        for number, data in [*samples, (len(times) - 1, b"")]:
+            if data not in parsed:
+                parsed[data] = _parse_stack(data)
+            stack = parsed[data]
             same = 0
             if until == number:
                 for (frame, _), now in zip(calls, stack, strict=False):
@@ -174,29 +175,29 @@ class Sampler:
                         break
                     same += 1
             while len(calls) > same:
-                frame, begun = calls.pop()
-                depth = len(calls)  # a viewer that finds equal times turns them over
-                begin, end = begun + depth, ticks[until] - depth
+                frame, started = calls.pop()
+                depth = len(calls)  # added because a viewer reverses the order of equal times
+                begin, end = started + depth, times[until] - depth
                 name = f"{frame.name} ({os.path.basename(frame.file)})"  # noqa: PTH119 - not ours
                 ended.append(Call(name, f"{frame.file}:{frame.line}", begin, max(begin, end)))
-            calls += [(frame, ticks[number]) for frame in stack[same:]]
+            calls += [(frame, times[number]) for frame in stack[same:]]
             until = number + 1
         add_calls(line, ended)
 
 
-def _stack(data: bytes) -> list[_Frame]:
-    """Return what a thread is in, the outermost first, without what is in this library."""
+def _parse_stack(data: bytes) -> list[_Frame]:
+    """Return a thread's frames, outermost first, without those of this library."""
     found = _FRAME.findall(data.decode("utf-8", "replace"))
     frames = [_Frame(file, name, line) for file, line, name in reversed(found)]
     return [frame for frame in frames if not frame.file.startswith(OWN_FILES)]
 
 
 def add_calls(line: Line, ended: Sequence[Call]) -> None:
-    """Add calls of functions to a line.
+    """Add function calls to a line.
 
     Args:
-        line: of a thread.
-        ended: in the order in which they ended.
+        line: the line of a thread.
+        ended: calls in the order in which they ended.
     """
-    for call in reversed(ended):  # of two with equal times the outer one is first
+    for call in reversed(ended):  # if times are equal, the outer call comes first
         line.event(call.name, call.begin, call.end - call.begin, {"source": call.source})

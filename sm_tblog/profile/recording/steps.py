@@ -1,15 +1,15 @@
-"""Steps of a training loop, and the scalars that tell how long they took and on what.
+"""Steps of a training loop, and the scalars that show where their time goes.
 
 ====================================  =============================================================
-``profile/step_time_ms``              the time of a step
+``profile/step_time_ms``              the duration of a step
 ``profile/<kind>_ms``                 the step's time in spans of a kind, for each kind that
                                       occurred: ``profile/input_ms`` is the wait for data
-``profile/examples_per_s``            throughput, where it is known how many examples a step has;
-``profile/steps_per_s``               else this
+``profile/examples_per_s``            the throughput, if the number of examples per step is known
+``profile/steps_per_s``               the throughput otherwise
 ====================================  =============================================================
 
-They are logged whether a session is open or not, and are all that a dashboard needs to show that a
-loop waits for its input. Each costs what ``add_scalar`` costs.
+They are logged whether or not a session is open. They are enough for a dashboard to show that a
+loop waits for its input. Each costs as much as ``add_scalar``.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _NESTED = SpanMark("step", None)
 class StepSpan:
     """A step of the training loop; a context manager, for one ``with`` block.
 
-    Within a step of the same thread it is a span like any other: the validation within a training
-    step is a part of that step.
+    Within another step of the same thread it is an ordinary span: validation within a training step
+    is part of that step.
 
     Args:
-        recorder: the writer's.
-        log: called with scalars by tag, and the step's number.
-        number: of the step.
-        examples: how many examples it trains with; None if that is not known.
-        log_every: how many steps a point of the scalars is the mean of.
+        recorder: the writer's recorder.
+        log: called with the scalars by tag and the step number.
+        number: the step number.
+        examples: the number of examples in the step; None if unknown.
+        log_every: the number of steps whose mean makes one point of the scalars.
     """
 
-    __slots__ = ("_examples", "_log", "_log_every", "_recorder", "_thread", "begun", "number")
+    __slots__ = ("_examples", "_log", "_log_every", "_recorder", "_thread", "number", "started")
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class StepSpan:
         log_every: int = 1,
     ) -> None:
         self.number = number
-        self.begun = 0
+        self.started = 0
         self._recorder = recorder
         self._log = log
         self._examples = examples
@@ -70,35 +70,35 @@ class StepSpan:
         self._thread: ThreadRecorder | None = None
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin the step."""
         recorder = self._recorder
         recorder.count_step(1)
         self._thread = thread = recorder.thread()
         if thread.step is None:
             thread.step = self
             recorder.next_step = self.number + 1
-            for of_kind in thread.sums.values():
-                of_kind.total = 0
-        self.begun = clock()
+            for kind_sum in thread.sums.values():
+                kind_sum.total = 0
+        self.started = clock()
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        """End, and log the scalars."""
+        """End the step, and log the scalars."""
         now = clock()
         thread = self._leave()
         if thread is None:
             return
         if thread.step is not self:
-            thread.add(_NESTED, self.begun, now)
+            thread.add(_NESTED, self.started, now)
             return
         thread.step = None
-        thread.add(self.number, self.begun, now)
-        scalars = _scalars(thread, now - self.begun, self._examples, self._log_every)
+        thread.add(self.number, self.started, now)
+        scalars = _scalars(thread, now - self.started, self._examples, self._log_every)
         if scalars:
             self._log(scalars, self.number)
 
     def cancel(self) -> None:
-        """End as if there had been no step."""
+        """End the step and discard it."""
         thread = self._leave()
         if thread is not None and thread.step is self:
             thread.step = None
@@ -112,22 +112,22 @@ class StepSpan:
 
 
 def _scalars(
-    thread: ThreadRecorder, took: int, examples: int | None, log_every: int
+    thread: ThreadRecorder, duration: int, examples: int | None, log_every: int
 ) -> dict[str, float]:
-    """Count a step; return the means over the last ones, if there are so many, and begin anew."""
+    """Count a step. Every ``log_every`` steps, return their means and reset the counts."""
     thread.steps += 1
-    thread.step_ns += took
+    thread.step_ns += duration
     known = examples is not None and thread.examples is not None
     thread.examples = thread.examples + examples if known else None  # type: ignore[operator] # known
-    for of_kind in thread.sums.values():
-        of_kind.logged += of_kind.total
+    for kind_sum in thread.sums.values():
+        kind_sum.pending += kind_sum.total
     if thread.steps < log_every:
         return {}
     steps, total = thread.steps, max(thread.step_ns, 1)
     scalars = {"profile/step_time_ms": total / steps / 1e6}
-    for kind, of_kind in thread.sums.items():
-        scalars[f"profile/{kind}_ms"] = of_kind.logged / steps / 1e6
-        of_kind.logged = 0
+    for kind, kind_sum in thread.sums.items():
+        scalars[f"profile/{kind}_ms"] = kind_sum.pending / steps / 1e6
+        kind_sum.pending = 0
     if thread.examples is None:
         scalars["profile/steps_per_s"] = steps / total * 1e9
     else:
@@ -138,12 +138,12 @@ def _scalars(
 
 
 class Tracked(Generic[T]):
-    """A loop's batches, of which each makes a step: the wait for it, and what the loop does then.
+    """An iterable of batches that marks steps: the wait for a batch, and the loop's body.
 
     Args:
-        batches: anything that can be iterated over, as often as this is.
-        begin_step: returns the next step, begun.
-        wait: returns the span of the wait.
+        batches: an iterable. This object can be iterated over as many times as ``batches``.
+        begin_step: begins the next step and returns it.
+        wait: returns the span for the wait.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class Tracked(Generic[T]):
         self._wait = wait
 
     def __len__(self) -> int:
-        """Return how many batches there are, if their source knows."""
-        return len(self._batches)  # type: ignore[arg-type] # raises what it raises
+        """Return the number of batches, if ``batches`` has a length."""
+        return len(self._batches)  # type: ignore[arg-type] # its TypeError is wanted
 
     def __iter__(self) -> Iterator[T]:
         """Iterate over the batches."""
@@ -167,7 +167,7 @@ class Tracked(Generic[T]):
             step = self._begin_step()
             try:
                 with self._wait():
-                    # Making the iterator may start processes: it is part of the first wait.
+                    # Creating the iterator may start processes: it is part of the first wait.
                     source = iter(self._batches) if source is None else source
                     batch = next(source)
             except StopIteration:
@@ -178,5 +178,5 @@ class Tracked(Generic[T]):
                 raise
             try:
                 yield batch
-            finally:  # also where the loop is left by break, return or an exception
+            finally:  # also if break, return or an exception ends the loop
                 step.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""A thread that does something at an interval."""
+"""A thread that calls a function periodically."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ if TYPE_CHECKING:
 __all__ = ["OWN_THREADS", "Ticker"]
 
 OWN_THREADS = "sm_tblog"
-"""What the names of this library's threads begin with."""
+"""The prefix of the names of this library's threads."""
 
 logger = logging.getLogger("sm_tblog")
 
 
 class Ticker:
-    """Calls a function at an interval, in a thread of its own, between ``start`` and ``stop``.
+    """Calls a function periodically on a separate thread, from ``start`` to ``stop``.
 
     Args:
-        function: called at once, and then at the interval, never twice at a time.
-        interval: in seconds, from the end of one call to the beginning of the next.
-        name: of the thread.
+        function: the function to call, at once and then after each interval; calls never overlap.
+        interval: the time in seconds from the end of a call to the start of the next.
+        name: the name of the thread, without the prefix.
     """
 
     def __init__(self, function: Callable[[], None], interval: float, name: str) -> None:
         self._function = function
         self._interval = interval
-        # An event would do, and makes a lock for each wait.
+        # A lock rather than an Event, which allocates a lock for each wait.
         self._running = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"{OWN_THREADS} {name}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._running.acquire()
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for a call that is under way."""
+        """Stop the thread, and wait for a running call to finish."""
         self._running.release()
         self._thread.join()
 
@@ -50,4 +50,4 @@ class Ticker:
                 if self._running.acquire(timeout=self._interval):
                     return
         except Exception:
-            logger.exception("%s ends", self._thread.name)
+            logger.exception("thread %s stopped", self._thread.name)

@@ -1,4 +1,4 @@
-"""Makes events of what spans, steps and counters have recorded."""
+"""Converts recorded spans, steps and counters to events of a session."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 __all__ = ["COUNTERS", "add_marks", "step_stats"]
 
 COUNTERS = "_counters_"
-"""The name of the line whose events the viewer draws as curves."""
+"""The name of the line whose events the viewer shows as curves."""
 
 _FIRST_STAGE = 1 << 40
-"""Stages of the input pipeline are numbered beside the names of events, which begin at 1."""
+"""The first id of input pipeline stages: far from the ids of event names, which start at 1."""
 
 
 def step_stats(number: int) -> dict[str, str | int | float | bytes]:
-    """Return what makes an event a step to the viewer."""
+    """Return the stats by which the viewer recognizes an event as a step."""
     return {"_r": 1, "step_num": number}
 
 
 def add_marks(recording: Recording, space: Space) -> None:
-    """Add what was recorded to a session.
+    """Add a recording to a session.
 
     Args:
-        recording: that has ended.
+        recording: a recording that has ended.
         space: the session.
     """
     plane = space.plane(HOST_PLANE)
@@ -42,27 +42,27 @@ def add_marks(recording: Recording, space: Space) -> None:
     offset, begin, end = recording.offset_ns, recording.begin_ns, recording.end_ns
     for thread in recording.threads:
         line = plane.line(thread.name, thread.native_id)
-        for mark, begun, ended in _triples(thread.rows):
-            at = begun + offset
-            if not begin <= at <= end:  # begun before the session, or while it was being closed
+        for mark, started, ended in _triples(thread.rows):
+            at = started + offset
+            if not begin <= at <= end:  # before the session, or while it was closing
                 continue
             if type(mark) is CounterMark:
                 plane.line(COUNTERS).event(mark.name, at, 0, {"value": ended})
             elif type(mark) is SpanMark:
                 line.event(mark.name, at, min(ended + offset, end) - at, _stats(mark, stages))
             elif type(mark) is steps_by:
-                line.event("step", at, ended - begun, step_stats(int(mark)))
+                line.event("step", at, ended - started, step_stats(int(mark)))
     if recording.dropped:
         space.warnings.append(
-            f"{recording.dropped:,} spans, steps and counters were left out: a thread records "
-            f"{recording.limit // 3:,} of them at most"
+            f"{recording.dropped:,} spans, steps and counters were left out: the limit is "
+            f"{recording.limit // 3:,} per thread"
         )
 
 
 def _triples(rows: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """Iterate over rows from the last to the first: of two with equal times the outer one is first.
+    """Iterate over rows in reverse, so that of two rows with equal times the outer one comes first.
 
-    A thread may still add to them, which does not matter.
+    The thread may still be adding rows; the copy contains complete rows only.
     """
     rows = rows[: len(rows) // 3 * 3]
     return zip(rows[-3::-3], rows[-2::-3], rows[-1::-3], strict=True)

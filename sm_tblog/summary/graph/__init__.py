@@ -1,8 +1,8 @@
 """Graphs of models, for the Graphs tab.
 
-``reading`` finds the reader for a model, a module of the framework's name; that makes a ``Graph``
-of it while the caller waits, since the model may change afterwards. ``encoding`` makes bytes of the
-graph on the worker.
+``reading`` selects the reader for a model: a module named after the framework. The reader returns a
+``Graph`` on the calling thread, because the model may change afterwards. ``encoding`` serializes
+the graph on the worker thread.
 """
 
 from sm_tblog.summary.graph.encoding import graph_event, graph_value

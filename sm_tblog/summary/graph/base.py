@@ -1,17 +1,17 @@
-"""A graph as the Graphs tab draws it: nodes in nested scopes, and tensors that go between them.
+"""A graph as the Graphs tab draws it: nodes in nested scopes, connected by tensors.
 
-Readers of every framework fill a ``GraphBuilder``; the worker encodes what comes out. What the tab
-does with a ``GraphDef`` decides the form:
+The reader of each framework fills a ``GraphBuilder``; the worker thread encodes the result. The
+format follows from how the tab displays a ``GraphDef``:
 
-* Slashes in a name nest it: a box for each scope.
-* An input is a node's name, or ``name:1`` for its second output. The attribute ``_output_shapes``
-  is what stands beside an edge, and makes edges of large tensors thick.
-* Attributes are shown as they stand in the text format, with its escapes: quotes and letters
-  beyond ASCII would be unreadable.
-* Nodes of one scope and one operation whose names end in consecutive numbers, five or more, are
-  stacked into one: ``relu_1`` to ``relu_5`` would tie a network into a knot. So a name that is
-  taken gets the node's place in its scope as its number.
-* A node of an operation whose name has ``Const`` in it is drawn small, beside what uses it.
+* Slashes in a name nest it: each scope is a box.
+* An input is the name of a node, or ``name:1`` for its second output. The attribute
+  ``_output_shapes`` labels the edges, and makes the edges of large tensors thick.
+* Attributes are shown in protobuf's text format, with its escapes: quotes and non-ASCII letters
+  would be unreadable.
+* Five or more nodes in the same scope, with the same operation and names that end in consecutive
+  numbers, are stacked into one: ``relu_1`` to ``relu_5`` would become one and tangle a network. A
+  duplicate name is therefore numbered by the position of the node in its scope.
+* A node whose operation contains ``Const`` is drawn small, beside the node that uses it.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = [
     "flattened",
 ]
 
-_LONGEST = 500
-"""Characters of an attribute that are kept."""
+_MAX_TEXT = 500
+"""Maximum length of an attribute in characters; longer texts are truncated."""
 
 _NAMED_BY_USERS = ("Buffer", "Input", "Output", "Parameter")
-"""Operations of nodes whose own names are worth more than those of their scopes."""
+"""Operations of nodes that keep their own name instead of taking that of their scope."""
 
 
 class TensorSpec(NamedTuple):
-    """What is known of a tensor.
+    """The shape and dtype of a tensor, as far as they are known.
 
     Attributes:
-        shape: -1 where a length is unknown; None if not even their number is known.
-        dtype: its name, such as ``"float32"``; "" if unknown.
+        shape: the shape, with -1 for unknown lengths; None if the rank is unknown.
+        dtype: the name of the dtype, such as ``"float32"``; "" if unknown.
     """
 
     shape: tuple[int, ...] | None
@@ -56,7 +56,7 @@ class TensorSpec(NamedTuple):
 
     @classmethod
     def of(cls, shape: Iterable[Any] | None, dtype: Any) -> TensorSpec:
-        """Return the spec for lengths that are not all integers, and any library's dtype."""
+        """Return the spec for a shape and a dtype of any library; lengths need not be integers."""
         lengths = None if shape is None else tuple(n if isinstance(n, int) else -1 for n in shape)
         return cls(lengths, "" if dtype is None else str(dtype).rpartition(".")[2])
 
@@ -70,8 +70,8 @@ class Ref(NamedTuple):
     """One output of a node.
 
     Attributes:
-        node: its position among the builder's nodes.
-        output: which of its outputs.
+        node: the index of the node in the builder.
+        output: the index of the output.
     """
 
     node: int
@@ -82,12 +82,12 @@ class Node(NamedTuple):
     """A node.
 
     Attributes:
-        name: unique, with slashes between scopes.
-        op: what it does.
-        inputs: where its inputs come from.
-        outputs: what it gives.
-        attributes: shown when the node is selected.
-        device: where it runs, by the framework's name for it; the tab can color by it.
+        name: the unique name, with slashes between scopes.
+        op: the operation.
+        inputs: the outputs of other nodes that are its inputs.
+        outputs: the shapes and dtypes of its outputs.
+        attributes: the texts shown when the node is selected.
+        device: the framework's name of the device; the tab can color nodes by device.
     """
 
     name: str
@@ -99,13 +99,12 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """What a reader makes of a model.
+    """The graph of a model, as returned by a reader.
 
     Attributes:
-        name: the model's.
-        nodes: in an order in which inputs come first, as far as there is one; or a serialized
-            ``GraphDef``.
-        remark: what the user should know about it, such as that it is less than it could be.
+        name: the name of the model.
+        nodes: the nodes, inputs first unless there are cycles; or a serialized ``GraphDef``.
+        remark: a note for the user, such as that the graph is incomplete; "" for none.
     """
 
     name: str
@@ -114,14 +113,15 @@ class Graph(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """About the memory that it takes."""
+        """The approximate memory use in bytes."""
         return len(self.nodes) if isinstance(self.nodes, bytes) else 1000 * len(self.nodes)
 
 
 class GraphBuilder:
-    """Collects nodes; gives each a name that is valid, unique and short.
+    """Collects nodes, and gives each node a valid, unique and short name.
 
-    A scope with one node alone gives its name to that node: a box around it is a click too many.
+    A node that is alone in its scope gets the name of the scope: a box around a single node
+    would need an extra click.
     """
 
     def __init__(self) -> None:
@@ -129,9 +129,9 @@ class GraphBuilder:
         self._scopes: dict[str, str] = {}
 
     def scope(self, name: str) -> str:
-        """Return the name for a scope that is entered anew, as ``name`` or ``name_1`` and so on.
+        """Return an unused name for a new scope: ``name``, or else ``name_1`` and so on.
 
-        A second call of a module is in a scope of its own.
+        So each call of a module has its own scope.
         """
         wanted = name = _clean(name)
         count = 0
@@ -153,12 +153,12 @@ class GraphBuilder:
         """Add a node and return its first output.
 
         Args:
-            op: what it does.
-            name: the name that it should have, below its scope.
-            inputs: where its inputs come from.
-            outputs: what it gives.
-            attributes: any values, shown by their ``str``; those that are None or "" are left out.
-            device: where it runs.
+            op: the operation.
+            name: the preferred name, including the scope.
+            inputs: the outputs of other nodes that are its inputs.
+            outputs: the shapes and dtypes of its outputs.
+            attributes: values of any type, shown as their ``str``; None and "" are omitted.
+            device: the device where it runs.
         """
         texts = {k: _text(v) for k, v in (attributes or {}).items() if v is not None and v != ""}
         node = Node(_clean(name), _text(op), tuple(inputs), tuple(outputs), texts, device)
@@ -166,30 +166,30 @@ class GraphBuilder:
         return Ref(len(self._nodes) - 1)
 
     def nodes(self) -> list[Node]:
-        """Return the nodes by their final names."""
-        inhabitants = Counter(scope for node in self._nodes for scope in _scopes_of(node.name))
+        """Return the nodes with their final names."""
+        node_counts = Counter(scope for node in self._nodes for scope in _scopes_of(node.name))
         names = [node.name for node in self._nodes]
         for i, node in enumerate(self._nodes):
             scope = node.name.rpartition("/")[0]
-            if inhabitants[scope] == 1 and node.op not in _NAMED_BY_USERS:
+            if node_counts[scope] == 1 and node.op not in _NAMED_BY_USERS:
                 names[i] = self._scopes.get(scope, scope)
         taken = {scope for name in names for scope in _scopes_of(name)}
         members: dict[str, set[Any]] = defaultdict(set)
         for i, name in enumerate(names):
             for scope in _scopes_of(name):
                 members[scope.rpartition("/")[0]].add(scope)
-            around = members[name.rpartition("/")[0]]
-            around.add(i)
-            place = len(around)
+            siblings = members[name.rpartition("/")[0]]
+            siblings.add(i)
+            number = len(siblings)
             while names[i] in taken:
-                names[i] = f"{name}_{place}"
-                place += 1
+                names[i] = f"{name}_{number}"
+                number += 1
             taken.add(names[i])
         return [node._replace(name=name) for node, name in zip(self._nodes, names, strict=True)]
 
 
 def describe(graph: Graph) -> str:
-    """Return a line for each node: ``Net/fc/linear = linear(x, Net/fc/weight) -> float32[2]``."""
+    """Return one line per node: ``Net/fc/linear = linear(x, Net/fc/weight) -> float32[2]``."""
     if isinstance(graph.nodes, bytes):
         return f"{graph.name}: a GraphDef of {len(graph.nodes):,} bytes"
     names = [node.name for node in graph.nodes]
@@ -202,7 +202,7 @@ def describe(graph: Graph) -> str:
 
 
 def flattened(value: Any, kind: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over the instances of a kind inside containers, each with its path below ``name``."""
+    """Yield the instances of a type inside containers, each with its path below ``name``."""
     if isinstance(value, kind):
         yield name, value
     elif isinstance(value, Mapping):
@@ -218,7 +218,7 @@ def flattened(value: Any, kind: Any, name: str = "") -> Iterator[tuple[str, Any]
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, on one line and not for long."""
+    """Return the first line of an error message, at most 300 characters."""
     text = str(error).strip() or type(error).__name__
     return f"{text.splitlines()[0]:.300}"
 
@@ -229,13 +229,13 @@ def _scopes_of(name: str) -> list[str]:
 
 
 def _clean(name: str) -> str:
-    """Return a name without what the tab gives a meaning: quotes, colons, carets, empty scopes."""
+    """Replace the characters that have a meaning in the tab; remove empty scopes."""
     parts = (re.sub(r"[^\w.\-<>=+*#@() ]", "_", part).strip() for part in name.split("/"))
     return "/".join(part for part in parts if part) or "_"
 
 
 def _text(value: Any) -> str:
-    """Return a value as text that reads the same in protobuf's text format."""
+    """Return a value as text that protobuf's text format does not change."""
     text = re.sub(r"\s+", " ", re.sub(r"['\"\\]", "", str(value)))
     text = re.sub(r"[^ -~]", "?", text)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 3]}..."

@@ -1,9 +1,9 @@
-"""From nodes to the bytes that TensorBoard reads.
+"""Serialize graphs in the formats that TensorBoard reads.
 
-A run has one graph that is its own, an ``Event`` with a ``GraphDef``, and one for each tag: a
-tensor of the plugin ``graph_run_metadata_graph``, which holds ``RunMetadata`` whose
-``function_graphs`` have the ``GraphDef`` as their ``pre_optimization_graph``, as TensorFlow's
-``tf.summary.trace_export`` writes it.
+A run has one graph of its own, an ``Event`` with a ``GraphDef``, and one graph per tag. The latter
+is a tensor of the plugin ``graph_run_metadata_graph`` that holds ``RunMetadata``, with the
+``GraphDef`` as the ``pre_optimization_graph`` of its ``function_graphs``. TensorFlow's
+``tf.summary.trace_export`` writes the same format.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["encode_graph", "graph_event", "graph_value"]
 
 _TOO_LARGE = "_too_large_attrs"
-"""The attribute in which TensorBoard expects the names of those that were left out."""
+"""The attribute in which TensorBoard expects the names of omitted attributes."""
 
-_LARGEST_ATTRIBUTE = 1024
-"""Bytes of an attribute that are kept, as by TensorBoard itself where it limits them."""
+_MAX_ATTRIBUTE_BYTES = 1024
+"""Maximum size of an attribute in bytes; the limit that TensorBoard itself applies."""
 
 
 def encode_graph(nodes: Sequence[Node] | bytes) -> bytes:
-    """Return a serialized ``GraphDef``; one that is given already loses its large attributes."""
+    """Return a serialized ``GraphDef``; large attributes are removed from an existing one."""
     if isinstance(nodes, bytes):
-        return _without_values(nodes)
+        return _without_large_attributes(nodes)
     graph = schema.GraphDef()
     for node in nodes:
         inputs = [
@@ -55,26 +55,26 @@ def _shape(spec: TensorSpec) -> Any:
     return shape
 
 
-def _without_values(data: bytes) -> bytes:
+def _without_large_attributes(data: bytes) -> bytes:
     graph = schema.GraphDef.FromString(data)
     for node in graph.node:
-        large = [key for key, value in node.attr.items() if value.ByteSize() > _LARGEST_ATTRIBUTE]
+        large = [key for key, value in node.attr.items() if value.ByteSize() > _MAX_ATTRIBUTE_BYTES]
         for key in large:
             del node.attr[key]
             node.attr[_TOO_LARGE].list.s.append(key.encode())
-    without: bytes = graph.SerializeToString()
-    return without
+    reduced: bytes = graph.SerializeToString()
+    return reduced
 
 
 def graph_event(graph: Graph, wall_time: float) -> bytes:
-    """Return a serialized ``Event`` with the graph as its run's own."""
+    """Return a serialized ``Event`` with the graph of a run."""
     event = schema.Event(wall_time=wall_time, graph_def=encode_graph(graph.nodes))
     data: bytes = event.SerializeToString()
     return data
 
 
 def graph_value(tag: str, graph: Graph) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` with the graph, and the graph's remark."""
+    """Return a ``Summary.Value`` with the graph of a tag, and the remark of the graph."""
     value = schema.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "graph_run_metadata_graph"
     value.metadata.plugin_data.content = b"1"  # the version

@@ -1,8 +1,8 @@
-"""JAX: the jaxpr of a function, with what it calls as scopes.
+"""JAX: read the jaxpr of a function, with nested jaxprs as scopes.
 
-``jax.make_jaxpr`` traces without computing. A jitted function, a loop's body and a branch are
-jaxprs in a jaxpr, and become scopes; so do ``jax.named_scope`` and, through it, the modules of
-Flax. A leaf of an argument whose path ends like a scope is that scope's parameter.
+``jax.make_jaxpr`` traces without computing. Jitted functions, loop bodies and branches are jaxprs
+inside a jaxpr and become scopes; so do ``jax.named_scope`` and, through it, Flax modules. If the
+path of an argument's leaf ends like a scope, the leaf is a parameter of that scope.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["accepts", "read"]
 
 _WITHOUT_SCOPE = {"closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"}
-"""Calls that say nothing of themselves: what they call has a name."""
+"""Calls that add no scope, because the function that they call has a name."""
 
 
 def accepts(model: Any, inputs: Any) -> bool:
-    """Return whether this is a closed jaxpr, or what JAX could trace with the input."""
+    """Return whether this is a closed jaxpr, or a callable that JAX can trace with the input."""
     is_called = callable(model) or hasattr(model, "apply")
     return "jax" in sys.modules and (_is_jaxpr(model) or (is_called and inputs is not None))
 
@@ -36,14 +36,14 @@ def read(model: Any, inputs: Any, **_: Any) -> Graph:
     """Return the graph of a function or closed jaxpr.
 
     Args:
-        model: any function that JAX can trace; or a module of Flax's linen, which is traced with
-            variables of its own unless the first argument has some; or a closed jaxpr.
-        inputs: a tuple or list of arguments, or the only argument: arrays, containers of such, or
+        model: any function that JAX can trace; or a Flax linen module, which is traced with
+            variables from its ``init`` unless the first argument has variables; or a closed jaxpr.
+        inputs: a tuple or list of arguments, or the only argument: arrays, containers of arrays, or
             ``jax.ShapeDtypeStruct``. Ignored for a jaxpr.
     """
     if _is_jaxpr(model):
-        information = getattr(model.jaxpr, "debug_info", None)
-        name = str(getattr(information, "func_name", None) or "jaxpr")
+        debug_info = getattr(model.jaxpr, "debug_info", None)
+        name = str(getattr(debug_info, "func_name", None) or "jaxpr")
         names = [f"input/{i}" for i in range(len(model.jaxpr.invars))]
         return _graph(model, name, names, [f"output/{i}" for i in range(len(model.jaxpr.outvars))])
     import jax
@@ -56,14 +56,14 @@ def read(model: Any, inputs: Any, **_: Any) -> Graph:
             args = jax.eval_shape(model.init, jax.random.key(0), *args), *args
         function = model.apply
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    given = _by_parameter(function, args).items()
-    names = [path for name, arg in given for path, _ in _leaves(arg, name)]
+    arguments = _by_parameter(function, args).items()
+    names = [path for name, arg in arguments for path, _ in _leaves(arg, name)]
     own = {id(leaf): path for path, leaf in _leaves(model, "")}
     return _graph(jaxpr, name, names, [path for path, _ in _leaves(shapes, "output")], own)
 
 
 def _by_parameter(function: Any, args: Sequence[Any]) -> dict[str, Any]:
-    """Return the arguments by the names that the function has for them."""
+    """Return the arguments by the names of the function's parameters."""
     try:
         return inspect.signature(function).bind(*args).arguments
     except (TypeError, ValueError):
@@ -75,11 +75,11 @@ def _leaves(tree: Any, above: str) -> list[tuple[str, Any]]:
     import jax
 
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [("/".join([above, *map(_step, path)]).strip("/"), leaf) for path, leaf in flat]
+    return [("/".join([above, *map(_key_text, path)]).strip("/"), leaf) for path, leaf in flat]
 
 
-def _step(key: Any) -> str:
-    """Return one step of a way to a leaf; each kind has it under an attribute of its own."""
+def _key_text(key: Any) -> str:
+    """Return one key of the path to a leaf; each type of key uses a different attribute."""
     return next(
         (str(getattr(key, name)) for name in ("key", "idx", "name") if hasattr(key, name)), str(key)
     )
@@ -96,48 +96,50 @@ def _graph(
 
     Args:
         closed: the jaxpr.
-        name: of the scope for all that is inside.
-        inputs: the names of its inputs.
-        outputs: the names of its outputs.
-        own: paths of arrays that are the model's own, by their identities.
+        name: the name of the outermost scope.
+        inputs: the names of the inputs.
+        outputs: the names of the outputs.
+        own: the paths of the arrays that belong to the model, by ``id``.
     """
     jaxpr = _unwrapped(closed.jaxpr)
     scopes = dict.fromkeys(_scopes(jaxpr))
     is_named = all(f"{scope}/".startswith(f"/{name}/") for scope in scopes)
-    scope = "" if is_named else name  # Flax names the outermost scope like the module
+    scope = "" if is_named else name  # Flax already names the outermost scope after the module
     reader = _Reader()
     reader.graph.scope(name)
-    given = []
+    input_refs = []
     for path, variable in zip(inputs, jaxpr.invars, strict=True):
         *steps, leaf = path.split("/")
-        ends = ("/" + "/".join(steps[i:]) for i in range(len(steps)))
-        home = next((each for end in ends for each in scopes if each.endswith(end)), None)
-        op, full = ("Input", path) if home is None else ("Parameter", f"{scope}{home}/{leaf}")
-        given.append(reader.graph.add(op, full, (), [_spec(variable)]))
+        suffixes = ("/" + "/".join(steps[i:]) for i in range(len(steps)))
+        owner = next(
+            (each for suffix in suffixes for each in scopes if each.endswith(suffix)), None
+        )
+        op, full = ("Input", path) if owner is None else ("Parameter", f"{scope}{owner}/{leaf}")
+        input_refs.append(reader.graph.add(op, full, (), [_spec(variable)]))
     for variable, value in zip(closed.jaxpr.constvars, closed.consts, strict=True):
         if id(value) in own:
             full = f"{name}/{own[id(value)]}"
-            reader.known[variable] = reader.graph.add("Parameter", full, (), [_spec(variable)])
-    made = reader.add_jaxpr(jaxpr, scope, given)
-    for path, origin, variable in zip(outputs, made, jaxpr.outvars, strict=True):
+            reader.parameters[variable] = reader.graph.add("Parameter", full, (), [_spec(variable)])
+    output_refs = reader.add_jaxpr(jaxpr, scope, input_refs)
+    for path, origin, variable in zip(outputs, output_refs, jaxpr.outvars, strict=True):
         reader.graph.add("Output", path, [origin] if origin else [], [_spec(variable)])
     return Graph(name, reader.graph.nodes())
 
 
 def _unwrapped(jaxpr: Any) -> Any:
-    """Return the jaxpr of a jitted function instead of one that does nothing but call it."""
+    """Return the inner jaxpr of a jaxpr that only calls a jitted function."""
     while len(jaxpr.eqns) == 1:
         (equation,) = jaxpr.eqns
         inner = _inner(equation)
-        ends = equation.invars == jaxpr.invars and equation.outvars == jaxpr.outvars
-        if len(inner) != 1 or not ends or "name" not in equation.params:
+        passes_all = equation.invars == jaxpr.invars and equation.outvars == jaxpr.outvars
+        if len(inner) != 1 or not passes_all or "name" not in equation.params:
             break
         jaxpr = inner[0].jaxpr
     return jaxpr
 
 
 def _scopes(jaxpr: Any, above: str = "") -> Iterator[str]:
-    """Iterate over the scopes in a jaxpr and in those that it calls, with a slash before each."""
+    """Yield the scopes in a jaxpr and in the jaxprs that it calls, each with a leading slash."""
     for equation in jaxpr.eqns:
         scope = f"{above}/{_stack(equation)}".rstrip("/")
         yield scope
@@ -146,7 +148,7 @@ def _scopes(jaxpr: Any, above: str = "") -> Iterator[str]:
 
 
 def _own_scope(equation: Any) -> str:
-    """Return the scope of what an equation calls, with a slash before it, or nothing."""
+    """Return the scope for the jaxprs that an equation calls, with a leading slash, or ""."""
     kind = equation.primitive.name
     return "" if kind in _WITHOUT_SCOPE else f"/{equation.params.get('name') or kind}"
 
@@ -179,21 +181,23 @@ class _Reader:
 
     def __init__(self) -> None:
         self.graph = GraphBuilder()
-        self.known: dict[Any, Ref] = {}
+        self.parameters: dict[Any, Ref] = {}
 
-    def add_jaxpr(self, jaxpr: Any, scope: str, given: Iterable[Ref | None]) -> list[Ref | None]:
-        """Add a jaxpr, closed or open, to a scope, and return where its outputs come from."""
+    def add_jaxpr(
+        self, jaxpr: Any, scope: str, input_refs: Iterable[Ref | None]
+    ) -> list[Ref | None]:
+        """Add a jaxpr, closed or open, to a scope; return the origins of its outputs."""
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-        origins: dict[Any, Ref | None] = dict(zip(jaxpr.invars, given, strict=False))
+        origins: dict[Any, Ref | None] = dict(zip(jaxpr.invars, input_refs, strict=False))
         name = f"{scope}/constant"
         for variable in jaxpr.constvars:
-            origins[variable] = self.known.get(variable) or self.graph.add(
+            origins[variable] = self.parameters.get(variable) or self.graph.add(
                 "Constant", name, (), [_spec(variable)]
             )
         for equation in jaxpr.eqns:
             inputs = [_origin(origins, variable) for variable in equation.invars]
-            made = self._add_equation(equation, f"{scope}/{_stack(equation)}", inputs)
-            origins.update(zip(equation.outvars, made, strict=True))
+            outputs = self._add_equation(equation, f"{scope}/{_stack(equation)}", inputs)
+            origins.update(zip(equation.outvars, outputs, strict=True))
         return [_origin(origins, variable) for variable in jaxpr.outvars]
 
     def _add_equation(
@@ -205,21 +209,21 @@ class _Reader:
         if inner and (own := _own_scope(equation)):
             scope = self.graph.scope(scope + own)
         results = [
-            self.add_jaxpr(jaxpr, f"{scope}/{name}" if name else scope, given)
-            for name, jaxpr, given in _calls(equation, inner, inputs)
+            self.add_jaxpr(jaxpr, f"{scope}/{name}" if name else scope, input_refs)
+            for name, jaxpr, input_refs in _calls(equation, inner, inputs)
         ]
         if len(results) == 1 and kind != "scan":
             return results[0]
-        ends = [origin for result in results for origin in result]
+        node_inputs = [origin for result in results for origin in result]
         if kind == "cond":
-            ends.insert(0, inputs[0])
+            node_inputs.insert(0, inputs[0])
         literals = [str(v.val) for v in equation.invars if hasattr(v, "val")]
         plain = (bool, int, float, str, tuple)
         settings = {k: v for k, v in equation.params.items() if isinstance(v, plain)}
         node = self.graph.add(
             kind,
             f"{scope}/{kind}",
-            [origin for origin in (ends if results else inputs) if origin is not None],
+            [origin for origin in (node_inputs if results else inputs) if origin is not None],
             specs,
             {"literals": ", ".join(literals), **settings},
         )
@@ -227,21 +231,21 @@ class _Reader:
 
 
 def _origin(origins: Mapping[Any, Ref | None], variable: Any) -> Ref | None:
-    """Return where a variable comes from; a literal comes from nowhere."""
+    """Return the origin of a variable; None for a literal."""
     return None if hasattr(variable, "val") else origins.get(variable)
 
 
 def _calls(
     equation: Any, inner: Sequence[Any], inputs: Sequence[Ref | None]
 ) -> Iterator[tuple[str, Any, Sequence[Ref | None]]]:
-    """Iterate over the jaxprs that an equation calls: a name, the jaxpr and its inputs.
+    """Yield the jaxprs that an equation calls: a name, the jaxpr and its inputs.
 
-    A jaxpr is given the last of the equation's inputs: ``cond`` has the branch's number before
-    them, and ``while`` what the condition alone is given.
+    A jaxpr gets the last inputs of the equation: for ``cond``, the index of the branch precedes
+    them; for ``while``, the inputs used only by the condition precede those of the body.
     """
     for i, jaxpr in enumerate(inner):
         count = len(getattr(jaxpr, "jaxpr", jaxpr).invars)
-        given = inputs[len(inputs) - count :]
+        input_refs = inputs[len(inputs) - count :]
         name = f"branch_{i}" if len(inner) > 1 else ""
         if equation.primitive.name == "while":
             of_condition = equation.params["cond_nconsts"]
@@ -249,6 +253,6 @@ def _calls(
             is_condition = jaxpr is equation.params["cond_jaxpr"]
             name = "condition" if is_condition else "body"
             if is_condition:
-                given = [*inputs[:of_condition], *inputs[of_condition + of_body :]]
+                input_refs = [*inputs[:of_condition], *inputs[of_condition + of_body :]]
         if count <= len(inputs):
-            yield name, jaxpr, given
+            yield name, jaxpr, input_refs

@@ -1,8 +1,8 @@
-"""Keras 3 models, on any backend: layers as nodes, in the models that they belong to.
+"""Keras 3 models, on any backend: layers as nodes, with nested models as scopes.
 
-A functional or sequential model knows what goes where. A model by subclassing is told only by its
-``call``, which is therefore run once on symbolic tensors, without computing; it must have been
-built for that. What is known of an unbuilt one is its layers.
+A functional or sequential model stores its graph. The graph of a subclassed model is defined only
+by its ``call``, which is therefore run once on symbolic tensors, without computing. The model must
+be built for that; for an unbuilt model, the graph shows only the layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["accepts", "read"]
 
 
 def accepts(model: Any, inputs: Any) -> bool:
-    """Return whether this is a layer or model of Keras 3."""
+    """Return whether this is a Keras 3 layer or model."""
     del inputs
     keras = sys.modules.get("keras")
     return isinstance(model, getattr(keras, "Layer", ()))
@@ -35,44 +35,44 @@ def read(model: Any, inputs: Any, **_: Any) -> Graph:
 
     Args:
         model: a layer or model.
-        inputs: for a model by subclassing, arrays or tensors: a tuple or list of arguments, or the
-            only argument; ignored by others.
+        inputs: arrays or tensors for a subclassed model: a tuple or list of arguments, or the only
+            argument; ignored for other models.
     """
     remark = ""
     function = _function_of(model)
     if function is None and inputs is not None:
         try:
-            function = _called(model, inputs)
+            function = _traced(model, inputs)
         except Exception as error:  # noqa: BLE001 - a model may raise anything
-            remark = f"the graph has layers alone: {first_line(error)}"
+            remark = f"the graph shows only the layers: {first_line(error)}"
     reader = _Reader()
     scope = reader.graph.scope(model.name)
     if function is None:
         reader.add_tree(model, scope, ())
         return Graph(model.name, reader.graph.nodes(), remark)
-    given = [
+    input_refs = [
         reader.graph.add("Input", tensor.name, (), [_spec(tensor)]) for tensor in function.inputs
     ]
-    made = reader.add_function(function, scope, given)
+    output_refs = reader.add_function(function, scope, input_refs)
     tensor_kind = sys.modules["keras"].KerasTensor
     outputs = flattened(function._outputs_struct, tensor_kind, "output")  # noqa: SLF001 - for names
-    origins = dict(zip(map(id, function.outputs), made, strict=True))
+    origins = dict(zip(map(id, function.outputs), output_refs, strict=True))
     for name, tensor in outputs:
         reader.graph.add("Output", name, [origins[id(tensor)]], [_spec(tensor)])
     return Graph(model.name, reader.graph.nodes())
 
 
 def _function_of(layer: Any) -> Any:
-    """Return what knows the graph of tensors, or None."""
-    function = getattr(layer, "_functional", layer)  # a Sequential keeps it, if it is built
+    """Return the ``Function`` of a layer, which has the graph of tensors; None if there is none."""
+    function = getattr(layer, "_functional", layer)  # a Sequential has it once it is built
     return function if isinstance(function, sys.modules["keras"].Function) else None
 
 
-def _called(model: Any, inputs: Any) -> Any:
-    """Return the function that a model's ``call`` computes, and leave no trace in its layers."""
+def _traced(model: Any, inputs: Any) -> Any:
+    """Return the function that a model's ``call`` computes; leave the layers unchanged."""
     keras = sys.modules["keras"]
     if not model.built:
-        message = "the model has not been built, by calling it once"
+        message = "the model has not been built; call it once first"
         raise InvalidValueError(message)
     args = inputs if isinstance(inputs, (tuple, list)) else [inputs]
     names = [*inspect.signature(model.call).parameters, *map(str, range(len(args)))]
@@ -102,23 +102,23 @@ def _spec(tensor: Any) -> TensorSpec:
 
 
 def _layers(layer: Any) -> Iterator[Any]:
-    """Iterate over a layer and all below it."""
+    """Yield a layer and all layers inside it."""
     yield layer
     for inner in getattr(layer, "_layers", ()):
         yield from _layers(inner)
 
 
 class _Reader:
-    """Adds what it is shown to a graph."""
+    """Adds layers to a graph."""
 
     def __init__(self) -> None:
         self.graph = GraphBuilder()
         self._weights: dict[int, Ref] = {}
 
-    def add_function(self, function: Any, scope: str, given: Sequence[Ref]) -> list[Ref]:
-        """Add a graph of tensors to a scope, and return where its outputs come from."""
-        origins = dict(zip(map(id, function.inputs), given, strict=False))
-        by_depth = function._nodes_by_depth  # noqa: SLF001 - inputs are deepest
+    def add_function(self, function: Any, scope: str, input_refs: Sequence[Ref]) -> list[Ref]:
+        """Add a graph of tensors to a scope; return the origins of its outputs."""
+        origins = dict(zip(map(id, function.inputs), input_refs, strict=False))
+        by_depth = function._nodes_by_depth  # noqa: SLF001 - inputs have the greatest depth
         for depth in sorted(by_depth, reverse=True):
             for node in by_depth[depth]:
                 layer = node.operation
@@ -128,21 +128,21 @@ class _Reader:
                 inputs = [origins[id(tensor)] for tensor in node.input_tensors]
                 inner = _function_of(layer)
                 if inner is None:
-                    made = self._add_layer(layer, inside, inputs, node.output_tensors)
+                    output_refs = self._add_layer(layer, inside, inputs, node.output_tensors)
                 else:
-                    made = self.add_function(inner, inside, inputs)
-                origins.update(zip(map(id, node.output_tensors), made, strict=False))
+                    output_refs = self.add_function(inner, inside, inputs)
+                origins.update(zip(map(id, node.output_tensors), output_refs, strict=False))
         return [origins[id(tensor)] for tensor in function.outputs]
 
     def add_tree(self, layer: Any, scope: str, before: Sequence[Ref]) -> Sequence[Ref]:
-        """Add a layer and all below it; what follows on what is known in a Sequential."""
+        """Add a layer and all layers inside it; only those of a Sequential are connected."""
         layers = getattr(layer, "layers", None)
         if not layers:
             return self._add_layer(layer, scope, before, None)
-        in_a_row = isinstance(layer, sys.modules["keras"].Sequential)
+        is_sequential = isinstance(layer, sys.modules["keras"].Sequential)
         for inner in layers:
             after = self.add_tree(inner, self.graph.scope(f"{scope}/{inner.name}"), before)
-            before = after if in_a_row else ()
+            before = after if is_sequential else ()
         return before
 
     def _add_layer(
@@ -167,10 +167,10 @@ class _Reader:
 
 
 def _settings(layer: Any) -> dict[str, Any]:
-    """Return the settings of a layer that are plain values."""
+    """Return the settings of a layer that have simple values."""
     try:
         config = layer.get_config()
-    except Exception:  # noqa: BLE001 - a layer need not have one
+    except Exception:  # noqa: BLE001 - a layer may have no config
         return {}
     plain = (bool, int, float, str, tuple, list)
     return {k: v for k, v in config.items() if isinstance(v, plain) and k not in ("name", "dtype")}

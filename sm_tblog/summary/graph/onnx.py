@@ -1,7 +1,8 @@
-"""ONNX models: their nodes, with initializers as parameters and subgraphs as scopes.
+"""ONNX models: nodes, with initializers as parameters and subgraphs as scopes.
 
-Names decide the scopes. A node called ``/encoder/fc/MatMul`` says where it is; one that does not is
-put where its initializers are, ``encoder.fc.weight``, since exporters keep the names of parameters.
+Names determine the scopes. A name such as ``/encoder/fc/MatMul`` contains the scope. A node whose
+name does not is put in the scope of its initializers, such as ``encoder.fc.weight``, because
+exporters keep the names of parameters.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ _DTYPES = (
     *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "uint4", "int4"),
     *("float4_e2m1", "float8_e8m0", "uint2", "int2"),
 )
-"""Names of element types by their numbers, ``TensorProto.DataType`` of onnx.proto."""
+"""Names of element types, indexed by ``TensorProto.DataType`` of onnx.proto."""
 
 _FLOAT, _INT, _STRING, _GRAPH, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 5, 6, 7, 8
-"""Kinds of attributes, ``AttributeProto.AttributeType`` of onnx.proto."""
+"""Types of attributes, from ``AttributeProto.AttributeType`` of onnx.proto."""
 
 
 def accepts(model: Any, inputs: Any = None) -> bool:
@@ -40,20 +41,20 @@ def accepts(model: Any, inputs: Any = None) -> bool:
 
 
 def load(model: Any) -> Any:
-    """Return the ``ModelProto`` in a file, without weights that are in files beside it.
+    """Return the ``ModelProto`` in a file, without loading weights from external files.
 
     Args:
-        model: the path of a file; or a ``ModelProto``, which is returned.
+        model: the path of a file; or a ``ModelProto``, which is returned unchanged.
 
     Raises:
-        InvalidTypeError: neither.
+        InvalidTypeError: ``model`` is neither.
         InvalidValueError: the file cannot be read.
         MissingDependencyError: onnx is not installed.
     """
     if accepts(model):
         return model
     if not isinstance(model, (str, os.PathLike)):
-        message = f"an ONNX graph is a path or a ModelProto, got {type(model).__name__}"
+        message = f"an ONNX model must be a path or a ModelProto, got {type(model).__name__}"
         raise InvalidTypeError(message)
     try:
         import onnx
@@ -68,7 +69,7 @@ def load(model: Any) -> Any:
 
 
 def read(model: Any, **_: Any) -> Graph:
-    """Return the graph of a ``ModelProto``, which is left as it is."""
+    """Return the graph of a ``ModelProto``, which is not modified."""
     model = _with_shapes(_without_weights(model))
     name = model.graph.name or "model"
     reader = _Reader(model.functions)
@@ -77,7 +78,7 @@ def read(model: Any, **_: Any) -> Graph:
 
 
 def _without_weights(model: Any) -> Any:
-    """Return a copy that has no values but those of small tensors, which tell shapes."""
+    """Return a copy without the values of large tensors; small ones may define shapes."""
     small = type(model)()
     small.opset_import.extend(model.opset_import)
     small.ir_version = model.ir_version
@@ -97,12 +98,12 @@ def _without_weights(model: Any) -> Any:
 
 
 def _with_shapes(model: Any) -> Any:
-    """Return the model with the shapes that onnx can infer, as far as it can."""
+    """Return the model with the shapes that onnx can infer."""
     try:
         from onnx import shape_inference
 
         return shape_inference.infer_shapes(model)
-    except Exception:  # noqa: BLE001 - then it has those that are written in it
+    except Exception:  # noqa: BLE001 - use the shapes stored in the model
         return model
 
 
@@ -110,7 +111,7 @@ class _Reader:
     """Adds ONNX graphs to a graph.
 
     Args:
-        functions: those that nodes may call.
+        functions: the functions that nodes may call.
     """
 
     def __init__(self, functions: Iterable[Any]) -> None:
@@ -121,8 +122,8 @@ class _Reader:
         self._parameters: dict[str, Ref] = {}
 
     def add_model(self, graph: Any, scope: str) -> None:
-        """Add the main graph, with its inputs and outputs outside of its scope."""
-        self._learn(graph)
+        """Add the main graph, with its inputs and outputs outside the scope."""
+        self._collect_specs(graph)
         origins: dict[str, Ref] = {}
         for value in graph.input:
             if value.name not in self._initializers:
@@ -132,7 +133,7 @@ class _Reader:
             inputs = self._inputs([value.name], scope, origins)
             self.graph.add("Output", value.name, inputs, [_spec(value)])
 
-    def _learn(self, graph: Any) -> None:
+    def _collect_specs(self, graph: Any) -> None:
         for value in (*graph.value_info, *graph.input, *graph.output):
             self._specs[value.name] = _spec(value)
         for tensor in graph.initializer:
@@ -143,7 +144,7 @@ class _Reader:
 
     def _add_nodes(self, nodes: Iterable[Any], scope: str, origins: dict[str, Ref]) -> None:
         for node in nodes:
-            inside, _, name = f"{scope}/{self._place(node)}".rpartition("/")
+            inside, _, name = f"{scope}/{self._scoped_name(node)}".rpartition("/")
             inputs = self._inputs(node.input, inside, origins)
             bodies = [a for a in node.attribute if a.type == _GRAPH]
             function = self._functions.get((node.domain, node.op_type))
@@ -151,25 +152,28 @@ class _Reader:
                 inside = self.graph.scope(f"{inside}/{name}")
             for attribute in bodies:
                 body = attribute.g
-                self._learn(body)
-                within = {**origins, **_passed(node, [value.name for value in body.input], origins)}
+                self._collect_specs(body)
+                inner_origins = {
+                    **origins,
+                    **_bound_inputs(node, [value.name for value in body.input], origins),
+                }
                 outputs = [value.name for value in body.output]
                 below = f"{inside}/{attribute.name}" if len(bodies) > 1 else inside
-                self._add_nodes(body.node, below, within)
-                inputs = [*inputs, *self._inputs(outputs, below, within)]
+                self._add_nodes(body.node, below, inner_origins)
+                inputs = [*inputs, *self._inputs(outputs, below, inner_origins)]
             if function:
-                within = _passed(node, function.input, origins)
-                self._add_nodes(function.node, inside, within)
-                made = self._inputs(function.output, inside, within)
+                inner_origins = _bound_inputs(node, function.input, origins)
+                self._add_nodes(function.node, inside, inner_origins)
+                output_refs = self._inputs(function.output, inside, inner_origins)
             else:
                 specs = [self._specs.get(each, TensorSpec(None, "")) for each in node.output]
                 attributes = dict(_settings(node.attribute))
                 ref = self.graph.add(node.op_type, f"{inside}/{name}", inputs, specs, attributes)
-                made = [ref._replace(output=i) for i in range(len(node.output))]
-            origins.update(zip(node.output, made, strict=False))
+                output_refs = [ref._replace(output=i) for i in range(len(node.output))]
+            origins.update(zip(node.output, output_refs, strict=False))
 
-    def _place(self, node: Any) -> str:
-        """Return a node's name below the scope of its graph."""
+    def _scoped_name(self, node: Any) -> str:
+        """Return the name of a node relative to the scope of its graph."""
         name = node.name.strip("/") or node.op_type
         if "/" in name:
             return str(name)
@@ -178,9 +182,9 @@ class _Reader:
         return "/".join([*(steps[0] for steps in shared), name])
 
     def _inputs(self, names: Iterable[str], scope: str, origins: dict[str, Ref]) -> list[Ref]:
-        """Return where values come from; an initializer is put where it is used first."""
+        """Return the origins of values; an initializer is added to the scope of its first use."""
         found = []
-        for name in filter(None, names):  # one that is left out has an empty name
+        for name in filter(None, names):  # an omitted input has an empty name
             if name not in origins and name in self._initializers:
                 origins[name] = self._parameter(name, scope)
             if name in origins:
@@ -196,10 +200,10 @@ class _Reader:
         return self._parameters[name]
 
 
-def _passed(node: Any, names: Iterable[str], origins: Mapping[str, Ref]) -> dict[str, Ref]:
-    """Return where the values come from that a node passes on under other names."""
+def _bound_inputs(node: Any, names: Iterable[str], origins: Mapping[str, Ref]) -> dict[str, Ref]:
+    """Return the origins of a node's inputs by the parameter names of its body or function."""
     pairs = zip(names, node.input, strict=False)
-    return {name: origins[given] for name, given in pairs if given in origins}
+    return {name: origins[value] for name, value in pairs if value in origins}
 
 
 def _path(name: str) -> str:

@@ -1,7 +1,7 @@
 """OpenVINO's intermediate representation: an XML file of layers and edges.
 
-The weights are in another file, which is not read. A document type is refused: entities are what a
-hostile XML file is made of, and none of OpenVINO's has them.
+The weights are in a separate file, which is not read. Files with a document type are rejected:
+hostile XML files use entities, and OpenVINO's files have none.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 _OPS = {"Parameter": "Input", "Result": "Output"}
-"""Types of layers that mean something else to readers of other graphs."""
+"""Types of layers that have other names in the graphs of other frameworks."""
 
 _KINDS = {"FP": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
-"""What element types begin with: in OpenVINO's names, and in ours."""
+"""Prefixes of element types: OpenVINO's names and ours."""
 
 
 class _Builder(ET.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Refuse a document type."""
+        """Reject a document type."""
         del pubid, system
-        message = f"it has a document type, {name!r}, which OpenVINO's files have not"
+        message = f"it has a document type, {name!r}, which no OpenVINO file has"
         raise InvalidValueError(message)
 
 
@@ -42,13 +42,13 @@ def read(path: PathLike) -> Graph:
     """Return the graph in an ``.xml`` file.
 
     Raises:
-        InvalidTypeError: not a path.
-        InvalidValueError: there is no such file, or it is not OpenVINO's.
+        InvalidTypeError: ``path`` is not a path.
+        InvalidValueError: the file does not exist, or is not an OpenVINO model.
     """
     try:
         file = Path(os.fspath(path))
     except TypeError as error:
-        message = f"an OpenVINO graph is the path of an .xml file, got {path!r:.60}"
+        message = f"an OpenVINO graph must be the path of an .xml file, got {path!r:.60}"
         raise InvalidTypeError(message) from error
     try:
         root = ET.parse(file, ET.XMLParser(target=_Builder())).getroot()  # noqa: S314 - see above
@@ -65,33 +65,39 @@ def read(path: PathLike) -> Graph:
 
 
 def _add_net(graph: GraphBuilder, net: Any, scope: str, *, inside: bool = False) -> None:
-    """Add the layers of a net; a layer's body is a net in its scope, with no edges from outside."""
+    """Add the layers of a net; the body of a layer is a net in its scope, without outside edges."""
     layers = {layer.attrib["id"]: layer for layer in net.iterfind("layers/layer")}
     sources: dict[str, list[Any]] = {key: [] for key in layers}
     for edge in sorted(net.iterfind("edges/edge"), key=lambda edge: int(edge.get("to-port", "0"))):
         sources[edge.attrib["to-layer"]].append(edge)
     before = {key: [edge.attrib["from-layer"] for edge in edges] for key, edges in sources.items()}
-    made: dict[str, Ref] = {}
+    refs: dict[str, Ref] = {}
     for key in TopologicalSorter(before).static_order():
         layer = layers[key]
         kind, name = layer.attrib["type"], layer.attrib["name"]
         inputs = [
-            made[edge.attrib["from-layer"]]._replace(output=_position(layers, edge))
+            refs[edge.attrib["from-layer"]]._replace(output=_position(layers, edge))
             for edge in sources[key]
         ]
         bodies = [part for part in layer if part.find("layers") is not None]
         for body in bodies:
             _add_net(graph, body, f"{scope}/{name}/{body.tag}", inside=True)
-        is_end = kind in _OPS and not inside
-        full = name if is_end else f"{scope}/{name}/{kind}" if bodies else f"{scope}/{name}"
+        is_input_or_output = kind in _OPS and not inside
+        full = (
+            name
+            if is_input_or_output
+            else f"{scope}/{name}/{kind}"
+            if bodies
+            else f"{scope}/{name}"
+        )
         specs = [_spec(port) for port in layer.iterfind("output/port")]
         data = layer.find("data")
         settings = {} if data is None else data.attrib
-        made[key] = graph.add(_OPS.get(kind, kind), full, inputs, specs, settings)
+        refs[key] = graph.add(_OPS.get(kind, kind), full, inputs, specs, settings)
 
 
 def _position(layers: Mapping[str, Any], edge: Any) -> int:
-    """Return which of its layer's outputs an edge comes from."""
+    """Return the index of the layer output that an edge starts from."""
     ports = [port.get("id") for port in layers[edge.attrib["from-layer"]].iterfind("output/port")]
     return ports.index(edge.get("from-port")) if edge.get("from-port") in ports else 0
 

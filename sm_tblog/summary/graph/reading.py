@@ -1,8 +1,8 @@
-"""Which reader a model is for: by what it offers, and without importing a framework.
+"""Select the reader for a model by its attributes, without importing a framework.
 
-A model is read while the caller waits, since it may change afterwards. Whatever goes wrong in a
-model, or in what a reader expects of a framework's release, ends in a graph that shows less and a
-remark; only what is no model at all is refused.
+A model is read on the calling thread, because it may change afterwards. If the model fails, or a
+framework's release differs from what a reader expects, the graph shows less and has a remark. Only
+an object that is not a model is rejected.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ class _Reader(Protocol):
     """A module that reads the models of a framework."""
 
     def accepts(self, model: Any, inputs: Any, /) -> bool:
-        """Return whether the model is of this framework; imports nothing for it."""
+        """Return whether the model belongs to this framework; must not import anything."""
 
     def read(self, model: Any, /, *, inputs: Any, verbose: bool) -> Graph:
-        """Return the model's graph; may raise anything."""
+        """Return the graph of the model; may raise any exception."""
 
 
 _READERS: tuple[_Reader, ...] = (keras, torch, onnx, tensorflow, trees, sklearn, jax)
-"""The first that accepts a model reads it: with PyTorch as backend, a model of Keras is a module of
-PyTorch as well, a booster may be an estimator, and many things can be called."""
+"""The readers; the first that accepts a model reads it.
+
+The order matters: with the PyTorch backend, a Keras model is also a PyTorch module; a booster may
+be an estimator; and many objects are callable.
+"""
 
 _KINDS = (
-    "a module of PyTorch or Keras, a function with its input (PyTorch, JAX, TensorFlow), a jaxpr, "
+    "a PyTorch or Keras module, a function with its input (PyTorch, JAX, TensorFlow), a jaxpr, "
     "an ONNX model, an estimator (scikit-learn, XGBoost) or a GraphDef"
 )
 
@@ -40,26 +43,28 @@ def read_graph(model: Any, inputs: Any, *, verbose: bool = False) -> Graph:
     """Return the graph of a model.
 
     Args:
-        model: of any kind that there is a reader for.
-        inputs: what the model is called with, or None.
-        verbose: print the graph, and let warnings of the model through.
+        model: a model that one of the readers accepts.
+        inputs: the input for the model, or None.
+        verbose: print the graph, and do not suppress warnings of the model.
 
     Raises:
-        InvalidTypeError: there is no reader for it.
+        InvalidTypeError: no reader accepts the model.
     """
     reader = next((each for each in _READERS if each.accepts(model, inputs)), None)
     if reader is None:
         hint = "; a function needs input_to_model" if callable(model) and inputs is None else ""
-        message = f"a graph is made of {_KINDS}; got {type(model).__name__}{hint}"
+        message = f"a graph needs {_KINDS}; got {type(model).__name__}{hint}"
         raise InvalidTypeError(message)
     try:
         graph = reader.read(model, inputs=inputs, verbose=verbose)
-    except Exception as error:  # noqa: BLE001 - it is the model's, or the framework's
+    except Exception as error:  # noqa: BLE001 - a fault of the model or framework
         kind = type(model).__name__
         node = GraphBuilder()
         node.add(kind, kind)
-        remark = f"the graph is one node, as reading the model has failed: {first_line(error)}"
+        remark = (
+            f"the graph is a single node, because reading the model failed: {first_line(error)}"
+        )
         graph = Graph(kind, node.nodes(), remark)
     if verbose:
-        print(describe(graph))  # noqa: T201 - it is what verbose asks for
+        print(describe(graph))  # noqa: T201 - requested by verbose
     return graph

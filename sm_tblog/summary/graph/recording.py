@@ -1,8 +1,8 @@
-"""Recording a run of a PyTorch model.
+"""Record one run of a PyTorch model.
 
-A ``TorchFunctionMode`` is told of every call of a PyTorch function made by Python code, and hooks
-of every module that is entered and left; a tensor is known again by its identity. What a module
-computes out of sight, in an extension or in TorchScript, is one node.
+A ``TorchFunctionMode`` intercepts every call of a PyTorch function from Python code, and global
+hooks intercept every module call. Tensors are recognized by identity. A computation that cannot be
+intercepted, in an extension or in TorchScript, is one node for its module.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ if TYPE_CHECKING:
 
     from sm_tblog.summary.graph.base import Node
 
-__all__ = ["recorded"]
+__all__ = ["record_run"]
 
 _SAME_TENSOR = {"alias", "data", "detach", "requires_grad"}
-"""Functions that return, as far as a graph is concerned, what they are given."""
+"""Functions whose result is the same tensor as their input in the graph."""
 
 
-def recorded(model: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Node]:
-    """Run a module or function once and return what it did.
+def record_run(
+    model: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Node]:
+    """Run a module or function once; return the nodes of its graph.
 
     Args:
         model: the module or function.
-        name: the scope for all that is inside it.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
+        name: the name of the outermost scope.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
 
     Raises:
-        Exception: whatever the model raises.
+        Exception: any exception that the model raises.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class Mode(TorchFunctionMode):  # type: ignore[misc] # torch is not followed
+    class Mode(TorchFunctionMode):  # type: ignore[misc] # imports of torch are not followed
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -62,7 +64,7 @@ def recorded(model: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 class _Frame(NamedTuple):
-    """A module that has been entered: its name in the model, its scope, and itself."""
+    """A module whose ``forward`` is running: its name in the model, its scope, the module."""
 
     name: str
     scope: str
@@ -70,12 +72,12 @@ class _Frame(NamedTuple):
 
 
 class _Recorder:
-    """Builds the graph from what it is told.
+    """Builds the graph from intercepted calls.
 
     Args:
         model: the module or function that is about to run.
-        name: the scope for all that is inside it.
-        guard: called with every tensor that is about to be written to.
+        name: the name of the outermost scope.
+        guard: called with every tensor before it is written to.
     """
 
     def __init__(self, model: Any, name: str, guard: Callable[[Any], None]) -> None:
@@ -96,7 +98,7 @@ class _Recorder:
 
     @contextlib.contextmanager
     def hooks(self) -> Iterator[None]:
-        """Be told of every module that is entered and left."""
+        """Intercept the start and end of every module call."""
         from torch.nn.modules import module as hooks
 
         with contextlib.ExitStack() as stack:
@@ -114,61 +116,61 @@ class _Recorder:
     def _enter(self, module: Any, _: Any) -> None:
         if self._is_ours(module):
             name = self._modules[id(module)]
-            around = self._frames[-1]
-            if around.name and not name.startswith(f"{around.name}."):
-                around = self._frames[0]
-            below = name[len(around.name) :].strip(".").replace(".", "/")
-            scope = self.graph.scope(f"{around.scope}/{below}")
+            parent = self._frames[-1]
+            if parent.name and not name.startswith(f"{parent.name}."):
+                parent = self._frames[0]
+            below = name[len(parent.name) :].strip(".").replace(".", "/")
+            scope = self.graph.scope(f"{parent.scope}/{below}")
             self._frames.append(_Frame(name, scope, module))
 
     def _leave(self, module: Any, *given_and_result: Any) -> None:
         if self._is_ours(module):
-            # Arguments and keyword arguments, and no keyword arguments where it has raised.
+            # args, kwargs and result; without kwargs if forward has raised.
             *given, result = given_and_result
-            self._add_hidden(self._frames.pop(), given, result)
+            self._add_opaque(self._frames.pop(), given, result)
 
-    def _add_hidden(self, frame: _Frame, given: Any, result: Any) -> None:
-        """Add a node for what a module has computed out of sight, if it gives any of that."""
-        if any(self._known(tensor) is None for tensor in _tensors(result)):
+    def _add_opaque(self, frame: _Frame, given: Any, result: Any) -> None:
+        """Add a node for a module if a tensor of its result was not seen in an intercepted call."""
+        if any(self._known_origin(tensor) is None for tensor in _tensors(result)):
             kind = getattr(frame.module, "original_name", type(frame.module).__name__)
-            self._add(kind, frame.scope, given, result, {"module": _line(frame.module)})
+            self._add(kind, frame.scope, given, result, {"module": _summary_of(frame.module)})
 
     def finish(self, args: Any, kwargs: Any, result: Any) -> None:
         """Add the outputs of the model."""
-        self._add_hidden(self._frames[0], (args, kwargs), result)
+        self._add_opaque(self._frames[0], (args, kwargs), result)
         for name, tensor in flattened(result, sys.modules["torch"].Tensor, "output"):
             self.graph.add("Output", name, [self._origin(tensor)], [_spec(tensor)])
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call a function of PyTorch and record what it gives."""
+        """Call a PyTorch function and record its result."""
         full = getattr(func, "__name__", "function")
         if full == "__get__":
             full = getattr(func.__self__, "__name__", "property")
-        full = full.partition(".")[0]  # of an overload: add.Tensor
+        full = full.partition(".")[0]  # the name of an overload: add.Tensor
         name = full.strip("_")
         writes = full.endswith("_") and not full.startswith("__")
         if writes or full == "__setitem__" or full.startswith("__i") or "out" in kwargs:
             for tensor in _tensors(kwargs.get("out", args[:1])):
                 self._guard(tensor)
         result = func(*args, **kwargs)
-        made = args[0] if full == "__setitem__" else result
+        outputs = args[0] if full == "__setitem__" else result
         if name in _SAME_TENSOR:
-            for tensor in _tensors(made):
+            for tensor in _tensors(outputs):
                 self._remember(tensor, self._origin(args[0]))
-        elif _tensors(made):
+        elif _tensors(outputs):
             attributes = {"arguments": _arguments(args, kwargs)}
             if len(self._frames) > 1:
-                attributes["module"] = _line(self._frames[-1].module)
+                attributes["module"] = _summary_of(self._frames[-1].module)
             full = f"{self._frames[-1].scope}/{name}"
-            self._add(name + "_" * writes, full, (args, kwargs), made, attributes)
+            self._add(name + "_" * writes, full, (args, kwargs), outputs, attributes)
         return result
 
     def add_input(self, name: str, tensor: Any) -> None:
         """Add a node for an input of the model."""
         self._remember(tensor, self.graph.add("Input", name, (), [_spec(tensor)]))
 
-    def _add(self, op: str, name: str, given: Any, made: Any, attributes: Any) -> None:
-        tensors = _tensors(made)
+    def _add(self, op: str, name: str, given: Any, outputs: Any, attributes: Any) -> None:
+        tensors = _tensors(outputs)
         node = self.graph.add(
             op,
             name,
@@ -183,8 +185,8 @@ class _Recorder:
     def _remember(self, tensor: Any, origin: Ref) -> None:
         self._origins[id(tensor)] = weakref.ref(tensor), origin
 
-    def _known(self, tensor: Any) -> Ref | None:
-        """Return where a tensor comes from: from a node, or from the model itself."""
+    def _known_origin(self, tensor: Any) -> Ref | None:
+        """Return the origin of a tensor, a node or the model itself; None if unknown."""
         found = self._origins.get(id(tensor))
         if found is not None and found[0]() is tensor:
             return found[1]
@@ -199,8 +201,8 @@ class _Recorder:
         return origin
 
     def _origin(self, tensor: Any) -> Ref:
-        """Return where a tensor comes from; from nowhere that is known, it is a constant."""
-        origin = self._known(tensor)
+        """Return the origin of a tensor; a tensor of unknown origin is a constant."""
+        origin = self._known_origin(tensor)
         if origin is None:
             name = f"{self._frames[-1].scope}/constant"
             origin = self.graph.add("Constant", name, (), [_spec(tensor)])
@@ -213,7 +215,7 @@ def _tensors(value: Any) -> list[Any]:
 
 
 def _copied(value: Any) -> Any:
-    """Return the value with copies of the tensors inside its containers."""
+    """Return the value with the tensors in its containers copied."""
     if isinstance(value, sys.modules["torch"].Tensor):
         return value.detach().clone()
     if type(value) in (tuple, list):
@@ -226,10 +228,10 @@ def _copied(value: Any) -> Any:
 
 
 def _by_parameter(model: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the arguments by the names that the model has for them."""
+    """Return the arguments by the names of the model's parameters."""
     try:
         signature = inspect.signature(getattr(model, "forward", model))
-    except ValueError:  # a function that is not Python's
+    except ValueError:  # not a Python function
         return {"input": args, **kwargs}
     return signature.bind(*args, **kwargs).arguments
 
@@ -238,27 +240,27 @@ def _spec(tensor: Any) -> TensorSpec:
     return TensorSpec.of(tensor.shape, tensor.dtype)
 
 
-def _line(module: Any) -> str:
-    """Return a module as in the listing of a model, without the modules below it."""
+def _summary_of(module: Any) -> str:
+    """Return a module as PyTorch prints it, without its submodules."""
     kind = type(module).__name__
     try:
         return f"{kind}({module.extra_repr()})"
-    except Exception:  # noqa: BLE001 - written by anyone
+    except Exception:  # noqa: BLE001 - user code
         return kind
 
 
 def _arguments(args: Any, kwargs: Any) -> str:
-    """Return the arguments that are no tensors, as they would be written."""
+    """Return the arguments that are not tensors, formatted as in a call."""
     named = [("", value) for value in args]
     named += [(f"{key}=", value) for key, value in kwargs.items() if value is not None]
-    return ", ".join(f"{key}{_written(value)}" for key, value in named if not _tensors(value))
+    return ", ".join(f"{key}{_formatted(value)}" for key, value in named if not _tensors(value))
 
 
-def _written(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, slice):
         ends = value.start, value.stop, value.step
         parts = ["" if end is None else str(end) for end in ends]
         return ":".join(parts[:2] if value.step is None else parts)
     if isinstance(value, tuple):
-        return f"({', '.join(map(_written, value))})"
+        return f"({', '.join(map(_formatted, value))})"
     return "..." if value is ... else str(value)

@@ -1,9 +1,9 @@
-"""scikit-learn: pipelines and estimators made of estimators, by their parameters.
+"""scikit-learn: pipelines and composite estimators, read from their parameters.
 
-Estimators in a pipeline's ``steps`` come one after the other. Those in other lists of named
-estimators (``ColumnTransformer``, ``FeatureUnion``, ``VotingClassifier``), or in a parameter of
-their own (``GridSearchCV``), are side by side, and what has them comes after them; a
-``final_estimator`` takes what they give.
+The estimators in a pipeline's ``steps`` form a chain. Estimators in other lists of named estimators
+(``ColumnTransformer``, ``FeatureUnion``, ``VotingClassifier``), or in a parameter of their own
+(``GridSearchCV``), are parallel, and the estimator that contains them follows them. A
+``final_estimator`` gets their outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["accepts", "read"]
 
 
 def accepts(model: Any, inputs: Any = None) -> bool:
-    """Return whether this has the methods of an estimator, whoever made it."""
+    """Return whether this has the methods of an estimator, from any library."""
     del inputs
     return (
         not isinstance(model, type)
@@ -37,19 +37,19 @@ def read(estimator: Any, **_: Any) -> Graph:
     name = type(estimator).__name__
     width = getattr(estimator, "n_features_in_", None)
     spec = TensorSpec.of(None if width is None else (-1, int(width)), "")
-    given = graph.add("Input", "X", (), [spec])
-    made = _add(graph, estimator, graph.scope(name), [given])
-    graph.add("Output", "output", made)
+    data = graph.add("Input", "X", (), [spec])
+    outputs = _add(graph, estimator, graph.scope(name), [data])
+    graph.add("Output", "output", outputs)
     return Graph(name, graph.nodes())
 
 
-def _add(graph: GraphBuilder, estimator: Any, scope: str, given: Sequence[Ref]) -> list[Ref]:
-    """Add an estimator to a scope of its own and return what comes out of it."""
-    in_a_row = hasattr(estimator, "steps")
-    made: list[Ref] = []
+def _add(graph: GraphBuilder, estimator: Any, scope: str, inputs: Sequence[Ref]) -> list[Ref]:
+    """Add an estimator to its scope; return its outputs."""
+    is_pipeline = hasattr(estimator, "steps")
+    outputs: list[Ref] = []
     for name, part, columns in _parts(estimator):
         inside = graph.scope(f"{scope}/{name}")
-        before = made if made and (in_a_row or name == "final_estimator") else given
+        before = outputs if outputs and (is_pipeline or name == "final_estimator") else inputs
         if columns is not None:
             text = {"columns": columns}
             before = [graph.add("columns", f"{inside}/columns", before, (), text)]
@@ -57,15 +57,15 @@ def _add(graph: GraphBuilder, estimator: Any, scope: str, given: Sequence[Ref]) 
             after = [graph.add(part, f"{inside}/{part}", before)]
         else:
             after = _add(graph, part, inside, before)
-        made = after if before is made or in_a_row else [*made, *after]
-    if in_a_row:
-        return made
+        outputs = after if before is outputs or is_pipeline else [*outputs, *after]
+    if is_pipeline:
+        return outputs
     kind = type(estimator).__name__
-    return [graph.add(kind, f"{scope}/{kind}", made or given, (), _changed(estimator))]
+    return [graph.add(kind, f"{scope}/{kind}", outputs or inputs, (), _changed(estimator))]
 
 
 def _parts(estimator: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Iterate over the estimators in an estimator: name, itself, the columns that it gets."""
+    """Yield the estimators in an estimator: name, estimator, and the columns that it gets."""
     for key, value in estimator.get_params(deep=False).items():
         if accepts(value):
             yield key, value, None
@@ -77,7 +77,7 @@ def _parts(estimator: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _changed(estimator: Any) -> dict[str, Any]:
-    """Return the parameters that are not at their defaults, without estimators."""
+    """Return the parameters that differ from their defaults, except estimators."""
     defaults = inspect.signature(type(estimator).__init__).parameters
     own = {part[0] for part in _parts(estimator)}
     return {

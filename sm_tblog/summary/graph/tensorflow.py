@@ -1,4 +1,4 @@
-"""TensorFlow: what is a ``GraphDef`` already, or knows how to become one."""
+"""TensorFlow: a ``GraphDef``, or objects that can be converted to one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["accepts", "read"]
 
 
 def accepts(model: Any, inputs: Any = None) -> bool:
-    """Return whether this is a ``GraphDef``, a ``tf.Graph`` or a function of TensorFlow."""
+    """Return whether this is a ``GraphDef``, a ``tf.Graph`` or a TensorFlow function."""
     del inputs
     is_message = all(hasattr(model, name) for name in ("SerializeToString", "node", "versions"))
     holder = getattr(model, "graph", model)  # a concrete function has a graph
@@ -19,12 +19,12 @@ def accepts(model: Any, inputs: Any = None) -> bool:
 
 
 def read(model: Any, inputs: Any, **_: Any) -> Graph:
-    """Return the graph as it is.
+    """Return the graph as a serialized ``GraphDef``.
 
     Args:
         model: a ``GraphDef``, a ``tf.Graph``, a concrete function, or a ``tf.function``.
-        inputs: what a ``tf.function`` is traced with: a tuple or list of arguments, or the only
-            one; None for a function without any.
+        inputs: the arguments to trace a ``tf.function`` with: a tuple or list, or the only
+            argument; None for a function without arguments.
     """
     name = getattr(model, "__name__", None) or getattr(model, "name", None) or type(model).__name__
     if hasattr(model, "get_concrete_function"):

@@ -1,15 +1,15 @@
-"""PyTorch: what a model does with an input, seen by running it once.
+"""PyTorch: record what a model does with an input by running it once.
 
 The graph has the operations that the code names (``linear``, ``softmax``), inside the modules that
-call them. Whatever runs can be recorded: control flow that depends on data, inputs and outputs of
-any kind, custom autograd functions. A model that does not run with the input is shown as a tree of
-its modules. See ``recording`` for how, and ``undisturbed`` for why the run leaves no mark.
+call them. Any model that runs can be recorded: data-dependent control flow, inputs and outputs of
+any type, custom autograd functions. A model that does not run with the input is shown as a tree of
+its modules. ``recording`` explains how, and ``undisturbed`` why the run has no side effects.
 
-The alternatives cost more and do less. For a ResNet-18 on two cores this takes 0.34 s the first
-time and 0.05 s again, ``torch.jit.trace`` as the peers call it 1.3 s and 0.56 s, ``torch.export``
-2.1 s and 0.27 s. ``torch.jit`` is deprecated and, as the peers call it, refuses
-``nn.TransformerEncoder``. Both give the operations of ATen, among which those that were written are
-hard to find.
+The alternatives cost more and do less. For a ResNet-18 on two cores, recording takes 0.34 s the
+first time and 0.05 s after that; ``torch.jit.trace``, as torch's and tensorboardX's writers call
+it, takes 1.3 s and 0.56 s; ``torch.export`` takes 2.1 s and 0.27 s. ``torch.jit`` is deprecated
+and, as those writers call it, fails for ``nn.TransformerEncoder``. Both alternatives return ATen
+operations, among which the operations in the code are hard to find.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.summary.graph.base import Graph, GraphBuilder, TensorSpec, first_line, flattened
-from sm_tblog.summary.graph.recording import recorded
+from sm_tblog.summary.graph.recording import record_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ __all__ = ["accepts", "read"]
 
 
 def accepts(model: Any, inputs: Any) -> bool:
-    """Return whether this is a module of PyTorch, or a function and its input has tensors."""
+    """Return whether this is a PyTorch module, or a callable whose input contains tensors."""
     torch = sys.modules.get("torch")
     if torch is None:
         return False
@@ -42,71 +42,73 @@ def accepts(model: Any, inputs: Any) -> bool:
 
 
 def read(model: Any, inputs: Any, *, verbose: bool = False) -> Graph:
-    """Return the graph of a module or function for an input; without one, a module's modules.
+    """Return the graph of a module or function for an input; without one, a tree of modules.
 
     Args:
         model: a module, or a function of tensors.
         inputs: a tuple or list of arguments, a mapping of keyword arguments, or the only argument.
-        verbose: let warnings through.
+        verbose: do not suppress warnings.
     """
     model = _unwrapped(model)
     name = _name(model)
     if inputs is None:
         return _tree(model, name)
-    if reason := _why_not_to_run(model):
-        return _tree(model, name)._replace(remark=f"the graph has modules alone, since {reason}")
+    if reason := _reason_not_to_run(model):
+        return _tree(model, name)._replace(
+            remark=f"the graph shows only the modules, because {reason}"
+        )
     failures = []
     for args, kwargs in _calls(model, inputs):
         try:
             with warnings.catch_warnings():
                 if not verbose:
                     warnings.simplefilter("ignore")
-                return Graph(name, recorded(model, name, args, kwargs))
+                return Graph(name, record_run(model, name, args, kwargs))
         except Exception as error:  # noqa: BLE001, PERF203 - a model may raise anything
             failures.append(first_line(error))
-    remark = f"the graph has modules alone, since the model did not run: {failures[0]}"
+    remark = f"the graph shows only the modules, because the model did not run: {failures[0]}"
     return _tree(model, name)._replace(remark=remark)
 
 
 def _name(model: Any) -> str:
-    """Return a function's name, or that of a module's class; TorchScript has its own."""
+    """Return the name of a function or of a module's class, which TorchScript stores elsewhere."""
     names = (getattr(model, attribute, None) for attribute in ("original_name", "__name__"))
     return next((name for name in names if isinstance(name, str)), type(model).__name__)
 
 
 def _unwrapped(model: Any) -> Any:
-    """Return the model without wrappers that compile it, or wait for other processes."""
+    """Return the model without wrappers that compile it or wait for other processes."""
     import torch
 
     while True:
         if isinstance(model, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
             model = model.module
         elif hasattr(model, "_orig_mod"):  # what torch.compile returns
-            model = model._orig_mod  # noqa: SLF001 - there is no public way to it
+            model = model._orig_mod  # noqa: SLF001 - there is no public API
         else:
             return model
 
 
-def _why_not_to_run(model: Any) -> str:
-    """Return why a model is better not run, "" if it may be."""
+def _reason_not_to_run(model: Any) -> str:
+    """Return why a model must not be run; "" if it can be run."""
     import torch
 
     if not isinstance(model, torch.nn.Module):
         return ""
     if isinstance(model, torch.jit.ScriptModule):
-        return "what TorchScript computes is out of sight"
+        return "the operations of TorchScript cannot be recorded"
     if any(map(torch.nn.parameter.is_lazy, model.parameters())):
-        return "running it would initialize parameters whose shapes are not known yet"
+        return "running the model would initialize its lazy parameters"
     fsdp = sys.modules.get("torch.distributed.fsdp")
     names = "FullyShardedDataParallel", "FSDPModule"
     kinds = tuple(getattr(fsdp, name) for name in names if hasattr(fsdp, name))
     if any(isinstance(module, kinds) for module in model.modules()):
-        return "running it would wait for the other processes that have parts of its parameters"
+        return "running the model would wait for other processes that hold parts of its parameters"
     return ""
 
 
 def _calls(model: Any, inputs: Any) -> Iterator[tuple[tuple[Any, ...], Mapping[str, Any]]]:
-    """Iterate over the ways to call the model with the input, the likeliest first."""
+    """Yield the ways to call the model with the input, most likely first."""
     if isinstance(inputs, (tuple, list)):
         yield tuple(inputs), {}
     elif isinstance(inputs, Mapping) and all(isinstance(key, str) for key in inputs):
@@ -118,7 +120,7 @@ def _calls(model: Any, inputs: Any) -> Iterator[tuple[tuple[Any, ...], Mapping[s
 
 
 def _tree(model: Any, name: str) -> Graph:
-    """Return a module's modules and parameters. What follows on what is known in a Sequential."""
+    """Return the tree of modules and parameters; only modules in a Sequential are connected."""
     graph = GraphBuilder()
     graph.scope(name)
     if hasattr(model, "named_children"):
@@ -131,7 +133,7 @@ def _tree(model: Any, name: str) -> Graph:
 def _add_tree(
     graph: GraphBuilder, module: Any, scope: str, before: tuple[Ref, ...], seen: set[int]
 ) -> tuple[Ref, ...]:
-    """Add a module and return what comes out of it, as far as that is known."""
+    """Add a module; return its outputs, or nothing if they are unknown."""
     import torch
 
     seen.add(id(module))

@@ -1,6 +1,6 @@
-"""XGBoost: the first trees of a booster, each a scope.
+"""XGBoost: the first trees of a booster, each in its own scope.
 
-A split stands below what it leads to, by its condition; a leaf is named by its value.
+A split is named by its condition and is an input of its children; a leaf is named by its value.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["accepts", "read"]
 
-TREES = 10
-"""How many trees are shown: more are hardly looked at, and a booster has hundreds."""
+MAX_TREES = 10
+"""Maximum number of trees shown: a booster has hundreds, and few users need more."""
 
 
 def accepts(model: Any, inputs: Any = None) -> bool:
-    """Return whether this is a booster of XGBoost, or an estimator that has one."""
+    """Return whether this is an XGBoost booster, or an estimator that has one."""
     del inputs
     return hasattr(model, "get_dump") or hasattr(model, "get_booster")
 
@@ -31,42 +31,44 @@ def read(model: Any, **_: Any) -> Graph:
     """Return the graph of the first trees.
 
     Args:
-        model: a ``Booster``, or an estimator that has been fitted.
+        model: a ``Booster``, or a fitted estimator.
     """
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     name = type(model).__name__
     trees = booster.get_dump(dump_format="json", with_stats=True)
     graph = GraphBuilder()
     features = TensorSpec((-1, booster.num_features()), "")
-    given = graph.add("Input", "features", (), [features])
+    before = graph.add("Input", "features", (), [features])
     scope = graph.scope(name)
     leaves: list[Ref] = []
-    for i, tree in enumerate(trees[:TREES]):
-        _add_split(graph, json.loads(tree), f"{scope}/tree {i}", given, leaves)
-    made = graph.add("sum", f"{scope}/sum", leaves)
-    graph.add("Output", "output", [made])
+    for i, tree in enumerate(trees[:MAX_TREES]):
+        _add_split(graph, json.loads(tree), f"{scope}/tree {i}", before, leaves)
+    total = graph.add("sum", f"{scope}/sum", leaves)
+    graph.add("Output", "output", [total])
     remark = (
-        f"the graph shows the first {TREES} of {len(trees)} trees" if len(trees) > TREES else ""
+        f"the graph shows the first {MAX_TREES} of {len(trees)} trees"
+        if len(trees) > MAX_TREES
+        else ""
     )
     return Graph(name, graph.nodes(), remark)
 
 
 def _add_split(
-    graph: GraphBuilder, node: Mapping[str, Any], scope: str, given: Ref, leaves: list[Ref]
+    graph: GraphBuilder, node: Mapping[str, Any], scope: str, before: Ref, leaves: list[Ref]
 ) -> None:
     shown = {key: node[key] for key in ("branch", "gain", "cover") if key in node}
     if "leaf" in node:
         name = f"{scope}/{node['leaf']:.4g}"
-        leaves.append(graph.add("leaf", name, [given], (), {"value": node["leaf"], **shown}))
+        leaves.append(graph.add("leaf", name, [before], (), {"value": node["leaf"], **shown}))
         return
-    split = graph.add("split", f"{scope}/{_condition(node)}", [given], (), shown)
+    split = graph.add("split", f"{scope}/{_condition(node)}", [before], (), shown)
     for child in node["children"]:
         ways = [way for way in ("yes", "no", "missing") if node.get(way) == child["nodeid"]]
         _add_split(graph, {**child, "branch": " or ".join(ways)}, scope, split, leaves)
 
 
 def _condition(node: Mapping[str, Any]) -> str:
-    """Return what a split asks: of a number, of categories, or of an indicator."""
+    """Return the condition of a split: on a number, categories or an indicator."""
     feature, threshold = str(node["split"]), node.get("split_condition")
     if isinstance(threshold, (int, float)):
         return f"{feature} < {threshold:.4g}"

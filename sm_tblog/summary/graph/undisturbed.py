@@ -1,9 +1,9 @@
-"""Running a PyTorch model so that nothing shows that it ran.
+"""Run a PyTorch model without side effects.
 
-It runs without gradients, in evaluation mode, as it was written where it has been compiled, and on
-copies of its buffers. A parameter that is written to is copied first. Afterwards parameters,
-buffers, the modules' attributes and the random generators are as they were before. What a model
-changes outside of itself, or inside a list, is out of reach.
+The model runs without gradients, in evaluation mode, uncompiled, and on copies of its buffers. A
+parameter is copied before it is written to. Afterwards, the parameters, buffers, attributes of the
+modules and random generators are restored. Changes outside the model, or inside a list, cannot be
+undone.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["undisturbed"]
 
 @contextlib.contextmanager
 def undisturbed(model: Any, tensors: Sequence[Any]) -> Iterator[Callable[[Any], None]]:
-    """Prepare a model to be run, and undo afterwards what the run has done to it.
+    """Prepare a model for a run, and undo the changes of the run afterwards.
 
     Args:
-        model: a module, or a function.
-        tensors: its inputs.
+        model: a module or function.
+        tensors: the inputs.
 
     Yields:
-        What is to be called with a tensor before it is written to.
+        A function to call with each tensor before it is written to.
     """
     import torch
 
@@ -41,18 +41,18 @@ def undisturbed(model: Any, tensors: Sequence[Any]) -> Iterator[Callable[[Any], 
     devices = {tensor.device for tensor in (*tensors, *parameters, *buffers)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_same_generators(devices))
+        stack.enter_context(_restored_generators(devices))
         stack.enter_context(_uncompiled())
-        stack.enter_context(_same_modules(modules, buffers))
-        yield stack.enter_context(_same_parameters(parameters))
+        stack.enter_context(_restored_modules(modules, buffers))
+        yield stack.enter_context(_restored_parameters(parameters))
 
 
 @contextlib.contextmanager
-def _same_generators(devices: set[Any]) -> Iterator[None]:
-    """Leave the random generators of Python, NumPy and PyTorch, on these devices, as they are."""
+def _restored_generators(devices: set[Any]) -> Iterator[None]:
+    """Restore the random generators of Python, NumPy and, on the given devices, PyTorch."""
     import torch
 
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([]))
         for device in devices:
@@ -61,31 +61,31 @@ def _same_generators(devices: set[Any]) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)  # noqa: NPY002
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which compiled modules run as they were written."""
+    """Return a context in which compiled modules run uncompiled."""
     import torch
 
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
-        return contextlib.nullcontext()  # nothing has been compiled, or nothing can be done
+        return contextlib.nullcontext()  # nothing is compiled, or PyTorch has no such context
     context: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return context
 
 
 @contextlib.contextmanager
-def _same_modules(modules: Sequence[Any], buffers: Sequence[Any]) -> Iterator[None]:
-    """Put modules into evaluation mode, on copies of the buffers; restore all that they hold."""
+def _restored_modules(modules: Sequence[Any], buffers: Sequence[Any]) -> Iterator[None]:
+    """Use evaluation mode and copies of the buffers; restore all attributes afterwards."""
     import torch
 
     copies = {id(buffer): buffer.clone() for buffer in buffers}
     modes = [module.training for module in modules]
     before = [
-        (module, dict(vars(module)), dict(module._buffers))  # noqa: SLF001 - assignment would check
+        (module, dict(vars(module)), dict(module._buffers))  # noqa: SLF001 - assignment has checks
         for module in modules
-        if not isinstance(module, torch.jit.ScriptModule)  # what it holds is out of reach
+        if not isinstance(module, torch.jit.ScriptModule)  # its attributes are not accessible
     ]
     try:
         for module in modules:
@@ -103,18 +103,18 @@ def _same_modules(modules: Sequence[Any], buffers: Sequence[Any]) -> Iterator[No
 
 
 def _restore(now: dict[str, Any], before: dict[str, Any]) -> None:
-    """Make a dictionary what it was, without a moment in which something is missing."""
+    """Restore a dictionary such that no entry is ever missing."""
     now.update(before)
     for name in now.keys() - before.keys():
         del now[name]
 
 
 @contextlib.contextmanager
-def _same_parameters(parameters: Sequence[Any]) -> Iterator[Callable[[Any], None]]:
-    """Restore parameters that have been written to, or given other data.
+def _restored_parameters(parameters: Sequence[Any]) -> Iterator[Callable[[Any], None]]:
+    """Restore parameters that were written to or whose data was replaced.
 
     Yields:
-        What is to be called with a tensor before it is written to.
+        A function to call with each tensor before it is written to.
     """
     before = [(parameter, parameter.data, _memory(parameter)) for parameter in parameters]
     copies: dict[int, list[tuple[Any, Any]]] = {}
@@ -135,8 +135,8 @@ def _same_parameters(parameters: Sequence[Any]) -> Iterator[Callable[[Any], None
 
 
 def _memory(tensor: Any) -> int:
-    """Return where a tensor's values are, the same for all views of it; 0 if they are nowhere."""
+    """Return the address of a tensor's storage, shared by all its views; 0 if it has none."""
     try:
         return int(tensor.untyped_storage().data_ptr())
-    except (NotImplementedError, RuntimeError):  # sparse, or not there yet
+    except (NotImplementedError, RuntimeError):  # sparse, or not allocated yet
         return 0
