@@ -128,6 +128,7 @@ class S3Object:
         self._can_copy = True  # whether the store can append by copying
         self._copy_verified = False
         self._readable = True  # whether the credentials may read the object
+        self._may_condition = True  # whether they may make a write depend on its entity tag
         self._upload_id: str | None = None  # of an upload that may be unfinished
         self._has_unknown_uploads = not is_new  # whether others may be unfinished at the store
 
@@ -201,23 +202,35 @@ class S3Object:
                 "PutObject", Key=self._key, Body=body, ContentMD5=content_md5(body), **condition
             )
         except StoreError as error:
-            if not condition or code_of(error) not in _CONDITION_FAILED:
+            if not condition or not self._resolve_condition(code_of(error)):
                 raise
-            # Either a reply was lost, or the server does not support conditions.
-            before = self._tag
-            self._refresh()
-            if self._tag == before or code_of(error) in NOT_IMPLEMENTED:
-                self._folder.weaken_conditions()
             if self.committed < size:
                 self._write(file, size)
             return
+        self._folder.has_met_conditions |= "IfMatch" in condition
         self._repeated += self.committed
         self.committed, self._tag = size, reply.get("ETag")
         self._note_version(reply)
 
+    def _resolve_condition(self, code: str) -> bool:
+        """Find out why a conditional write failed; return whether to write again."""
+        if code in DENIED and not self._readable:
+            self._may_condition = False  # AWS lets only those who may read an object use IfMatch
+            return True
+        if code not in _CONDITION_FAILED:
+            return False
+        # Either a reply was lost, or the server does not support conditions.
+        before = self._tag
+        self._refresh()
+        if not self._readable and self._folder.has_met_conditions:
+            self._tag = None  # a reply was lost, and the new entity tag cannot be queried
+        elif self._tag == before or code in NOT_IMPLEMENTED:
+            self._folder.weaken_conditions()
+        return True
+
     def _condition(self, operation: str, name: str = "IfMatch") -> dict[str, str]:
         """Return the condition that the object is unchanged since the last request."""
-        if not self._readable or (self.committed and self._tag is None):
+        if not self._may_condition or (self.committed and self._tag is None):
             return {}
         return self._folder.condition(operation, self._tag, name)
 

@@ -59,6 +59,8 @@ class Bucket:
 
     Attributes:
         bucket: the bucket's name.
+        has_met_conditions: whether the server has met a condition on an entity tag, so that it
+            supports them as they are sent.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
@@ -67,6 +69,7 @@ class Bucket:
         self._options = options
         self._identity = identity(options)
         self._conditions = ["quoted", "bare", "none"]  # the first is tried
+        self.has_met_conditions = False
 
     def call(self, operation: str, **parameters: Any) -> Any:
         """Call an operation on the bucket, with the options that it accepts.

@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from s3_servers import FAULTS, LATE
 
@@ -198,6 +198,8 @@ def test_a_server_that_does_not_answer_is_given_up(moto, copying, operation):
     appends=st.lists(st.integers(1, 300), min_size=2, max_size=6),
     copies=st.booleans(),
 )
+@example(plan=[None, None, "403", "late 1"], appends=[1, 1, 1], copies=False)
+@example(plan=[None, "lost", "403", None, "late 1"], appends=[1, 1, 1], copies=False)
 def test_whatever_fails_the_object_is_what_was_appended_and_never_shrinks(
     proxy, monkeypatch, plan, appends, copies
 ):
