@@ -43,6 +43,9 @@ class Crop(NamedTuple):
     width: int
 
 
+HERO_WIDTH = 1030
+"""Width of the picture of README and home page, the Time Series tab without its settings."""
+
 HEADER_HEIGHT = 66
 """Height of the header, which is the same in all tabs, in pixels."""
 CROPS = {
@@ -96,6 +99,8 @@ def main() -> None:
                 part = (crop.left, crop.top, crop.left + crop.width, crop.top + height)
                 thumbnail = picture.crop(part).resize(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
                 save(thumbnail, TABS / f"{name}-small.png")
+                if name == "timeseries":
+                    save(cropped.crop((0, 0, HERO_WIDTH, cropped.height)), ASSETS / "hero.png")
 
 
 def take_screenshots(tests: str, artifacts: str) -> None:

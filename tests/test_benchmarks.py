@@ -137,10 +137,10 @@ def test_the_table_holds_what_was_measured(rich, capsys, monkeypatch):
     if not rich:
         monkeypatch.setitem(sys.modules, "rich.console", None)
     report = benchmark_module("_report")
-    figure = a_figure(12345.6, (0.123456, 99.9), note="a remark")
+    figure = a_figure(12345.6, (0.123456, 99.9), note="a warning")
     report.print_figures([figure], report.machine_facts())
     printed = capsys.readouterr().out
-    for text in ("ours 1 µs, theirs 3 µs", "12,346 x", "0.123 to 99.9", "a remark", "numpy: "):
+    for text in ("ours 1 µs, theirs 3 µs", "12,346 x", "0.123 to 99.9", "a warning", "numpy: "):
         assert text in printed
 
 

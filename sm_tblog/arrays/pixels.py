@@ -178,7 +178,7 @@ def tiled(videos: UInt8Array, rows: int, columns: int) -> UInt8Array:
 
 
 def as_bytes(pixels: npt.NDArray[Any]) -> tuple[UInt8Array, str]:
-    """Return pixels as bytes, and a remark if some are outside the range of their dtype.
+    """Return pixels as bytes, and a warning if some are outside the range of their dtype.
 
     ==================  ===========================================================================
     uint8               unchanged
@@ -201,18 +201,18 @@ def as_bytes(pixels: npt.NDArray[Any]) -> tuple[UInt8Array, str]:
     if pixels.dtype not in (np.float32, np.float64) and pixels.dtype.kind not in "iu":
         pixels = pixels.astype(np.float32)  # float16, bfloat16, float8
     low, high, nan = _range(pixels)
-    white, remark = 1.0, ""
+    white, warning = 1.0, ""
     if pixels.dtype.kind in "iu":
         white = 255.0 if high > 1 or low < 0 else 1.0
     elif low >= 0 and high > 2:
         white = 255.0
-        remark = f"floats up to {high:.4g} are interpreted as pixels from 0 to 255"
+        warning = f"floats up to {high:.4g} are interpreted as pixels from 0 to 255"
     margin = 0.5 * white / 255  # clipping this much is not visible
     if low < -margin or high > white + margin:
-        remark = f"pixels from {low:.4g} to {high:.4g} are clipped to 0 to {white:g}"
+        warning = f"pixels from {low:.4g} to {high:.4g} are clipped to 0 to {white:g}"
     if nan:
-        remark += f"{'; ' * bool(remark)}{nan} of {pixels.size} values are NaN and drawn black"
-    return _scaled(pixels, 255 / white), remark
+        warning += f"{'; ' * bool(warning)}{nan} of {pixels.size} values are NaN and drawn black"
+    return _scaled(pixels, 255 / white), warning
 
 
 def _range(pixels: npt.NDArray[Any]) -> tuple[float, float, int]:

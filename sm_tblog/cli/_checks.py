@@ -82,7 +82,7 @@ def check_machine() -> list[Finding]:
             findings.append(Finding("warning", text))
         else:
             findings.append(Finding("note", f"host {job.host} of {', '.join(job.hosts)}"))
-        findings += [Finding("warning", remark) for remark in job.remarks]
+        findings += [Finding("warning", warning) for warning in job.warnings]
     elif studio.get("DomainId"):
         who = f"{studio.get('UserProfileName', 'a shared space')} in {studio['DomainId']}"
         findings.append(Finding("ok", f"SageMaker Studio: {who}"))

@@ -42,7 +42,7 @@ class Session:
         optional: the optional engines. If one cannot start, it is left out with a warning.
         find_name: returns the name of the session; called when the session is opened.
         deliver: hands a job to the worker thread. Called with a name for messages, a function that
-            returns files and a remark, and its arguments. None for a session that does nothing.
+            returns files and a warning, and its arguments. None for a session that does nothing.
         max_events: the maximum number of events in the file.
         log_dir: the writer's log directory.
 
@@ -71,7 +71,7 @@ class Session:
         self._max_events = max_events
         self._started: list[Engine] = []
         self._recording: Recording | None = None
-        self._remarks: list[str] = []
+        self._warnings: list[str] = []
 
     def __enter__(self) -> Self:
         """Open the session.
@@ -116,7 +116,7 @@ class Session:
             self._recorder.end()
         self._stop()
         if recording is not None:
-            args = self.name, recording, self._started, self._remarks, self._max_events
+            args = self.name, recording, self._started, self._warnings, self._max_events
             self._deliver(f"profile {self.name}", _build_files, args)
 
     def reset_after_fork(self) -> None:
@@ -136,8 +136,8 @@ class Session:
 
     def _start(self, engines: Sequence[Engine]) -> None:
         for engine in engines:
-            remark = self._try("start", engine, engine.start, is_optional=engine in self._optional)
-            if not remark:
+            warning = self._try("start", engine, engine.start, is_optional=engine in self._optional)
+            if not warning:
                 self._started.append(engine)
 
     def _stop(self) -> None:
@@ -147,7 +147,7 @@ class Session:
     def _try(
         self, what: str, engine: Engine, method: Callable[[], None], *, is_optional: bool
     ) -> str:
-        """Call a method of an engine; return a remark if it fails, "" otherwise."""
+        """Call a method of an engine; return a warning if it fails, "" otherwise."""
         try:
             method()
         except Exception as error:
@@ -155,8 +155,8 @@ class Session:
                 _release(self)
                 self._stop()
                 raise
-            self._remarks.append(f"{_name_of(engine)} did not {what}: {error}")
-            return self._remarks[-1]
+            self._warnings.append(f"{_name_of(engine)} did not {what}: {error}")
+            return self._warnings[-1]
         return ""
 
 
@@ -165,17 +165,17 @@ def _build_files(
     name: str,
     recording: Recording,
     engines: Sequence[Engine],
-    remarks: list[str],
+    warnings: list[str],
     max_events: int,
 ) -> tuple[list[File], str]:
-    """Return the files of a session and a remark. Called on the worker thread."""
+    """Return the files of a session and a warning. Called on the worker thread."""
     from sm_tblog.profile.formats.xspace import Space
     from sm_tblog.profile.recording.timeline import add_marks  # imports protobuf and the schema
 
     stem = names.file_stem()
     space = Space(recording.begin_ns, max_events=max_events)
     space.hostname = stem
-    space.warnings += remarks
+    space.warnings += warnings
     add_marks(recording, space)
     files: dict[str, bytes] = {}
     for engine in engines:

@@ -112,14 +112,14 @@ class Trace(NamedTuple):
         stem: the name of the files in the session's folder, without their suffixes.
         data: the contents of the session's file.
         kept: the trace, compressed with gzip; None if it is not kept.
-        remark: warnings about the conversion; "" if there are none.
+        warning: warnings about the conversion; "" if there are none.
     """
 
     title: str
     stem: str
     data: bytes
     kept: bytes | None
-    remark: str
+    warning: str
 
     def session(self, name: str | None, logdir: str, taken: Any) -> str:
         """Return a free name for the session."""

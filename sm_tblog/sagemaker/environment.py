@@ -5,8 +5,8 @@ depend on the environment variables of SageMaker's training toolkit, which only 
 host comes from the files too, because the machine's host name is not ``algo-1``.
 ``SAGEMAKER_BASE_DIR`` replaces ``/opt/ml``.
 
-Reading never raises: a missing or damaged file counts as empty, and the job's ``remarks`` mention a
-damaged one.
+Reading never raises: a missing or damaged file counts as empty, and the job's ``warnings`` mention
+a damaged one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TrainingJob(NamedTuple):
             interrupted job; None if the job has none.
         is_tuning: whether the job belongs to a hyperparameter tuning job.
         is_local_mode: whether an SDK runs the job on the user's machine, where nothing is uploaded.
-        remarks: messages about problems with the files.
+        warnings: messages about problems with the files.
     """
 
     name: str
@@ -56,7 +56,7 @@ class TrainingJob(NamedTuple):
     checkpoint_path: Path | None
     is_tuning: bool
     is_local_mode: bool
-    remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def training_job() -> TrainingJob | None:
@@ -67,11 +67,11 @@ def training_job() -> TrainingJob | None:
 def read_job() -> TrainingJob:
     """Return the training job that files and environment variables describe, however incomplete."""
     base = base_folder()
-    remarks: list[str] = []
+    warnings: list[str] = []
     folder = base / "input" / "config"
-    resources = _read(folder / "resourceconfig.json", remarks)
-    tensorboard = _tensorboard_config(folder, remarks)
-    checkpoints = _read(folder / "checkpointconfig.json", remarks)
+    resources = _read(folder / "resourceconfig.json", warnings)
+    tensorboard = _tensorboard_config(folder, warnings)
+    checkpoints = _read(folder / "checkpointconfig.json", warnings)
     hosts = resources.get("hosts")
     instance = resources.get("current_instance_type")
     s3_output_path = _text(tensorboard or {}, "S3OutputPath")
@@ -88,9 +88,9 @@ def read_job() -> TrainingJob:
         local_path=local_path,
         s3_output_path=s3_output_path or None,
         checkpoint_path=_checkpoint_path(base, checkpoints),
-        is_tuning=TUNING in _read(folder / "hyperparameters.json", remarks),
+        is_tuning=TUNING in _read(folder / "hyperparameters.json", warnings),
         is_local_mode=str(instance).startswith("local"),
-        remarks=tuple(remarks),
+        warnings=tuple(warnings),
     )
 
 
@@ -104,15 +104,15 @@ def studio_metadata() -> dict[str, Any]:
     return _read(base_folder() / "metadata" / "resource-metadata.json", [])
 
 
-def _tensorboard_config(folder: Path, remarks: list[str]) -> dict[str, Any] | None:
+def _tensorboard_config(folder: Path, warnings: list[str]) -> dict[str, Any] | None:
     """Return the job's TensorBoardOutputConfig, from the files that SageMaker's libraries use."""
     named = os.environ.get("TENSORBOARD_CONFIG_FILE_PATH")
     paths = [Path(named)] if named else []
     for path in (*paths, folder / "tensorboardoutputconfig.json"):
-        if config := _read(path, remarks):
+        if config := _read(path, warnings):
             return config
     if named and not Path(named).exists():
-        remarks.append(f"TENSORBOARD_CONFIG_FILE_PATH names {named}, which does not exist")
+        warnings.append(f"TENSORBOARD_CONFIG_FILE_PATH names {named}, which does not exist")
     return None
 
 
@@ -132,16 +132,16 @@ def _text(values: dict[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _read(path: Path, remarks: list[str]) -> dict[str, Any]:
+def _read(path: Path, warnings: list[str]) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        remarks.append(f"{path} cannot be read: {error}")
+        warnings.append(f"{path} cannot be read: {error}")
         return {}
     if not isinstance(content, dict):
-        remarks.append(f"{path} does not contain a JSON object")
+        warnings.append(f"{path} does not contain a JSON object")
         return {}
     return content

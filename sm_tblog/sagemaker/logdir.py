@@ -57,8 +57,8 @@ def report_logdir(logdir: str, *, is_given: bool) -> None:
     """
     job = read_job()
     if not is_given:
-        for remark in job.remarks:
-            _log_once(logging.WARNING, remark)
+        for warning in job.warnings:
+            _log_once(logging.WARNING, warning)
     path = Path(logdir).absolute()
     level, message = describe(job, str(path))
     is_mounted = path.is_relative_to(job.base / "input")  # e.g. a file system that outlives the job

@@ -115,6 +115,7 @@ class _CountingFolder:
     """A bucket that accepts every request and stores nothing."""
 
     bucket = "bucket"
+    has_met_conditions = False
 
     def __init__(self, copies: bool) -> None:
         self._version = {} if copies else {"VersionId": "1"}

@@ -44,7 +44,7 @@ def check_samples(dtype: np.dtype[Any], tag: str) -> None:
 def audio_value(
     tag: str, samples: npt.NDArray[Any] | Deferred, sample_rate: float
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of a sound, and a remark on samples that were changed.
+    """Return a ``Summary.Value`` of a sound, and a warning on samples that were changed.
 
     Args:
         tag: the tag, used unchanged.
@@ -57,7 +57,7 @@ def audio_value(
     """
     array = samples.array() if isinstance(samples, Deferred) else samples
     check_samples(array.dtype, tag)
-    pcm, remark = _as_int16(_as_frames(array))
+    pcm, warning = _as_int16(_as_frames(array))
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(pcm.shape[1])
@@ -72,7 +72,7 @@ def audio_value(
     value.tensor.dtype = schema.DT_STRING
     value.tensor.tensor_shape.dim.add(size=1)
     value.tensor.string_val.append(file.getvalue())
-    return value, remark
+    return value, warning
 
 
 def _as_frames(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -84,7 +84,7 @@ def _as_frames(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _as_int16(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], str]:
-    """Return samples as int16, and a remark on those that are out of range.
+    """Return samples as int16, and a warning on those that are out of range.
 
     Floats are multiplied by 32,767 and truncated, not rounded, as in PyTorch's writer.
     """
@@ -94,11 +94,11 @@ def _as_int16(samples: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int16], str]:
         return (samples.astype(np.int16) - 128) << 8, ""
     if samples.dtype != np.float64:
         samples = samples.astype(np.float32)
-    remarks = []
+    warnings = []
     if nan := int(np.isnan(samples).sum()):
-        remarks.append(f"{nan} of {samples.size} samples are NaN and silent")
+        warnings.append(f"{nan} of {samples.size} samples are NaN and silent")
         samples = np.where(np.isnan(samples), samples.dtype.type(0), samples)
     if (peak := float(np.abs(samples).max())) > 1:
-        remarks.append(f"samples up to {peak:.4g} are clipped to -1 to 1")
+        warnings.append(f"samples up to {peak:.4g} are clipped to -1 to 1")
         samples = samples.clip(-1, 1)
-    return (samples * _FULL_SCALE).astype(np.int16), "; ".join(remarks)
+    return (samples * _FULL_SCALE).astype(np.int16), "; ".join(warnings)

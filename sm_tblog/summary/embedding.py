@@ -83,7 +83,7 @@ def encode_embedding(
     labels: Iterable[Any] | Deferred | None = None,
     pictures: tuple[npt.NDArray[Any] | Deferred, str] | None = None,
 ) -> tuple[dict[str, Content], str]:
-    """Return an embedding's files, in the order in which to write them, and a remark.
+    """Return an embedding's files, in the order in which to write them, and a warning.
 
     Rows with NaN or infinities are left out with their labels and pictures; otherwise the Projector
     would show nothing.
@@ -97,7 +97,7 @@ def encode_embedding(
         pictures: one picture for each point, and their layout as in ``pixels``.
 
     Returns:
-        The files' contents by name, as in ``File``; and a remark on what differs from the input.
+        The files' contents by name, as in ``File``; and a warning on what differs from the input.
 
     Raises:
         InvalidTypeError: a matrix from a device does not hold real numbers.
@@ -109,15 +109,15 @@ def encode_embedding(
     if not count:
         message = f"all {len(kept):,} rows contain NaN or infinities"
         raise InvalidValueError(message)
-    remarks = []
+    warnings = []
     if count < len(kept):
         left_out = f"{len(kept) - count:,} of {len(kept):,} rows contain NaN or infinities"
-        remarks.append(f"{left_out} and are left out")
+        warnings.append(f"{left_out} and are left out")
         points = points[kept]
     if count == 1:
-        remarks.append("TensorBoard does not list an embedding of one point")
+        warnings.append("TensorBoard does not list an embedding of one point")
     if count > _MAX_POINTS:
-        remarks.append(f"TensorBoard shows only the first {_MAX_POINTS:,} of {count:,} points")
+        warnings.append(f"TensorBoard shows only the first {_MAX_POINTS:,} of {count:,} points")
 
     folder = f"embeddings/{_folder_name(tag)}/{step:05d}"
     data, ending = encode_matrix(points)
@@ -128,18 +128,18 @@ def encode_embedding(
     if labels is not None:
         rows = labels.array() if isinstance(labels, Deferred) else labels
         entry.metadata_path = f"{folder}/metadata.tsv"
-        files[entry.metadata_path], remark = encode_labels(compress(rows, kept), header)
-        remarks.append(remark)
+        files[entry.metadata_path], warning = encode_labels(compress(rows, kept), header)
+        warnings.append(warning)
     if pictures is not None:
         pixels, layout = pictures
         images = arranged(_on_host(pixels, tag), layout, "NHWC")
         entry.sprite.image_path = f"{folder}/sprite.png"
-        sheet, side, remark = encode_sheet(images[kept][:_MAX_POINTS])
+        sheet, side, warning = encode_sheet(images[kept][:_MAX_POINTS])
         files[entry.sprite.image_path] = sheet
         entry.sprite.single_image_dim.extend((side, side))
-        remarks.append(remark)
+        warnings.append(warning)
     files[CONFIG] = Change(updated_config, entry.SerializeToString())
-    return files, "; ".join(filter(None, remarks))
+    return files, "; ".join(filter(None, warnings))
 
 
 def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
@@ -148,7 +148,7 @@ def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:
 
 def _as_float32(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return a matrix padded with zero columns to at least ``_MIN_COLUMNS``."""
-    with np.errstate(over="ignore"):  # becomes infinite, which the remark reports
+    with np.errstate(over="ignore"):  # becomes infinite, which the warning reports
         points = matrix.astype("<f4", copy=False)
     missing = _MIN_COLUMNS - points.shape[1]
     return np.pad(points, ((0, 0), (0, missing))) if missing > 0 else points
@@ -187,7 +187,7 @@ def encode_matrix(points: npt.NDArray[np.float32]) -> tuple[bytes, str]:
 
 
 def encode_labels(rows: Iterable[Any], header: Sequence[str] = ()) -> tuple[bytes, str]:
-    """Return a file with one line for each point, and a remark on labels that were changed.
+    """Return a file with one line for each point, and a warning on labels that were changed.
 
     TensorBoard's page splits the file at line breaks and tabs and skips blank lines. It interprets
     the first line as a header if and only if there are several columns.
@@ -214,7 +214,7 @@ def _as_text(label: Any) -> str:
 
 
 def encode_sheet(images: npt.NDArray[Any]) -> tuple[bytes, int, str]:
-    """Return a sprite sheet as a PNG, the side of each picture in pixels, and a remark.
+    """Return a sprite sheet as a PNG, the side of each picture in pixels, and a warning.
 
     TensorBoard's shader needs as many rows as columns, and locates a picture by a division of
     floats, which is exact if that number is a power of two. It draws square pictures, and nothing
@@ -223,14 +223,14 @@ def encode_sheet(images: npt.NDArray[Any]) -> tuple[bytes, int, str]:
     Args:
         images: of any dtype, shape (N, H, W, C), with one to four channels.
     """
-    tiles, remark = as_bytes(images)
+    tiles, warning = as_bytes(images)
     count, *size, channels = tiles.shape
     columns = 1 << -(-(count - 1).bit_length() // 2)
     side = min(max(size), _MAX_SHEET_SIDE // columns)
     height, width = (max(length * side // max(size), 1) for length in size)
     if [height, width] != size:
         shrunk = f"pictures of {size[1]} x {size[0]} pixels become {width} x {height}"
-        remark = "; ".join(filter(None, (remark, f"{shrunk} to fit on one sheet")))
+        warning = "; ".join(filter(None, (warning, f"{shrunk} to fit on one sheet")))
     top, left = (side - height) // 2, (side - width) // 2
     depth = channels + (channels % 2 and height != width)  # transparent beside the picture
     sheet = np.zeros((columns, side, columns, side, depth), np.uint8)
@@ -240,7 +240,7 @@ def encode_sheet(images: npt.NDArray[Any]) -> tuple[bytes, int, str]:
         cells = sheet[row, top : top + height, : len(part), left : left + width].swapaxes(0, 1)
         cells[..., -1] = 255
         cells[..., :channels] = part
-    return encode_png(sheet.reshape(columns * side, columns * side, depth)), side, remark
+    return encode_png(sheet.reshape(columns * side, columns * side, depth)), side, warning
 
 
 def _shrunk(tiles: UInt8Array, axis: int, length: int) -> UInt8Array:

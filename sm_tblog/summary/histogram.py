@@ -270,7 +270,7 @@ def histogram_value(
     max_bins: int | None = None,
     size: int | None = None,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of the histograms plugin, and a remark on values it leaves out.
+    """Return a ``Summary.Value`` of the histograms plugin, and a warning on values it leaves out.
 
     Args:
         tag: the tag, used unchanged.
@@ -293,13 +293,13 @@ def histogram_value(
         else:
             with _ignore_float_errors():
                 histogram = _count_by_numpy(array, bins, zeros, max_bins)
-    remark = ""
+    warning = ""
     if histogram.nan or histogram.inf:
-        remark = (
+        warning = (
             f"the histogram leaves out {histogram.nan} NaN and {histogram.inf} infinite "
             f"of {histogram.num + histogram.nan + histogram.inf} values"
         )
-    return _value(tag, histogram), remark
+    return _value(tag, histogram), warning
 
 
 def raw_histogram_value(

@@ -54,7 +54,7 @@ def picture_value(tag: str, encoded: bytes, shape: Sequence[int]) -> Any:
 def grid_value(
     tag: str, pixels: npt.NDArray[Any] | Deferred, layout: str, max_outputs: int | None = None
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of one image, and a remark on its pixels.
+    """Return a ``Summary.Value`` of one image, and a warning on its pixels.
 
     Args:
         tag: the tag, used unchanged.
@@ -63,19 +63,19 @@ def grid_value(
             grid of eight columns.
         max_outputs: the maximum number of images, the first ones; None for all.
     """
-    images, remark = _as_images(tag, pixels, layout, max_outputs)
+    images, warning = _as_images(tag, pixels, layout, max_outputs)
     grid = _as_grid(images)
-    return picture_value(tag, encode_png(grid), grid.shape), remark
+    return picture_value(tag, encode_png(grid), grid.shape), warning
 
 
 def samples_value(
     tag: str, pixels: npt.NDArray[Any] | Deferred, layout: str, max_outputs: int | None = None
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of several separate images, and a remark on their pixels.
+    """Return a ``Summary.Value`` of several separate images, and a warning on their pixels.
 
     The arguments are those of ``grid_value``.
     """
-    images, remark = _as_images(tag, pixels, layout, max_outputs)
+    images, warning = _as_images(tag, pixels, layout, max_outputs)
     _, height, width, _ = images.shape
     strings = [str(width).encode(), str(height).encode(), *map(encode_png, images)]
     value = schema.Value(tag=tag)
@@ -85,7 +85,7 @@ def samples_value(
     value.tensor.dtype = schema.DT_STRING
     value.tensor.tensor_shape.dim.add(size=len(strings))
     value.tensor.string_val.extend(strings)
-    return value, remark
+    return value, warning
 
 
 def boxes_value(
@@ -96,7 +96,7 @@ def boxes_value(
     labels: Sequence[str] | None,
     rescale: float,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of an image with boxes drawn on it, and a remark on its pixels.
+    """Return a ``Summary.Value`` of an image with boxes drawn on it, and a warning on its pixels.
 
     Args:
         tag: the tag, used unchanged.
@@ -111,7 +111,7 @@ def boxes_value(
     """
     from PIL import Image
 
-    images, remark = _as_images(tag, pixels, layout)
+    images, warning = _as_images(tag, pixels, layout)
     grid = _as_grid(images)
     alpha = grid.shape[-1] in (2, 4)
     canvas = Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid)
@@ -121,7 +121,7 @@ def boxes_value(
         size = (max(int(canvas.width * rescale), 1), max(int(canvas.height * rescale), 1))
         canvas = canvas.resize(size, Image.Resampling.LANCZOS)
     drawn = np.asarray(canvas)
-    return picture_value(tag, encode_png(drawn), drawn.shape), remark
+    return picture_value(tag, encode_png(drawn), drawn.shape), warning
 
 
 def _as_images(
@@ -130,10 +130,10 @@ def _as_images(
     layout: str,
     max_outputs: int | None = None,
 ) -> tuple[UInt8Array, str]:
-    """Return pixels as bytes of shape (N, H, W, C), and a remark on them."""
+    """Return pixels as bytes of shape (N, H, W, C), and a warning on them."""
     array = resolve(pixels, tag)
-    images, remark = as_bytes(arranged(array, layout, "NHWC")[:max_outputs])
-    return images, remark
+    images, warning = as_bytes(arranged(array, layout, "NHWC")[:max_outputs])
+    return images, warning
 
 
 def _as_grid(images: UInt8Array) -> UInt8Array:

@@ -18,7 +18,7 @@ def layout_value(
     charts: Iterable[tuple[str, str, str, tuple[str, ...]]],
     clean: Callable[[str], str] = str,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of the custom_scalars plugin, and a remark on failing charts.
+    """Return a ``Summary.Value`` of the custom_scalars plugin, and a warning on failing charts.
 
     Args:
         tag: the tag that the plugin looks for.
@@ -30,14 +30,14 @@ def layout_value(
     """
     layout = schema.Layout()
     categories: dict[str, Any] = {}
-    remark = ""
+    warning = ""
     for category, title, kind, tags in charts:
         if category not in categories:
             categories[category] = layout.category.add(title=category)
         chart = categories[category].chart.add(title=title)
         if kind != "Multiline" and any("(" in clean(given) for given in tags):
             # TensorBoard reads the text after the first parenthesis as the run, for the color.
-            remark = f"TensorBoard cannot draw the chart {title!r}: a tag contains a parenthesis"
+            warning = f"TensorBoard cannot draw the chart {title!r}: a tag contains a parenthesis"
         if kind == "Margin":
             value, lower, upper = map(clean, tags)
             chart.margin.series.add(value=value, lower=lower, upper=upper)
@@ -52,7 +52,7 @@ def layout_value(
     value.tensor.dtype = schema.DT_STRING
     value.tensor.tensor_shape.SetInParent()
     value.tensor.string_val.append(layout.SerializeToString())
-    return value, remark
+    return value, warning
 
 
 def _exact_pattern(tag: str) -> str:

@@ -38,7 +38,7 @@ def mesh_values(
     colors: npt.NDArray[Any] | Deferred | None,
     config: str,
 ) -> tuple[list[Any], str]:
-    """Return a ``Summary.Value`` of the mesh plugin for each array, and a remark.
+    """Return a ``Summary.Value`` of the mesh plugin for each array, and a warning.
 
     Args:
         tag: the mesh's name, used unchanged.
@@ -57,18 +57,18 @@ def mesh_values(
     points = _as_vertices(_on_host(vertices, tag))
     batch, count, _ = points.shape
     parts: dict[str, npt.NDArray[Any]] = {"VERTEX": points}
-    remarks = []
+    warnings = []
     if faces is not None:
         parts["FACE"] = _as_faces(_on_host(faces, tag), count)
         if count > _MAX_VERTICES:
-            remarks.append(
+            warnings.append(
                 "TensorBoard incorrectly draws faces that use vertices beyond the first "
                 f"{_MAX_VERTICES:,} of {count:,}"
             )
     if colors is not None:
         parts["COLOR"] = _as_colors(_on_host(colors, tag))
     if bad := int(np.isnan(points).any(axis=-1).sum()):
-        remarks.append(
+        warnings.append(
             f"{bad:,} of {batch * count:,} vertices are NaN or infinite and are not drawn"
         )
     kinds = {name: schema.MeshPluginData.ContentType.Value(name) for name in parts}
@@ -87,7 +87,7 @@ def mesh_values(
             components=components,
         ).SerializeToString()
         values.append(value)
-    return values, "; ".join(remarks)
+    return values, "; ".join(warnings)
 
 
 def _on_host(values: npt.NDArray[Any] | Deferred, tag: str) -> npt.NDArray[Any]:

@@ -190,7 +190,7 @@ def pr_curve_value(
     num_thresholds: int,
     weights: Snapshot | None = None,
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of the pr_curves plugin, and a remark on samples left out.
+    """Return a ``Summary.Value`` of the pr_curves plugin, and a warning on samples left out.
 
     Args:
         tag: the tag, used unchanged.
@@ -206,14 +206,14 @@ def pr_curve_value(
     labels, predictions = _resolve(labels, tag), _resolve(predictions, tag)
     weights = None if weights is None else _resolve(weights, tag)
     check_samples(labels, predictions, weights, tag)
-    remark = ""
+    warning = ""
     nan = np.isnan(predictions.astype(np.float32, copy=False))
     if nan.any():
-        remark = f"the curve leaves out {nan.sum()} of {nan.size} predictions because they are NaN"
+        warning = f"the curve leaves out {nan.sum()} of {nan.size} predictions because they are NaN"
         if weights is not None:
             weights = np.broadcast_to(weights, nan.shape)[~nan]
         labels, predictions = labels[~nan], predictions[~nan]
-    return _value(tag, counts_at_thresholds(labels, predictions, num_thresholds, weights)), remark
+    return _value(tag, counts_at_thresholds(labels, predictions, num_thresholds, weights)), warning
 
 
 def raw_pr_curve_value(tag: str, rows: list[Snapshot], weights: Snapshot | None = None) -> Any:

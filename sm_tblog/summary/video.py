@@ -70,7 +70,7 @@ _CODECS = {
 def video_value(
     tag: str, pixels: npt.NDArray[Any] | Deferred, layout: str, fps: float, codec: str
 ) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` of an animated image, and a remark on what was changed.
+    """Return a ``Summary.Value`` of an animated image, and a warning on what was changed.
 
     Args:
         tag: the tag, used unchanged.
@@ -81,15 +81,15 @@ def video_value(
         codec: ``"gif"``, ``"apng"`` or ``"webp"``.
     """
     array = resolve(pixels, tag)
-    videos, remark = as_bytes(arranged(array, layout, "NTHWC"))
+    videos, warning = as_bytes(arranged(array, layout, "NTHWC"))
     frames = tiled(videos, *_grid_shape(len(videos)))
     chosen = _CODECS[codec]
     max_fps = 1000 / chosen.min_duration
     if fps > max_fps:
         slower = f"browsers play at most {max_fps:.0f} frames per second of {codec}, not {fps:g}"
-        remark = f"{remark}; {slower}" if remark else slower
+        warning = f"{warning}; {slower}" if warning else slower
     encoded = _encode(frames, _durations(len(frames), min(fps, max_fps), chosen.unit), chosen)
-    return picture_value(tag, encoded, frames.shape[1:]), remark
+    return picture_value(tag, encoded, frames.shape[1:]), warning
 
 
 def _grid_shape(count: int) -> tuple[int, int]:

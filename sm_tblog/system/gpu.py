@@ -80,13 +80,13 @@ def find_gpus(indices: Sequence[int] | None = None) -> tuple[list[Gpu], list[str
     except (pynvml.NVMLError, OSError) as error:
         return [], [f"the GPUs cannot be read: {error}"] if has_driver else []
     gpus: list[Gpu] = []
-    remarks: list[str] = []
+    warnings: list[str] = []
     for index in range(count) if indices is None else indices:
         try:
             gpus.append(Gpu(pynvml, index))
         except pynvml.NVMLError as error:  # noqa: PERF203 - each may fail
-            remarks.append(f"GPU {index} of {count} cannot be read: {error}")
-    return gpus, remarks
+            warnings.append(f"GPU {index} of {count} cannot be read: {error}")
+    return gpus, warnings
 
 
 def _utilization(nvml: Any, handle: Any, _: Any) -> dict[str, float]:

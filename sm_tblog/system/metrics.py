@@ -220,11 +220,11 @@ class SystemMetrics:
             sensor = self._try(name, make, None)
             if sensor is not None:
                 self._sensors[name] = sensor.read
-        gpus, remarks = self._try("gpu", partial(find_gpus, self._gpus), ([], []))
+        gpus, warnings = self._try("gpu", partial(find_gpus, self._gpus), ([], []))
         for gpu in gpus:
             self._sensors[f"gpu/{gpu.index}"] = partial(_read_gpu, gpu, process)
-        for remark in remarks:
-            logger.warning("system metrics: %s", remark)
+        for warning in warnings:
+            logger.warning("system metrics: %s", warning)
 
     def _try(self, name: str, action: Callable[[], Any], otherwise: Any) -> Any:
         """Return the result of an action. If it fails, warn once until it succeeds again."""

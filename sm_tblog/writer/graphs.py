@@ -126,4 +126,4 @@ class GraphMethods(BaseWriter):
 
 
 def _build_event(_: str, graph: Graph, wall_time: float) -> tuple[list[Event], str]:
-    return [Event("", _encode_event(graph, wall_time))], graph.remark
+    return [Event("", _encode_event(graph, wall_time))], graph.warning

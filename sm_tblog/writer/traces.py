@@ -55,7 +55,7 @@ class TraceMethods(ProfilingMethods):
             session = read.session(name, self._log_dir, [key.rpartition("/")[0] for key in used])
             # Traces with other file names may still be added to this session.
             self._sessions.append(f"{session}/{read.stem}")
-            args: tuple[Any, ...] = read.files(session), read.remark
+            args: tuple[Any, ...] = read.files(session), read.warning
             self._put(f"profile {session}", _as_files, args, None, None, len(read.data))
             return session
         results = getattr(trace, "profiler", None)

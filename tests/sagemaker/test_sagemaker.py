@@ -246,7 +246,7 @@ def test_what_the_files_say(in_job):
         checkpoint_path=folder,
         is_tuning=False,
         is_local_mode=False,
-        remarks=(),
+        warnings=(),
     )
 
 

@@ -88,6 +88,9 @@ class FakeFileSystem(MemoryFileSystem):
     def info(self, path, **kwargs):
         return self._do("info", super().info, path, **kwargs)
 
+    def isfile(self, path):  # which fsspec 2023.1 asks before it writes, by info
+        return self._strip_protocol(path) in self.store
+
     def rm_file(self, path):
         def remove():  # fsspec 2023.1 has neither rm_file nor _rm in memory
             if self.store.pop(self._strip_protocol(path), None) is None:

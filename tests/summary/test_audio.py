@@ -25,8 +25,8 @@ def decoded(wav):
 
 
 def samples_of(samples, rate=44100):
-    value, remark = audio_value("tag", np.asarray(samples), rate)
-    return decoded(value.tensor.string_val[0])[0], remark
+    value, warning = audio_value("tag", np.asarray(samples), rate)
+    return decoded(value.tensor.string_val[0])[0], warning
 
 
 def logged_sounds(logdir, tag="sound"):
@@ -71,7 +71,7 @@ def test_narrow_floats_are_from_minus_1_to_1():
 
 
 @pytest.mark.parametrize(
-    ("samples", "remark"),
+    ("samples", "warning"),
     [
         ([-1.0, 1.0], ""),
         ([-1.5, 1.0], "samples up to 1.5 are clipped to -1 to 1"),
@@ -82,8 +82,8 @@ def test_narrow_floats_are_from_minus_1_to_1():
         ),
     ],
 )
-def test_what_is_not_as_it_should_be_is_remarked(samples, remark):
-    assert samples_of(samples)[1] == remark
+def test_what_is_not_as_it_should_be_is_remarked(samples, warning):
+    assert samples_of(samples)[1] == warning
 
 
 @given(

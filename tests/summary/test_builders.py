@@ -336,19 +336,19 @@ def test_the_default_edges_are_tensorboards_but_for_rounding():
 def test_a_histogram_names_what_it_leaves_out():
     values = np.array([1.0, np.nan, np.inf, -np.inf, np.nan])
     for bins in ("tensorflow", 3):
-        message, remark = histogram_value("h", values, bins)
+        message, warning = histogram_value("h", values, bins)
         assert message.histo.num == 1
-        assert remark == "the histogram leaves out 2 NaN and 2 infinite of 5 values"
+        assert warning == "the histogram leaves out 2 NaN and 2 infinite of 5 values"
 
 
 @pytest.mark.parametrize("bins", ["auto", "fd", "sturges", 7, [0.0, 0.5, 1.0]])
 def test_histograms_with_numpys_bins_are_numpys(bins):
     values = np.random.default_rng(0).random(500)
-    message, remark = histogram_value("h", values, bins)
+    message, warning = histogram_value("h", values, bins)
     counts, edges = np.histogram(values, bins)
     assert list(message.histo.bucket) == [0, *counts]
     assert list(message.histo.bucket_limit) == list(edges)
-    assert remark == ""
+    assert warning == ""
 
 
 @pytest.mark.parametrize("bins", ["no such", -1, [3.0, 1.0]])
@@ -403,8 +403,8 @@ def test_layouts_are_tensorboards():
         ("loss", "loss/all", "Curves", ("loss/all/a", "loss/all/b(c)")),
         ("acc", "acc", "Curves", ("acc/x",)),
     ]
-    value, remark = layout_value("custom_scalars__config__", charts)
-    assert remark == "TensorBoard cannot draw the chart 'loss/all': a tag contains a parenthesis"
+    value, warning = layout_value("custom_scalars__config__", charts)
+    assert warning == "TensorBoard cannot draw the chart 'loss/all': a tag contains a parenthesis"
     assert value.tag == "custom_scalars__config__"
     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
     assert [category.title for category in layout.category] == ["loss", "acc"]

@@ -102,7 +102,7 @@ def test_the_first_trees_of_a_booster_are_whole(booster):
         kinds = [node.op for node in of_tree]
         assert (kinds.count("split"), kinds.count("leaf")) == count(json.loads(dump))
     assert not any("tree 10" in name for name in nodes)
-    assert graph.remark == "the graph shows the first 10 of 12 trees"
+    assert graph.warning == "the graph shows the first 10 of 12 trees"
     assert nodes["features"].outputs == (((-1, 3), ""),)
 
 
@@ -160,4 +160,4 @@ def test_an_estimator_that_has_not_been_fitted_is_one_node():
     xgboost = pytest.importorskip("xgboost")
     graph = read_graph(xgboost.XGBRegressor(), None)
     assert [node.op for node in graph.nodes] == ["XGBRegressor"]
-    assert "reading the model failed" in graph.remark
+    assert "reading the model failed" in graph.warning

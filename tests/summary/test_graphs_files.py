@@ -11,7 +11,7 @@ from sm_tblog.summary.graph.reading import read_graph
 
 
 def by_name(graph):
-    assert graph.remark == ""
+    assert graph.warning == ""
     return {node.name: node for node in graph.nodes}
 
 

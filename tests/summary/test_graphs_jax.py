@@ -36,7 +36,7 @@ X = jnp.ones((2, 4))
 
 def nodes_of(model, inputs=None):
     graph = read_graph(model, inputs)
-    assert graph.remark == ""
+    assert graph.warning == ""
     return {node.name: node for node in graph.nodes}
 
 
@@ -174,7 +174,7 @@ def test_arrays_that_a_callable_holds_are_its_parameters():
     assert nodes["Tree/weight"].op == "Parameter"
 
 
-def test_a_failure_is_one_node_and_a_remark():
+def test_a_failure_is_one_node_and_a_warning():
     graph = read_graph(net, (PARAMS, jnp.ones((2, 3))))
     assert [node.name for node in graph.nodes] == ["function"]
-    assert "reading the model failed: dot_general" in graph.remark
+    assert "reading the model failed: dot_general" in graph.warning

@@ -26,7 +26,7 @@ warnings.simplefilter("error")
 
 def nodes_of(model, inputs=None):
     graph = read_graph(model, inputs)
-    assert graph.remark == "", graph.remark
+    assert graph.warning == "", graph.warning
     return {node.name: node for node in graph.nodes}
 
 def inputs_of(nodes, name):
@@ -99,7 +99,7 @@ tree = nodes_of(model)
 assert [node.op for node in tree.values()] == ["Dense", "Dense", "Dropout", "Dense", "ReLU"]
 assert inputs_of(tree, "net/tail/b") == ["net/tail/a"]
 graph = read_graph(model, x)
-assert "has not been built; call it once first" in graph.remark
+assert "has not been built; call it once first" in graph.warning
 assert not model.built
 assert [node.name for node in graph.nodes] == list(tree)
 
@@ -122,7 +122,7 @@ assert nodes["x"].outputs == (((5, 4), "float32"),)
 assert nodes["net/second/Dense"].outputs == (((5, 2), "float32"),)
 
 graph = read_graph(model, np.ones((5, 7), "float32"))
-assert graph.remark.startswith("the graph shows only the layers: "), graph.remark
+assert graph.warning.startswith("the graph shows only the layers: "), graph.warning
 assert {"net/first/kernel", "net/tail/a/kernel"} <= {node.name for node in graph.nodes}
 assert state() == before
 """

@@ -61,7 +61,7 @@ class Net(nn.Module):
 def nodes_of(model, inputs):
     """Return the nodes by name, and see that nothing had to be left out."""
     graph = read_graph(model, inputs)
-    assert graph.remark == ""
+    assert graph.warning == ""
     return {node.name: node for node in graph.nodes}
 
 
@@ -385,7 +385,7 @@ def test_the_model_is_restored_when_it_fails():
     model = Restless()
     before = state_of(model)
     graph = read_graph(model, zeros(3, 5))
-    assert "the model did not run" in graph.remark
+    assert "the model did not run" in graph.warning
     assert state_of(model) == before
 
 
@@ -431,7 +431,7 @@ def test_a_wrong_input_shows_the_modules_and_is_said_once(inputs, says, caplog):
 def test_lazy_parameters_are_left_alone():
     model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
     graph = read_graph(model, zeros(1, 2))
-    assert "would initialize its lazy parameters" in graph.remark
+    assert "would initialize its lazy parameters" in graph.warning
     assert all(map(nn.parameter.is_lazy, model.parameters()))
     assert [node.op for node in graph.nodes] == ["Parameter", "Parameter", "LazyLinear", "ReLU"]
 
@@ -463,7 +463,7 @@ def script_of():
 def test_torchscript_is_a_tree_or_one_node(script_of):
     scripted = script_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     graph = read_graph(scripted, zeros(1, 2))
-    assert "TorchScript" in graph.remark
+    assert "TorchScript" in graph.warning
     assert [node.op for node in graph.nodes] == ["Parameter", "Parameter", "Linear", "ReLU"]
     outer = Calls(lambda self, x: self.inner(x) + 1, inner=scripted)
     assert ops_of(outer, zeros(1, 2)) == ["Input", "Sequential", "add", "Output"]

@@ -226,7 +226,7 @@ def test_bytes_divided_by_255_come_out_as_they_went_in(dtype):
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "remark"),
+    ("values", "dtype", "warning"),
     [
         ([0, 255], "u1", ""),
         ([0, 65535], "u2", ""),
@@ -244,8 +244,8 @@ def test_bytes_divided_by_255_come_out_as_they_went_in(dtype):
         ),
     ],
 )
-def test_what_is_not_as_its_dtype_says_is_remarked(values, dtype, remark):
-    assert as_bytes(np.array(values, dtype))[1] == remark
+def test_what_is_not_as_its_dtype_says_is_remarked(values, dtype, warning):
+    assert as_bytes(np.array(values, dtype))[1] == warning
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -344,8 +344,8 @@ def test_no_more_images_than_wanted(tmp_path):
 def test_samples_are_what_tensorflow_writes(count):
     metadata = pytest.importorskip("tensorboard.plugins.image.metadata")
     batch = noise(5, 9, 7, 3)
-    value, remark = samples_value("tag", batch, "NHWC", count)
-    assert remark == ""
+    value, warning = samples_value("tag", batch, "NHWC", count)
+    assert warning == ""
     assert value.metadata.plugin_data.plugin_name == metadata.PLUGIN_NAME
     assert metadata.parse_plugin_metadata(value.metadata.plugin_data.content).version == 0
     assert value.metadata.data_class == schema.DATA_CLASS_BLOB_SEQUENCE
@@ -451,9 +451,9 @@ def test_an_image_with_alpha_keeps_it():
 )
 def test_pillows_images_of_every_mode(mode, color, expected):
     picture = Image.new(mode, (5, 3), color)
-    value, remark = grid_value("tag", *snapshot_pixels(picture, "tag", "CHW"))
+    value, warning = grid_value("tag", *snapshot_pixels(picture, "tag", "CHW"))
     assert picture_of(value)[1, 2].tolist() == expected
-    assert remark == ""
+    assert warning == ""
 
 
 def test_a_palette_is_looked_up():
@@ -570,7 +570,7 @@ def test_an_array_on_a_device_that_turns_out_to_be_none_loses_its_image_alone(tm
     assert "complex128" in caplog.text
 
 
-def test_a_remark_is_said_once_for_a_tag(tmp_path, caplog):
+def test_a_warning_is_said_once_for_a_tag(tmp_path, caplog):
     caplog.set_level(logging.INFO, "sm_tblog")
     with Writer(tmp_path) as writer:
         for step in range(3):

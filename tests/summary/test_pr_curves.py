@@ -116,12 +116,12 @@ def test_counts_are_what_comparing_with_each_threshold_gives(data, thresholds):
 def test_the_message_equals_tensorboards_own(tensorboards_own, weights):
     (theirs,) = tensorboards_own("tag", LABELS, PREDICTIONS, 201, weights).value
     array = None if weights is None else np.asarray(weights)
-    value, remark = pr_curve_value("tag", LABELS, PREDICTIONS, 201, array)
+    value, warning = pr_curve_value("tag", LABELS, PREDICTIONS, 201, array)
     ours = summary_pb2.Summary.Value.FromString(value.SerializeToString())
     np.testing.assert_array_equal(make_ndarray(ours.tensor), make_ndarray(theirs.tensor))
     assert ours.metadata.plugin_data == theirs.metadata.plugin_data
     assert metadata.parse_plugin_metadata(ours.metadata.plugin_data.content).num_thresholds == 201
-    assert not remark
+    assert not warning
 
 
 def test_tensorboards_plugin_reads_a_curve(writer, curves_at):
@@ -244,10 +244,10 @@ def test_nan_predictions_are_left_out_and_said(weights):
     if isinstance(weights, np.ndarray):
         weights = np.append(weights, 1.0)
     array = None if weights is None else np.asarray(weights)
-    value, remark = pr_curve_value("tag", np.append(LABELS, 1), predictions, 9, array)
+    value, warning = pr_curve_value("tag", np.append(LABELS, 1), predictions, 9, array)
     kept = None if array is None else np.broadcast_to(array, 6)[:5]
     assert value == pr_curve_value("tag", LABELS, PREDICTIONS, 9, kept)[0]
-    assert remark == "the curve leaves out 1 of 6 predictions because they are NaN"
+    assert warning == "the curve leaves out 1 of 6 predictions because they are NaN"
 
 
 @pytest.mark.parametrize("predictions", [np.full(5, np.nan), np.zeros(0)])

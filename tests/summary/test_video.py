@@ -32,8 +32,8 @@ def decoded(animation):
 
 
 def video_of(frames, layout="THWC", fps=4.0, codec="apng"):
-    value, remark = video_value("tag", frames, layout, fps, codec)
-    return *decoded(value.image.encoded_image_string), remark
+    value, warning = video_value("tag", frames, layout, fps, codec)
+    return *decoded(value.image.encoded_image_string), warning
 
 
 def logged_videos(logdir, tag="video"):
@@ -67,9 +67,9 @@ def test_frames_are_like_the_pixels(codec, channels):
     frames = film(channels=channels)[0]
     if channels in (2, 4):  # a window that moves
         frames[..., -1] = np.where((np.arange(24) + np.ogrid[:6, :1, :1][0]) % 24 < 12, 255, 0)
-    found, _, remark = video_of(frames, codec=codec)
+    found, _, warning = video_of(frames, codec=codec)
     assert found.shape == (6, 16, 24, 4)
-    assert remark == ""
+    assert warning == ""
     alpha = frames[..., -1] if channels in (2, 4) else np.full(frames.shape[:3], 255)
     assert (found[..., 3] == alpha).all()
     wanted = frames[..., :1].repeat(3, -1) if channels < 3 else frames[..., :3]
@@ -153,9 +153,9 @@ def test_floats_are_from_0_to_1(dtype):
 
 
 def test_what_floats_mean_is_decided_for_all_frames():
-    found, _, remark = video_of(plain([0, 1, 2, 200]).astype(np.float32))
+    found, _, warning = video_of(plain([0, 1, 2, 200]).astype(np.float32))
     assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 200]
-    assert remark == "floats up to 200 are interpreted as pixels from 0 to 255"
+    assert warning == "floats up to 200 are interpreted as pixels from 0 to 255"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 17])
@@ -174,9 +174,9 @@ def test_several_videos_are_side_by_side_as_in_the_peers(count):
 @given(st.floats(0.02, 50), st.sampled_from(["gif", "apng"]))
 def test_frames_keep_their_time(fps, codec):
     unit = 10 if codec == "gif" else 1
-    found, durations, remark = video_of(plain([0, 90, 180] * 4), fps=fps, codec=codec)
+    found, durations, warning = video_of(plain([0, 90, 180] * 4), fps=fps, codec=codec)
     assert len(found) == 12
-    assert remark == ""
+    assert warning == ""
     for count, end in enumerate(itertools.accumulate(durations), 1):
         assert end == pytest.approx(count * 1000 / fps, abs=unit / 2 + 0.01)
 
@@ -186,14 +186,14 @@ def test_frames_keep_their_time(fps, codec):
     [("gif", 60, 50), ("gif", 1e9, 50), ("apng", 100, 91), ("webp", 100, 91)],
 )
 def test_what_browsers_do_not_play_is_slowed_and_said(codec, fps, most):
-    _, durations, remark = video_of(plain([0, 90, 180]), fps=fps, codec=codec)
+    _, durations, warning = video_of(plain([0, 90, 180]), fps=fps, codec=codec)
     assert sum(durations) == pytest.approx(3000 / most, abs=1)
-    assert remark == f"browsers play at most {most} frames per second of {codec}, not {fps:g}"
+    assert warning == f"browsers play at most {most} frames per second of {codec}, not {fps:g}"
 
 
-def test_two_remarks_are_both_said():
-    remark = video_of(plain([0, 90]).astype(np.float32), fps=100, codec="gif")[2]
-    assert remark.startswith(
+def test_two_warnings_are_both_said():
+    warning = video_of(plain([0, 90]).astype(np.float32), fps=100, codec="gif")[2]
+    assert warning.startswith(
         "floats up to 90 are interpreted as pixels from 0 to 255; browsers play"
     )
 

@@ -41,9 +41,9 @@ def torch(nvml):
 
 
 def test_every_gpu_is_found_and_nothing_is_remarked(nvml):
-    found, remarks = gpus.find_gpus()
+    found, warnings = gpus.find_gpus()
     assert [gpu.index for gpu in found] == list(range(nvml.nvmlDeviceGetCount()))
-    assert remarks == []
+    assert warnings == []
 
 
 def test_readings_are_those_of_nvml(nvml, handle):
@@ -61,9 +61,9 @@ def test_readings_are_those_of_nvml(nvml, handle):
 
 
 def test_a_gpu_that_there_is_not_is_said_and_the_others_are_read(nvml):
-    found, (remark,) = gpus.find_gpus((0, 99))
+    found, (warning,) = gpus.find_gpus((0, 99))
     assert [gpu.index for gpu in found] == [0]
-    assert "GPU 99" in remark
+    assert "GPU 99" in warning
 
 
 def test_tensorboard_reads_the_curves_of_each_gpu(nvml, tmp_path, read_scalars):

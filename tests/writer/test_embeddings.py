@@ -279,11 +279,11 @@ def test_an_embedding_without_a_finite_point_is_not_logged(tmp_path, caplog):
 
 def test_what_tensorboard_does_not_show_is_said(monkeypatch):
     monkeypatch.setattr(embedding, "_MAX_POINTS", 5)
-    files, remark = encode_embedding("t", 0, MATRIX, (), None, (PIXELS, "NHWC"))
-    assert remark == "TensorBoard shows only the first 5 of 6 points"
+    files, warning = encode_embedding("t", 0, MATRIX, (), None, (PIXELS, "NHWC"))
+    assert warning == "TensorBoard shows only the first 5 of 6 points"
     assert files["embeddings/t/00000/tensors.bytes"] == MATRIX.tobytes()
-    _, remark = encode_embedding("t", 0, MATRIX[:1])
-    assert remark == "TensorBoard does not list an embedding of one point"
+    _, warning = encode_embedding("t", 0, MATRIX[:1])
+    assert warning == "TensorBoard does not list an embedding of one point"
 
 
 # Labels.
@@ -435,8 +435,8 @@ def test_pictures_have_any_layout_and_dtype(writer, projector, pictures, expecte
 )
 def test_every_picture_is_in_the_place_that_the_page_looks_at(count, size, channels):
     images = np.random.default_rng(0).integers(1, 256, (count, *size, channels), np.uint8)
-    data, side, remark = encode_sheet(images)
-    assert remark == ""
+    data, side, warning = encode_sheet(images)
+    assert warning == ""
     sheet = np.asarray(Image.open(io.BytesIO(data)))
     sheet = sheet.reshape(*sheet.shape[:2], -1)
     across, rest = divmod(len(sheet), side)
@@ -466,16 +466,16 @@ def test_pictures_are_made_smaller_where_the_sheet_would_be_too_large(
 ):
     monkeypatch.setattr(embedding, "_MAX_SHEET_SIDE", largest)
     images = np.broadcast_to(np.arange(1, shape[0] + 1, dtype=np.uint8)[:, None, None, None], shape)
-    data, side, remark = encode_sheet(images)
+    data, side, warning = encode_sheet(images)
     sheet = np.asarray(Image.open(io.BytesIO(data)))
     assert len(sheet) <= largest
     assert side == max(expected)
     assert all((sheet[..., 0] == i + 1).sum() == np.prod(expected) for i in range(shape[0]))
     if expected == shape[1:3]:
-        assert remark == ""
+        assert warning == ""
     else:
         was, now = (f"{w} x {h}" for h, w in (shape[1:3], expected))
-        assert remark == (f"pictures of {was} pixels become {now} to fit on one sheet")
+        assert warning == (f"pictures of {was} pixels become {now} to fit on one sheet")
 
 
 def test_a_smaller_picture_is_made_of_means(monkeypatch):

@@ -251,6 +251,6 @@ def test_a_disabled_writer_lays_out_nothing(tmp_path):
 
 
 def test_an_empty_layout_is_one():
-    value, remark = layout_value("custom_scalars__config__", ())
+    value, warning = layout_value("custom_scalars__config__", ())
     assert layout_pb2.Layout.FromString(value.tensor.string_val[0]) == layout_pb2.Layout()
-    assert not remark
+    assert not warning

@@ -104,12 +104,12 @@ class Graph(NamedTuple):
     Attributes:
         name: the name of the model.
         nodes: the nodes, inputs first unless there are cycles; or a serialized ``GraphDef``.
-        remark: a note for the user, such as that the graph is incomplete; "" for none.
+        warning: a note for the user, such as that the graph is incomplete; "" for none.
     """
 
     name: str
     nodes: Sequence[Node] | bytes
-    remark: str = ""
+    warning: str = ""
 
     @property
     def nbytes(self) -> int:

@@ -74,7 +74,7 @@ def graph_event(graph: Graph, wall_time: float) -> bytes:
 
 
 def graph_value(tag: str, graph: Graph) -> tuple[Any, str]:
-    """Return a ``Summary.Value`` with the graph of a tag, and the remark of the graph."""
+    """Return a ``Summary.Value`` with the graph of a tag, and the warning of the graph."""
     value = schema.Value(tag=tag)
     value.metadata.plugin_data.plugin_name = "graph_run_metadata_graph"
     value.metadata.plugin_data.content = b"1"  # the version
@@ -83,7 +83,7 @@ def graph_value(tag: str, graph: Graph) -> tuple[Any, str]:
     value.tensor.tensor_shape.dim.add(size=1)
     functions = _field(2, encode_graph(graph.nodes))  # FunctionGraphs.pre_optimization_graph
     value.tensor.string_val.append(_field(4, functions))  # RunMetadata.function_graphs
-    return value, graph.remark
+    return value, graph.warning
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -38,18 +38,18 @@ def read(model: Any, inputs: Any, **_: Any) -> Graph:
         inputs: arrays or tensors for a subclassed model: a tuple or list of arguments, or the only
             argument; ignored for other models.
     """
-    remark = ""
+    warning = ""
     function = _function_of(model)
     if function is None and inputs is not None:
         try:
             function = _traced(model, inputs)
         except Exception as error:  # noqa: BLE001 - a model may raise anything
-            remark = f"the graph shows only the layers: {first_line(error)}"
+            warning = f"the graph shows only the layers: {first_line(error)}"
     reader = _Reader()
     scope = reader.graph.scope(model.name)
     if function is None:
         reader.add_tree(model, scope, ())
-        return Graph(model.name, reader.graph.nodes(), remark)
+        return Graph(model.name, reader.graph.nodes(), warning)
     input_refs = [
         reader.graph.add("Input", tensor.name, (), [_spec(tensor)]) for tensor in function.inputs
     ]

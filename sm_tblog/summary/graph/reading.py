@@ -1,7 +1,7 @@
 """Select the reader for a model by its attributes, without importing a framework.
 
 A model is read on the calling thread, because it may change afterwards. If the model fails, or a
-framework's release differs from what a reader expects, the graph shows less and has a remark. Only
+framework's release differs from what a reader expects, the graph shows less and has a warning. Only
 an object that is not a model is rejected.
 """
 
@@ -61,10 +61,10 @@ def read_graph(model: Any, inputs: Any, *, verbose: bool = False) -> Graph:
         kind = type(model).__name__
         node = GraphBuilder()
         node.add(kind, kind)
-        remark = (
+        warning = (
             f"the graph is a single node, because reading the model failed: {first_line(error)}"
         )
-        graph = Graph(kind, node.nodes(), remark)
+        graph = Graph(kind, node.nodes(), warning)
     if verbose:
         print(describe(graph))  # noqa: T201 - requested by verbose
     return graph

@@ -55,7 +55,7 @@ def read(model: Any, inputs: Any, *, verbose: bool = False) -> Graph:
         return _tree(model, name)
     if reason := _reason_not_to_run(model):
         return _tree(model, name)._replace(
-            remark=f"the graph shows only the modules, because {reason}"
+            warning=f"the graph shows only the modules, because {reason}"
         )
     failures = []
     for args, kwargs in _calls(model, inputs):
@@ -66,8 +66,8 @@ def read(model: Any, inputs: Any, *, verbose: bool = False) -> Graph:
                 return Graph(name, record_run(model, name, args, kwargs))
         except Exception as error:  # noqa: BLE001, PERF203 - a model may raise anything
             failures.append(first_line(error))
-    remark = f"the graph shows only the modules, because the model did not run: {failures[0]}"
-    return _tree(model, name)._replace(remark=remark)
+    warning = f"the graph shows only the modules, because the model did not run: {failures[0]}"
+    return _tree(model, name)._replace(warning=warning)
 
 
 def _name(model: Any) -> str:

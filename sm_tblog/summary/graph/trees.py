@@ -45,12 +45,12 @@ def read(model: Any, **_: Any) -> Graph:
         _add_split(graph, json.loads(tree), f"{scope}/tree {i}", before, leaves)
     total = graph.add("sum", f"{scope}/sum", leaves)
     graph.add("Output", "output", [total])
-    remark = (
+    warning = (
         f"the graph shows the first {MAX_TREES} of {len(trees)} trees"
         if len(trees) > MAX_TREES
         else ""
     )
-    return Graph(name, graph.nodes(), remark)
+    return Graph(name, graph.nodes(), warning)
 
 
 def _add_split(
