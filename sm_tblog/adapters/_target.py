@@ -41,7 +41,7 @@ class Target:
         if options and not self.is_owned:
             message = f"a Writer that already exists cannot be given {', '.join(options)}"
             raise InvalidTypeError(message)
-        self._target: Any = target
+        self._target: Any = _absolute(target)
         self._options = {"rank_zero_only": True, **options}
         self._writer: Writer | None = given
 
@@ -103,6 +103,13 @@ class Target:
         if not self.is_owned or self._writer is None:
             return dict(self.__dict__)
         return {**self.__dict__, "_writer": None, "_target": self._writer.log_dir}
+
+
+def _absolute(target: Any) -> Any:
+    """Return a relative path as an absolute one: the writer may be made in another directory."""
+    if target is None or isinstance(target, Writer) or "://" in os.fspath(target):
+        return target
+    return os.path.abspath(os.path.expanduser(target))  # noqa: PTH100, PTH111 - a str stays one
 
 
 def missing(package: str, error: ImportError, extra: str = "") -> MissingDependencyError:

@@ -163,15 +163,17 @@ class Pipeline(Buffer):
         self._closing = False
         self._progress = time.monotonic()
         self.limit = self._wake_length
-        self._worker = _Worker(self)
-        lifecycle.close_at_exit(self)
         try:
+            self._worker = _Worker(self)
+            lifecycle.close_at_exit(self)
             if lifecycle.is_exiting():
                 message = "nothing would wait for the thread's rows"
                 raise RuntimeError(message)  # noqa: TRY301 - same as a failed start
             self._worker.start()
         except BaseException as error:
-            if not self._worker.is_alive():
+            # An interrupt may come before the new thread says that it runs. It is given up then,
+            # and ends by itself; see ``wait``.
+            if self._worker is None or not self._worker.is_alive():
                 self._worker = None
                 self.limit = -1
             if not isinstance(error, RuntimeError):
@@ -296,6 +298,9 @@ class Pipeline(Buffer):
     def wait(self) -> bool:
         """Wait for the next tick; return False if the pipeline is closed and nothing is left."""
         with self._condition:
+            current = threading.current_thread()
+            if isinstance(current, _Worker) and current is not self._worker:
+                return False  # given up while it started
             if self._closing and self._done_ticket >= self._last_ticket:
                 self._closing = False
                 self._condition.notify_all()

@@ -7,7 +7,6 @@ threads: the process may end before them, because their data is in the spool.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -50,20 +49,29 @@ class UploadPool:
         self.is_down = False
         self._queues: set[Task] = set()
         self._busy: set[Task] = set()
-        self._threads = 0
+        self._threads: set[threading.Thread] = set()
 
     def schedule(self, queue: Task) -> bool:
         """Add a queue to the pool; return whether there is a thread to process it."""
         with self.condition:
             self._queues.add(queue)
-            if self._threads < min(len(self._queues), MAX_THREADS):
-                # No thread can be started while the interpreter shuts down.
-                with contextlib.suppress(RuntimeError):
-                    thread = threading.Thread(target=self._run, name="sm_tblog upload", daemon=True)
-                    thread.start()
-                    self._threads += 1
+            if len(self._threads) < min(len(self._queues), MAX_THREADS):
+                self._start_thread()
             self.condition.notify_all()
-            return self._threads > 0
+            return bool(self._threads)
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="sm_tblog upload", daemon=True)
+        try:
+            self._threads.add(thread)
+            thread.start()
+        except BaseException as error:
+            # An interrupt may come before the new thread says that it runs. It is given up then,
+            # and ends by itself; see ``_next``.
+            if not thread.is_alive():
+                self._threads.discard(thread)
+            if not isinstance(error, RuntimeError):  # the interpreter shuts down
+                raise
 
     def _run(self) -> None:
         while (queue := self._next()) is not None:
@@ -77,7 +85,8 @@ class UploadPool:
     def _next(self) -> Task | None:
         """Wait until an attempt is due and return its queue, or None if no queue is left."""
         with self.condition:
-            while self._queues:
+            thread = threading.current_thread()
+            while self._queues and thread in self._threads:
                 idle = self._queues - self._busy
                 queue = min(idle, key=lambda queue: queue.due, default=None)
                 delay = math.inf if queue is None else queue.due - time.monotonic()
@@ -85,5 +94,5 @@ class UploadPool:
                     self._busy.add(queue)
                     return queue
                 self.condition.wait(None if delay == math.inf else delay)
-            self._threads -= 1
+            self._threads.discard(thread)
             return None

@@ -138,8 +138,13 @@ class SystemMetrics:
             self._thread = threading.Thread(
                 target=self._run, args=(self._stopping,), name="sm_tblog.system", daemon=True
             )
-            atexit.register(self.stop)  # called before the writers are closed
-            self._thread.start()
+            try:
+                atexit.register(self.stop)  # called before the writers are closed
+                self._thread.start()
+            except BaseException:  # an interrupt, maybe before the thread says that it runs
+                self._stopping.set()
+                self._thread = None
+                raise
         return self
 
     def stop(self) -> None:

@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
+from sm_tblog.storage.base import scheme_of
+from sm_tblog.storage.local import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sm_tblog._types import PathLike
 
 __all__ = [
+    "absolute",
     "as_run",
     "as_tag_cleaner",
     "as_url",
@@ -24,6 +27,10 @@ __all__ = [
     "check_pillow",
     "check_tag",
 ]
+
+
+_COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+"""A scheme, longer than the letter of a drive, and a single slash."""
 
 
 def check_tag(tag: Any) -> None:
@@ -99,10 +106,11 @@ def _clean_tag(tag: str) -> str:
 
 
 def as_url(logdir: PathLike | None) -> str:
-    """Return a path or URL as a str, ``""`` for None.
+    """Return a path or URL as a str, ``~`` expanded; ``""`` for None.
 
     Raises:
         InvalidTypeError: it is neither.
+        InvalidValueError: it is a URL with one slash, as ``Path("s3://bucket")`` makes it.
     """
     if logdir is None:
         return ""
@@ -111,7 +119,23 @@ def as_url(logdir: PathLike | None) -> str:
     except TypeError as error:
         message = f"logdir must be a path or URL, got {logdir!r}"
         raise InvalidTypeError(message) from error
-    return os.fsdecode(url)
+    url = os.fsdecode(url)
+    if _COLLAPSED_URL.match(url):
+        message = (
+            f"logdir: {url!r} is neither a path nor a URL. A Path cannot hold a URL; pass a str "
+            f"with two slashes: {url.replace(':/', '://', 1)!r}"
+        )
+        raise InvalidValueError(message)
+    return os.path.expanduser(url)  # noqa: PTH111 - it leaves every other path as it is
+
+
+def absolute(logdir: str) -> str:
+    """Return where a log directory is: an absolute path, links resolved, or the URL.
+
+    Files are opened long after the writer is made. They belong in the directory that had this name
+    then, whatever the working directory is and wherever a link points by now.
+    """
+    return os.path.realpath(local_path(logdir)) if scheme_of(logdir) == "file" else logdir
 
 
 @cache

@@ -23,8 +23,14 @@ from sm_tblog.pipeline.run_view import RunView
 from sm_tblog.pipeline.worker import Pipeline
 from sm_tblog.sinks.base import as_sink, open_sink
 from sm_tblog.storage.base import scheme_of
-from sm_tblog.storage.local import local_path
-from sm_tblog.writer.arguments import as_run, as_tag_cleaner, as_url, check_at_least, check_tag
+from sm_tblog.writer.arguments import (
+    absolute,
+    as_run,
+    as_tag_cleaner,
+    as_url,
+    check_at_least,
+    check_tag,
+)
 from sm_tblog.writer.file_writer import FileWriter
 
 if TYPE_CHECKING:
@@ -85,6 +91,7 @@ class BaseWriter:
         check_at_least("flush_secs", flush_secs, 0)
         check_at_least("max_bytes", max_bytes, 1)
         self._log_dir = as_url(logdir or log_dir) or _default_logdir(comment)
+        self._location = absolute(self._log_dir)
         self._purge_step = None if purge_step is None else as_step(purge_step, "purge_step")
         self._config: dict[str, Any] = {
             "max_queue": max_queue,
@@ -104,7 +111,7 @@ class BaseWriter:
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
         if self._enabled and ranks.is_in_training_job():
-            _log_upload_plan(self._log_dir, is_given=bool(logdir or log_dir))
+            _log_upload_plan(self._location, is_given=bool(logdir or log_dir))
 
     def _open(self) -> None:
         config = self._config
@@ -116,21 +123,21 @@ class BaseWriter:
         }
         names_and_sinks = ["events"] if config["sinks"] is None else config["sinks"]
         sinks = [
-            open_sink(sink, self._log_dir, **options) if isinstance(sink, str) else as_sink(sink)
+            open_sink(sink, self._location, **options) if isinstance(sink, str) else as_sink(sink)
             for sink in names_and_sinks
         ]
         self._pipeline: Pipeline | RunView | DisabledPipeline
         if not self._enabled:
             self._pipeline = DisabledPipeline()
             return
-        if scheme_of(self._log_dir) == "file":
+        if scheme_of(self._location) == "file":
             # Scripts save checkpoints in writer.log_dir. If this fails, the first write fails
             # too, and its error is handled there.
             with contextlib.suppress(OSError):
-                local_path(self._log_dir).mkdir(parents=True, exist_ok=True)
+                Path(self._location).mkdir(parents=True, exist_ok=True)
         self._pipeline = Pipeline(
             sinks,
-            name=self._log_dir,
+            name=self._location,
             flush_secs=config["flush_secs"],
             max_queue=config["max_queue"],
             max_bytes=config["max_bytes"],
@@ -195,8 +202,10 @@ class BaseWriter:
             pipeline = RunView(pipeline.pipeline, f"{pipeline.run}/{run}", self)
         elif self._enabled:
             pipeline = RunView(pipeline, run, self)
-        folder = f"{self._log_dir.rstrip('/')}/{run}"
-        return {"_pipeline": pipeline, "_log_dir": folder, "_charts": {}}
+        folders = {
+            name: f"{getattr(self, name).rstrip('/')}/{run}" for name in ("_log_dir", "_location")
+        }
+        return {"_pipeline": pipeline, "_charts": {}, **folders}
 
     # Settings, barriers, and attributes of torch's and tensorboardX's writers.
 
@@ -344,7 +353,7 @@ def _log_upload_plan(logdir: str, *, is_given: bool) -> None:
     if scheme_of(logdir) == "file":
         from sm_tblog.sagemaker.logdir import report_logdir
 
-        report_logdir(str(local_path(logdir)), is_given=is_given)
+        report_logdir(logdir, is_given=is_given)
 
 
 def _default_logdir(comment: str) -> str:

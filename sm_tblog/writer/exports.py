@@ -55,7 +55,7 @@ class ExportMethods(BaseWriter):
         from sm_tblog.readers import read_all
 
         try:
-            runs = read_all(self._log_dir, storage_options=self._config["storage_options"])
+            runs = read_all(self._location, storage_options=self._config["storage_options"])
         except InvalidValueError:
             if self.stats().rows_written:
                 raise

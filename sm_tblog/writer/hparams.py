@@ -17,7 +17,6 @@ from sm_tblog.pipeline.run_view import RunView
 from sm_tblog.pipeline.worker import Pipeline
 from sm_tblog.sinks.base import File
 from sm_tblog.storage.base import scheme_of
-from sm_tblog.storage.local import local_path
 from sm_tblog.writer.arguments import as_tag_cleaner, check_mapping, check_tag
 from sm_tblog.writer.scalars import ScalarMethods
 
@@ -186,9 +185,11 @@ class HParamsMethods(ScalarMethods):
             message = f"add_hparams: a run's name must be a str, got {name!r:.60}"
             raise InvalidTypeError(message)
         name = os.fspath(name)
-        is_local = scheme_of(self._log_dir) == "file"
-        root: PurePath = local_path(self._log_dir).absolute() if is_local else PurePosixPath("/")
+        is_local = scheme_of(self._location) == "file"
+        root: PurePath = Path(self._location) if is_local else PurePosixPath("/")
         path = root / name
+        if is_local and Path(name).is_absolute():
+            path = Path(os.path.realpath(name))
         if ".." in Path(name).parts or not path.is_relative_to(root):
             message = f"add_hparams: run {name!r} is not below the log directory {self._log_dir!r}"
             raise InvalidValueError(message)

@@ -283,7 +283,7 @@ class ProfilingMethods(ScalarMethods):
         """
         session = sys.modules.get("sm_tblog.profile.session")
         if session is not None:  # otherwise no session was ever opened
-            session.end_open(self._log_dir)
+            session.end_open(self._location)
         return super().close(timeout)
 
     def _make_session(
@@ -306,7 +306,7 @@ class ProfilingMethods(ScalarMethods):
         def find_name() -> str:
             step = None if first_step is None else first_step()
             preferred = names.session_name(name, step, len(self._sessions) + 1)
-            session = names.free_name(preferred, self._log_dir, self._sessions)
+            session = names.free_name(preferred, self._location, self._sessions)
             self._sessions.append(session)
             return session
 
@@ -317,7 +317,7 @@ class ProfilingMethods(ScalarMethods):
             find_name,
             self._put_session if self._enabled else None,
             options["max_events"],
-            self._log_dir,
+            self._location,
         )
 
     def _put_session(self, name: str, build: Any, args: tuple[Any, ...]) -> None:

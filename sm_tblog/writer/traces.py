@@ -52,7 +52,7 @@ class TraceMethods(ProfilingMethods):
         if not hasattr(trace, "export_chrome_trace"):
             read = traces.read_trace(trace, keep_trace=keep_trace, max_events=max_events)
             used = [key for key in self._sessions if key.endswith(f"/{read.stem}")]
-            session = read.session(name, self._log_dir, [key.rpartition("/")[0] for key in used])
+            session = read.session(name, self._location, [key.rpartition("/")[0] for key in used])
             # Traces with other file names may still be added to this session.
             self._sessions.append(f"{session}/{read.stem}")
             args: tuple[Any, ...] = read.files(session), read.warning
@@ -64,7 +64,7 @@ class TraceMethods(ProfilingMethods):
             raise InvalidValueError(message)
         step = getattr(trace, "step_num", 0) or None
         preferred = names.session_name(name, step, len(self._sessions) + 1)
-        session = names.free_name(preferred, self._log_dir, self._sessions)
+        session = names.free_name(preferred, self._location, self._sessions)
         self._sessions.append(session)
         args = session, results, keep_trace, max_events
         self._put(f"profile {session}", _build_from_results, args, None, None)

@@ -187,6 +187,49 @@ def test_an_interrupt_while_the_worker_starts_leaves_one_worker(
     assert read_scalars(tmp_path) == {"": {"loss": [(0, 1.0), (1, 1.0)]}}
 
 
+def test_a_worker_that_was_interrupted_before_it_said_that_it_runs_does_nothing(
+    tmp_path, read_scalars, monkeypatch, workers
+):
+    start = module._Worker.start
+    given_up = []
+
+    def start_and_interrupt(worker):
+        start(worker)
+        monkeypatch.setattr(worker, "is_alive", lambda: False)
+        given_up.append(worker)
+        raise KeyboardInterrupt
+
+    writer = Writer(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Worker, "start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            writer.add_scalar("loss", 1.0, 0)
+    for step in range(1, 1000):
+        writer.add_scalar("loss", 1.0, step)
+    threading.Thread.join(given_up[0])
+    assert writer.flush()
+    assert len(workers()) == 1
+    assert writer.close()
+    assert read_scalars(tmp_path) == {"": {"loss": [(step, 1.0) for step in range(1000)]}}
+
+
+def test_an_interrupt_before_the_worker_is_started_leaves_none(
+    tmp_path, read_scalars, monkeypatch, workers
+):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    writer = Writer(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.lifecycle, "close_at_exit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            writer.add_scalar("loss", 1.0, 0)
+    assert workers() == []
+    writer.add_scalar("loss", 1.0, 1)
+    assert writer.close()
+    assert read_scalars(tmp_path) == {"": {"loss": [(0, 1.0), (1, 1.0)]}}
+
+
 def test_where_no_thread_can_be_started_rows_are_stored_in_one_file(
     tmp_path, read_scalars, event_files, monkeypatch
 ):

@@ -458,6 +458,30 @@ def uploading():
     return [thread for thread in threading.enumerate() if thread.name == "sm_tblog upload"]
 
 
+def test_an_interrupt_while_a_thread_starts_leaves_one_thread(place, monkeypatch):
+    start = threading.Thread.start
+    started = []
+
+    def start_and_interrupt(thread):
+        start(thread)
+        thread.is_alive = lambda: False  # it has not said so yet
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    pool = UploadPool()
+    queue = make_queue(place, pool)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            put(queue, "side", b"x")
+    del started[0].is_alive
+    started[0].join()
+    assert queue.wait(LONG, force=True)
+    assert place.objects == {"side": b"x"}
+    with pool.condition:
+        assert pool.condition.wait_for(lambda: not pool._threads, LONG)
+
+
 def test_many_folders_share_eight_threads_that_end_with_their_work(place):
     before = set(uploading())
     pool = UploadPool()

@@ -571,6 +571,27 @@ def test_a_writer_that_fails_does_not_end_the_thread(tmp_path, caplog):
     assert caplog.text.count("closed") == 1
 
 
+def test_an_interrupt_while_sampling_starts_leaves_one_thread(writer, monkeypatch):
+    start = threading.Thread.start
+    started = []
+
+    def start_and_interrupt(thread):
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    metrics = SystemMetrics(writer, every=0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            metrics.start()
+    started[0].join()
+    assert not metrics.is_running
+    with metrics.start():
+        assert metrics.is_running
+    assert not metrics.is_running
+
+
 def test_a_driver_that_hangs_does_not_hang_the_script(writer, monkeypatch):
     hangs = threading.Event()
     monkeypatch.setattr(module, "STOP_TIMEOUT", 0.01)

@@ -36,7 +36,11 @@ class Ticker:
     def start(self) -> None:
         """Start the thread."""
         self._running.acquire()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # an interrupt, maybe before the thread says that it runs
+            self._running.release()
+            raise
 
     def stop(self) -> None:
         """Stop the thread, and wait for a running call to finish."""
