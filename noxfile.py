@@ -96,7 +96,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def typing(session: nox.Session) -> None:
     """Check the types."""
-    session.install("--editable", ".", *group("lint"), *group("nox"))
+    session.install("--editable", ".", *group("test"), *group("lint"), *group("nox"))
     session.run("mypy")
 
 

@@ -3,8 +3,9 @@
 The record of a scalar is the template of its series with four fields filled in: the wall time, the
 step (a varint of 0 to 10 bytes), the value and the checksum. ``encode_scalar`` fills one record.
 ``encode_scalars`` builds a matrix with one row for each record, in which every field is as wide as
-the widest record needs, fills it column by column, and removes the padding. Both return the same
-bytes in the same order, which a property test checks.
+the widest record needs, fills it column by column, and removes the padding. Series with long texts
+would widen the whole matrix, so their records are encoded one at a time. Both functions return the
+same bytes in the same order, which a property test checks.
 
 The messages are encoded as by protobuf (https://protobuf.dev/programming-guides/encoding), with the
 fields in ascending order::
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,6 +44,10 @@ _MIN_VECTORISED = 24
 
 _BLOCK_SIZE = 1024
 """Records filled at a time, so that intermediate arrays stay in the processor's cache."""
+
+_MAX_TEMPLATE_SIZE = (MAX_ROW - 64) // 2
+"""Bytes of the longest template in a matrix: its parts before and after the value may both be as
+wide, besides the other fields."""
 
 _DOUBLE = struct.Struct("<d")
 _FLOAT = struct.Struct("<f")
@@ -79,8 +85,7 @@ class _Template(NamedTuple):
         return len(self.head) + self.width + len(self.tail)
 
 
-@lru_cache(maxsize=65536)
-def _template(series: Series) -> _Template:
+def _uncached_template(series: Series) -> _Template:
     metadata = b""
     if series.tensor or series.double:
         metadata += _field(0x0A, _field(0x0A, b"scalars"))
@@ -103,6 +108,19 @@ def _template(series: Series) -> _Template:
     return _Template(b"\x0a" + length + head, tail, width)
 
 
+_template = lru_cache(maxsize=65536)(_uncached_template)
+
+
+def _has_long_texts(series: Series) -> bool:
+    texts = len(series.tag) + len(series.display_name) + len(series.description)
+    return texts > _MAX_TEMPLATE_SIZE
+
+
+def _is_long(series: Series) -> bool:
+    """Return whether the records of a series are too long for a matrix."""
+    return _has_long_texts(series) or _template(series).size > _MAX_TEMPLATE_SIZE
+
+
 def encode_scalar(series: Series, step: int, wall_time: float, value: float) -> bytes:
     """Return the record of one scalar.
 
@@ -112,7 +130,7 @@ def encode_scalar(series: Series, step: int, wall_time: float, value: float) -> 
         wall_time: seconds since the epoch.
         value: the value; unless ``series.double``, rounded to float32, or to ±Inf beyond its range.
     """
-    template = _template(series)
+    template = _uncached_template(series) if _has_long_texts(series) else _template(series)
     if template.width == 8:
         number = _DOUBLE.pack(value)
     else:
@@ -152,16 +170,49 @@ def encode_scalars(
         wall_times: seconds since the epoch; float64, shape (n,).
         values: the values, rounded as by ``encode_scalar``; float64, shape (n,).
     """
+    is_long = np.fromiter(map(_is_long, series), bool, len(series))
+    if not is_long.any():
+        return _encode_short(series, codes, steps, wall_times, values)
+    changes = np.flatnonzero(np.diff(is_long[codes])) + 1
+    edges = [0, *changes.tolist(), len(codes)]
+    parts = []
+    for begin, end in pairwise(edges):
+        rows = slice(begin, end)
+        columns = codes[rows], steps[rows], wall_times[rows], values[rows]
+        encode = _encode_singly if begin < end and is_long[codes[begin]] else _encode_short
+        parts.append(encode(series, *columns))
+    return b"".join(parts)
+
+
+def _encode_singly(
+    series: Sequence[Series],
+    codes: IndexArray,
+    steps: Int64Array,
+    wall_times: Float64Array,
+    values: Float64Array,
+) -> bytes:
+    """Return the records of scalars, encoded one at a time."""
+    columns = (codes, steps, wall_times, values)
+    return b"".join(
+        encode_scalar(series[code], step, wall_time, value)
+        for code, step, wall_time, value in zip(*(c.tolist() for c in columns), strict=True)
+    )
+
+
+def _encode_short(
+    series: Sequence[Series],
+    codes: IndexArray,
+    steps: Int64Array,
+    wall_times: Float64Array,
+    values: Float64Array,
+) -> bytes:
+    """Return the records of scalars whose series are not long."""
+    if len(codes) < _MIN_VECTORISED:
+        return _encode_singly(series, codes, steps, wall_times, values)
     step_widths = np.searchsorted(_VARINT_WIDTHS, steps.view(np.uint64), side="right")
     keys = codes * 16 + step_widths
     present = np.flatnonzero(np.bincount(keys))
     layout = _layout(tuple((series[key // 16], key % 16) for key in present.tolist()))
-    if len(keys) < _MIN_VECTORISED or layout.patterns.itemsize > MAX_ROW:
-        columns = (codes, steps, wall_times, values)
-        return b"".join(
-            encode_scalar(series[code], step, wall_time, value)
-            for code, step, wall_time, value in zip(*(c.tolist() for c in columns), strict=True)
-        )
     kind_of = np.empty(present[-1] + 1, np.intp)
     kind_of[present] = np.arange(len(present))
     kinds = kind_of[keys]

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import tracemalloc
 
 import crc32c as reference_crc
 import numpy as np
@@ -150,6 +151,41 @@ def test_a_batch_is_its_scalars_one_at_a_time(batch):
         )
     ]
     assert encode_scalars(*batch) == b"".join(one_at_a_time)
+
+
+@given(st.data(), st.lists(st.integers(400, 1100), min_size=1, max_size=4))
+def test_a_batch_with_long_texts_is_its_scalars_one_at_a_time(data, lengths):
+    series = [
+        Series("loss"),
+        Series("accuracy", tensor=True),
+        *map(Series, map("x".__mul__, lengths)),
+    ]
+    series += [Series("t" * n, description="é" * (n // 2)) for n in lengths]
+    codes = np.array(
+        data.draw(st.lists(st.integers(0, len(series) - 1), min_size=1, max_size=200)), np.intp
+    )
+    steps = np.arange(len(codes)) * 50
+    times, values = np.full(len(codes), 1e9), steps / 8
+    one_at_a_time = [
+        encode_scalar(series[code], step, 1e9, step / 8)
+        for code, step in zip(codes.tolist(), steps.tolist(), strict=True)
+    ]
+    assert encode_scalars(series, codes, steps, times, values) == b"".join(one_at_a_time)
+
+
+def test_a_long_tag_costs_only_its_own_records():
+    series = [Series("x" * 200_000), *(Series(f"loss{i}") for i in range(1000))]
+    codes = np.arange(1001)
+    columns = codes, np.full(1001, 1e9), codes / 8
+    encode_scalars(series, codes, *columns)  # makes the tables
+    tracemalloc.start()
+    try:
+        data = encode_scalars(series[::-1], codes, *columns)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(unframed(data)) == 1001
+    assert peak < 8 << 20
 
 
 @given(scalars())
