@@ -99,11 +99,9 @@ def as_step(step: Any, tag: str) -> int:
         InvalidValueError: ``step`` does not fit an int64, or is NaN.
     """
     try:
-        number = (
-            step.__index__()
-            if hasattr(type(step), "__index__")
-            else int(float(as_number(step, tag)))
-        )
+        number = _maybe_index(step)
+        if number is None:
+            number = int(float(as_number(step, tag)))
     except (InvalidTypeError, InvalidValueError, OverflowError, ValueError, TypeError) as error:
         message = f"{tag!r}: a step must be an integer, got {step!r:.60}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
@@ -111,7 +109,17 @@ def as_step(step: Any, tag: str) -> int:
     if not -(2**63) <= number < 2**63:
         message = f"{tag!r}: the step {number} does not fit an int64"
         raise InvalidValueError(message)
-    return int(number)
+    return number
+
+
+def _maybe_index(step: Any) -> int | None:
+    """Return an integer of any type as an int, None if it is not one."""
+    if not hasattr(type(step), "__index__"):
+        return None
+    try:
+        return int(step.__index__())
+    except TypeError:  # of arrays and tensors that are not integer
+        return None
 
 
 def snapshot(values: Any, tag: str, *, kinds: str = REAL) -> npt.NDArray[Any] | Deferred:

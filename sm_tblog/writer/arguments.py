@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
+from sm_tblog.arrays.convert import as_step
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absolute",
+    "as_first_step",
     "as_run",
     "as_tag_cleaner",
     "as_url",
     "check_at_least",
+    "check_flag",
     "check_mapping",
     "check_pillow",
     "check_tag",
@@ -76,6 +79,24 @@ def as_run(name: Any) -> str:
     return "/".join(parts)
 
 
+def as_first_step(step: Any, name: str) -> int:
+    """Return the step from which on existing data is superseded.
+
+    Raises:
+        InvalidTypeError: it is not an integer. ``True`` and a float are refused: as steps they
+            would hide data that was meant to stay.
+        InvalidValueError: it does not fit an int64.
+    """
+    number = as_step(step, name)
+    if isinstance(step, (bool, float)):
+        message = (
+            f"{name} must be an integer, the first step to be logged again, got {step!r}; "
+            f'to keep all existing data, use resume="append", the default'
+        )
+        raise InvalidTypeError(message)
+    return number
+
+
 def check_at_least(name: str, value: Any, minimum: int) -> None:
     """Raise if a setting is not a number, or is less than ``minimum``.
 
@@ -90,6 +111,17 @@ def check_at_least(name: str, value: Any, minimum: int) -> None:
     if not isinstance(value, (int, float)) or value < minimum:
         message = f"{name} must be a number of at least {minimum}, got {value!r}"
         raise (InvalidValueError if isinstance(value, (int, float)) else InvalidTypeError)(message)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise if a flag is a str, of which every one but ``""`` would be true.
+
+    Raises:
+        InvalidTypeError: it is.
+    """
+    if isinstance(value, str):
+        message = f"{name} must be a bool, got {value!r}"
+        raise InvalidTypeError(message)
 
 
 def as_tag_cleaner(enabled: bool) -> Callable[[str], str] | None:

@@ -25,10 +25,12 @@ from sm_tblog.sinks.base import as_sink, open_sink
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.writer.arguments import (
     absolute,
+    as_first_step,
     as_run,
     as_tag_cleaner,
     as_url,
     check_at_least,
+    check_flag,
     check_tag,
 )
 from sm_tblog.writer.file_writer import FileWriter
@@ -82,17 +84,18 @@ class BaseWriter:
             message = f"sinks must be a sequence of names, objects and functions, got {sinks!r}"
             raise InvalidTypeError(message)
         if resume != "append":
-            resume = as_step(resume, "resume")
+            resume = as_first_step(resume, "resume")
             if purge_step not in (None, resume):
                 message = f"purge_step and resume are aliases, got {purge_step} and {resume}"
                 raise InvalidValueError(message)
             purge_step = resume
+        check_flag("enabled", enabled)
         check_at_least("max_queue", max_queue, 0)
         check_at_least("flush_secs", flush_secs, 0)
         check_at_least("max_bytes", max_bytes, 1)
         self._log_dir = as_url(logdir or log_dir) or _default_logdir(comment)
         self._location = absolute(self._log_dir)
-        self._purge_step = None if purge_step is None else as_step(purge_step, "purge_step")
+        self._purge_step = None if purge_step is None else as_first_step(purge_step, "purge_step")
         self._config: dict[str, Any] = {
             "max_queue": max_queue,
             "flush_secs": flush_secs,
