@@ -36,6 +36,8 @@ from sm_tblog.sinks.side_files import SideFiles
 from sm_tblog.storage.base import Appender, NotUploadedError, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sm_tblog._types import Value
     from sm_tblog.sinks.base import Batch
     from sm_tblog.storage.base import Store
@@ -101,6 +103,7 @@ class EventFileSink:
         # Opened to check the arguments: a bad one is the caller's mistake, and raises here.
         self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
         self._files: dict[str, Appender] = {}
+        self._open_files: dict[str, Appender] = {}  # the least recently used one is the first
         self._side_files: dict[str, SideFiles] = {}
         self._uploads = PendingUploads()
         self._purged: set[str] = set()
@@ -117,6 +120,7 @@ class EventFileSink:
         """
         fresh: dict[str, Any] = {
             "_files": {},
+            "_open_files": {},
             "_side_files": {},
             "_uploads": PendingUploads(),
             "_purge_step": None,
@@ -171,9 +175,11 @@ class EventFileSink:
             if file.run not in self._files:
                 blocks.setdefault(file.run, [])  # creates the run's event file
             self._side_files_of(file.run).add(file)
-        appends = [partial(self._file(run).append, b"".join(b)) for run, b in blocks.items()]
-        self._run_all([*appends, *(files.write_pending for files in self._side_files.values())])
-        self._run_all([file.release for file in [*self._files.values()][:-MAX_OPEN_FILES]])
+        actions: list[Callable[[], None]] = []
+        for run, parts in blocks.items():
+            actions.append(partial(self._make_room, run))
+            actions.append(partial(self._append, run, b"".join(parts)))
+        self._run_all([*actions, *(files.write_pending for files in self._side_files.values())])
 
     def flush(self) -> None:
         """Write all pending data and flush the stores.
@@ -191,7 +197,7 @@ class EventFileSink:
             StoreError: a store did not accept all data; the rest is lost.
         """
         parts = self._parts()
-        self._files, self._side_files = {}, {}
+        self._files, self._open_files, self._side_files = {}, {}, {}
         try:
             self._run_all([one.close for one in parts])
         finally:
@@ -247,14 +253,21 @@ class EventFileSink:
             blocks.append((run, block))
         return blocks
 
-    def _file(self, run: str) -> Appender:
-        """Return a run's file and mark it as the most recently used."""
-        file = self._files.pop(run, None) or Appender(
-            lambda: self._open(run, event_file_name(self._suffix)),
-            partial(self._preamble, run),
-        )
-        self._files[run] = file
-        return file
+    def _make_room(self, run: str) -> None:
+        """Release the least recently used file, if this run's file is to be opened besides."""
+        if run not in self._open_files and len(self._open_files) >= MAX_OPEN_FILES:
+            self._open_files.pop(next(iter(self._open_files))).release()
+
+    def _append(self, run: str, data: bytes) -> None:
+        """Append to a run's file, and mark it as the most recently used."""
+        if run not in self._files:
+            self._files[run] = Appender(
+                lambda: self._open(run, event_file_name(self._suffix)),
+                partial(self._preamble, run),
+            )
+        self._open_files.pop(run, None)
+        self._open_files[run] = self._files[run]
+        self._files[run].append(data)
 
     def _side_files_of(self, run: str) -> SideFiles:
         if run not in self._side_files:

@@ -216,18 +216,32 @@ def test_a_resting_file_that_was_deleted_or_replaced_is_noticed(tmp_path, replac
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts /proc/self/fd")
-def test_hundreds_of_runs_share_some_descriptors(tmp_path, read_scalars):
-    before = open_files()
+def test_hundreds_of_runs_share_some_descriptors_at_every_moment(
+    tmp_path, read_scalars, monkeypatch
+):
+    def append_and_count(store, data):
+        append(store, data)
+        most.append(open_files())
+
+    before, most = open_files(), []
+    append = LocalStore.append
+    monkeypatch.setattr(LocalStore, "append", append_and_count)
     with Writer(tmp_path) as writer:
         for step in range(3):
             writer.add_scalars("chart", {f"{i:03}": float(i) for i in range(150)}, step)
+            writer.add_scalar("loss", 1.0, step)
+            writer.add_scalars("chart", {"007": 0.0}, step + 10)
             writer.flush()
-            assert open_files() <= before + event_file.MAX_OPEN_FILES
+    assert max(most) <= before + event_file.MAX_OPEN_FILES
     found = read_scalars(tmp_path)
+    assert found.pop("") == {"loss": [(step, 1.0) for step in range(3)]}
+    assert len(found.pop("chart_007")["chart"]) == 6
     assert found == {
-        f"chart_{i:03}": {"chart": [(step, float(i)) for step in range(3)]} for i in range(150)
+        f"chart_{i:03}": {"chart": [(step, float(i)) for step in range(3)]}
+        for i in range(150)
+        if i != 7
     }
-    assert sum(1 for _ in tmp_path.rglob("*tfevents*")) == 150
+    assert sum(1 for _ in tmp_path.rglob("*tfevents*")) == 151
 
 
 def open_files():
