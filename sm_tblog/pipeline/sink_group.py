@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import SinkError, TBLogError
-from sm_tblog.storage.base import NotUploadedError, StoreLostError
+from sm_tblog.storage.base import InvalidNameError, NotUploadedError, StoreLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,7 +145,7 @@ class _GuardedSink:
         self.dropped = self.stores_lost = 0
 
     def bytes(self, attribute: str) -> int:
-        """Return an attribute of the sink that counts bytes, 0 if the sink does not have it."""
+        """Return an attribute of the sink that counts, 0 if the sink does not have it."""
         return int(getattr(self._sink, attribute, 0))
 
     def write(self, batch: Batch, count: int) -> None:
@@ -160,11 +160,14 @@ class _GuardedSink:
             self.dropped += count
             return
         self._faults.resolve(backlog)
+        before = self.bytes("dropped")
         succeeded = self._call("write", batch)
+        lost = self.bytes("dropped") - before
         if self.bytes("pending"):
             self._unstored += count
-        elif not succeeded:
-            self.dropped += count
+        elif not succeeded and not lost:
+            lost = count  # the sink does not say
+        self.dropped += lost
 
     def flush(self) -> bool:
         """Flush the sink; return whether it has stored all its data."""
@@ -198,6 +201,9 @@ class _GuardedSink:
         except NotUploadedError as error:
             self._faults.report(f"delivery of {self._key}", error)
             return True  # the data is stored in the spool; ``wait`` tells whether it is delivered
+        except InvalidNameError as error:
+            self._faults.report(f"name {error}", error)
+            return False
         except Exception as error:  # noqa: BLE001 - a sink may raise anything
             self._failed_action = self._failed_action or action
             self.stores_lost += isinstance(error, StoreLostError)

@@ -94,7 +94,8 @@ class Sink(Protocol):
     again at the next ``write`` or ``flush``, or loses it. A sink that keeps data reports the number
     of bytes in an attribute ``pending``, and receives no further batches while that is above the
     writer's ``max_bytes``. A sink may have an attribute ``flush_secs``: the seconds between calls
-    of ``flush`` that it asks for. After ``close``, another ``write`` reopens it. If it has a method
+    of ``flush`` that it asks for. After ``close``, another ``write`` reopens it. It may count the
+    rows and values that it has lost for good in an attribute ``dropped``. If it has a method
     ``reset_after_fork``, that is called in a forked child, where it must not touch what the parent
     has opened.
     """

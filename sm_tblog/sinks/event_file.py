@@ -33,7 +33,7 @@ from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
 from sm_tblog.sinks.pending_uploads import PendingUploads
 from sm_tblog.sinks.side_files import SideFiles
-from sm_tblog.storage.base import Appender, NotUploadedError, open_store
+from sm_tblog.storage.base import Appender, InvalidNameError, NotUploadedError, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +107,8 @@ class EventFileSink:
         self._side_files: dict[str, SideFiles] = {}
         self._uploads = PendingUploads()
         self._purged: set[str] = set()
+        self._impossible_runs: set[str] = set()
+        self._dropped = 0  # rows and values of these, and side files that are closed
         self._closed_bytes = 0
 
     def __str__(self) -> str:
@@ -123,6 +125,8 @@ class EventFileSink:
             "_open_files": {},
             "_side_files": {},
             "_uploads": PendingUploads(),
+            "_impossible_runs": set(),
+            "_dropped": 0,
             "_purge_step": None,
             "_purged": set(),
             "_closed_bytes": 0,
@@ -145,6 +149,11 @@ class EventFileSink:
         return max(accepted - self.unacknowledged, 0)  # they may include padding
 
     @property
+    def dropped(self) -> int:
+        """Rows, values and side files lost for good."""
+        return self._dropped + sum(files.dropped for files in self._side_files.values())
+
+    @property
     def unacknowledged(self) -> int:
         """Bytes accepted by remote stores but not yet uploaded; they are on the local disk."""
         return self._uploads.unacknowledged
@@ -161,7 +170,19 @@ class EventFileSink:
 
         Raises:
             StoreError: a store did not accept the data, which is kept and retried.
+            InvalidNameError: a run's name is impossible. Its data is dropped, now and later.
         """
+        known = set(self._impossible_runs)
+        if known:
+            batch = self._without(known, batch)
+        try:
+            self._write(batch)
+        finally:
+            for run in self._impossible_runs - known:
+                self._files[run].discard()
+                self._dropped += _count(batch, run)
+
+    def _write(self, batch: Batch) -> None:
         blocks: dict[str, list[bytes]] = {}
         if self._purge_step is not None and "" not in self._purged:
             blocks[""] = []  # write the mark even if nothing is logged
@@ -177,6 +198,8 @@ class EventFileSink:
             self._side_files_of(file.run).add(file)
         actions: list[Callable[[], None]] = []
         for run, parts in blocks.items():
+            if run in self._impossible_runs:
+                continue
             actions.append(partial(self._make_room, run))
             actions.append(partial(self._append, run, b"".join(parts)))
         self._run_all([*actions, *(files.write_pending for files in self._side_files.values())])
@@ -197,6 +220,7 @@ class EventFileSink:
             StoreError: a store did not accept all data; the rest is lost.
         """
         parts = self._parts()
+        self._dropped = self.dropped
         self._files, self._open_files, self._side_files = {}, {}, {}
         try:
             self._run_all([one.close for one in parts])
@@ -220,15 +244,21 @@ class EventFileSink:
     def _run_all(actions: list[Any]) -> None:
         """Run every action, then raise the first failure, so that runs do not affect each other.
 
-        A ``NotUploadedError`` is raised only if there is no other failure.
+        A ``NotUploadedError`` is raised only if there is no other failure. An ``InvalidNameError``
+        comes before all others, because it does not occur again.
         """
         failure: Exception | None = None
+        names: list[str] = []
         for action in actions:
             try:
                 action()
-            except Exception as error:  # noqa: BLE001, PERF203 - a store may raise anything
+            except InvalidNameError as error:  # noqa: PERF203
+                names.append(str(error))
+            except Exception as error:  # noqa: BLE001 - a store may raise anything
                 if failure is None or isinstance(failure, NotUploadedError):
                     failure = error
+        if names:
+            raise InvalidNameError("; ".join(names)) from failure
         if failure is not None:
             raise failure
 
@@ -267,7 +297,25 @@ class EventFileSink:
             )
         self._open_files.pop(run, None)
         self._open_files[run] = self._files[run]
-        self._files[run].append(data)
+        try:
+            self._files[run].append(data)
+        except InvalidNameError:
+            self._impossible_runs.add(run)
+            raise
+
+    def _without(self, runs: set[str], batch: Batch) -> Batch:
+        """Return a batch without the data of some runs, which is counted as dropped."""
+        self._dropped += sum(_count(batch, run) for run in runs)
+        kept = np.array([series.run not in runs for series in batch.series], bool)[batch.codes]
+        return batch._replace(
+            codes=batch.codes[kept],
+            steps=batch.steps[kept],
+            wall_times=batch.wall_times[kept],
+            scalars=batch.scalars[kept],
+            values=[one for one in batch.values if one.run not in runs],
+            events=[one for one in batch.events if one.run not in runs],
+            files=[one for one in batch.files if one.run not in runs],
+        )
 
     def _side_files_of(self, run: str) -> SideFiles:
         if run not in self._side_files:
@@ -293,3 +341,12 @@ class EventFileSink:
             # of the run, which supersedes nothing; its event_accumulator applies every mark.
             records += [frame(start.SerializeToString())] * 2
         return b"".join(records)
+
+
+def _count(batch: Batch, run: str) -> int:
+    """Return the number of rows and values that a batch has of a run."""
+    in_run = np.array([series.run == run for series in batch.series], bool)
+    runs = [one.run for one in batch.values]
+    runs += [one.run for one in batch.events]
+    runs += [one.run for one in batch.files]
+    return int(in_run[batch.codes].sum()) + runs.count(run)

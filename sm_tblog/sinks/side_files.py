@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import StoreError
+from sm_tblog.storage.base import InvalidNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ class SideFiles:
         self._open = open_store
         self._store: Store | None = None
         self._queue: deque[File] = deque()
-        self.stored = 0
+        self.stored = self.dropped = 0
 
     @property
     def pending(self) -> int:
@@ -46,6 +47,7 @@ class SideFiles:
 
         Raises:
             StoreError: the store did not accept a file. This file and the later ones stay queued.
+            InvalidNameError: a file's name is impossible. The file is dropped.
             Exception: the first exception raised by a file's function. The file is lost, because
                 its function would raise every time; later files are not affected.
         """
@@ -55,11 +57,15 @@ class SideFiles:
             try:
                 self._store = self._store or self._open()
                 self._store.put(file.name, file.data)
+            except InvalidNameError as error:
+                failure = failure or error
+                self.dropped += 1
             except StoreError as error:
                 failure = failure or error
                 break
             except Exception as error:  # noqa: BLE001 - a file's function may raise anything
                 failure = failure or error
+                self.dropped += 1
             else:
                 self.stored += _size(file)
             self._queue.popleft()

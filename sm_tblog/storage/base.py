@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Appender",
+    "InvalidNameError",
     "NotUploadedError",
     "RefusedError",
     "RemoteStore",
@@ -123,6 +124,10 @@ class NotUploadedError(StoreError):
 
 class RefusedError(StoreError):
     """The store refuses every write until the user fixes something, such as a missing bucket."""
+
+
+class InvalidNameError(StoreError):
+    """The store cannot hold a file of this name, now or later. The data is given up."""
 
 
 class StoreLostError(StoreError):
@@ -287,6 +292,11 @@ class Appender:
             except StoreLostError:
                 self._close_store()
                 raise
+
+    def discard(self) -> None:
+        """Drop the queued bytes, which the store will never accept."""
+        self._queue.clear()
+        self.pending = 0
 
     def release(self) -> None:
         """Close the store's open file, if it has one, until the next ``append``.

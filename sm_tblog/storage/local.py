@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from sm_tblog._errors import StoreError
-from sm_tblog.storage.base import StoreLostError, side_file_path
+from sm_tblog.storage.base import InvalidNameError, StoreLostError, side_file_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from sm_tblog.storage.base import SideData
 
 __all__ = ["LocalStore", "local_path"]
+
+_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ)
+"""Errors of a name that no later attempt can avoid."""
+
+_MAX_QUOTED = 200
+"""Characters of an impossible name that a message quotes."""
 
 _FLAGS = os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
@@ -166,9 +173,18 @@ class LocalStore:
             yield
         except StoreError:
             raise
-        except OSError as error:
-            message = f"cannot write {path}: {error.strerror or error}"
-            raise StoreError(error.errno, message) from error
+        except (OSError, ValueError) as error:  # a ValueError is about a NUL or a surrogate
+            number = error.errno if isinstance(error, OSError) else errno.EINVAL
+            reason = getattr(error, "strerror", None) or error
+            if isinstance(error, ValueError) or number in _NAME_ERRORS:
+                name = str(path) if len(str(path)) < _MAX_QUOTED else f"{str(path)[:_MAX_QUOTED]}…"
+                message = (
+                    f"cannot write {name!r}: {reason}; what was to go there is dropped: choose a "
+                    "shorter or plainer name"
+                )
+                raise InvalidNameError(number, message) from error
+            message = f"cannot write {path}: {reason}"
+            raise StoreError(number, message) from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from sm_tblog._errors import StoreError
 from sm_tblog.format.records import padding
 from sm_tblog.storage import s3_options, side_spool, spool
-from sm_tblog.storage.base import NotUploadedError, scheme_of, side_file_path
+from sm_tblog.storage.base import InvalidNameError, NotUploadedError, scheme_of, side_file_path
 from sm_tblog.storage.upload_pool import UploadPool
 from sm_tblog.storage.upload_queue import UploadJob, UploadQueue
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["ObjectStore", "open_folder", "upload_orphans"]
 
 S3_SCHEMES = ("s3", "s3a")
+
+MAX_KEY_SIZE = 1024
+"""Maximum size of an object's key in UTF-8, in bytes, on S3 and Google Cloud Storage."""
 
 _queues: WeakValueDictionary[tuple[str, str, Path], UploadQueue] = WeakValueDictionary()
 _pools: dict[tuple[str, str], UploadPool] = {}
@@ -93,6 +96,7 @@ class ObjectStore:
         in_memory = self._job is not None and not self._job.file.is_on_disk
         self._check_room(len(data), in_memory=in_memory)
         if self._job is None:
+            self._check_name(self._name)
             file = spool.create(_spool_folder(self._spool), name=self._name, **self._notes())
             self._job = UploadJob(file)
             self._get_queue().add(self._job)
@@ -106,6 +110,7 @@ class ObjectStore:
             StoreError: the spool is full.
         """
         path = str(side_file_path(name))
+        self._check_name(path)
         size = len(side_spool.content_of(data))
         self._check_room(size, in_memory=False)
         self._check_room(size, in_memory=True)  # the fallback if the disk is full
@@ -192,6 +197,25 @@ class ObjectStore:
         if self._queue is None:
             self._queue = _queue(self._folder, self._options, _spool_folder(self._spool))
         return self._queue
+
+    def _check_name(self, name: str) -> None:
+        """Raise if an object cannot have this name.
+
+        Raises:
+            InvalidNameError: its key is not text, or longer than S3 and Google's store allow.
+        """
+        key = "/".join([*self._folder.split("/")[3:], name])
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            message = f"{self._folder!r:.200}/{name}: not a name of an object: {error}"
+            raise InvalidNameError(errno.EINVAL, message) from error
+        if size > MAX_KEY_SIZE:
+            message = (
+                f"{self._folder:.200}/{name}: the key has {size:,} bytes, and may have "
+                f"{MAX_KEY_SIZE:,}; what was to go there is dropped: choose a shorter name"
+            )
+            raise InvalidNameError(errno.ENAMETOOLONG, message)
 
     def _check_room(self, size: int, *, in_memory: bool) -> None:
         """Raise an error if the spool has no room for ``size`` more bytes.

@@ -166,8 +166,17 @@ def absolute(logdir: str) -> str:
 
     Files are opened long after the writer is made. They belong in the directory that had this name
     then, whatever the working directory is and wherever a link points by now.
+
+    Raises:
+        InvalidValueError: no directory can have this name.
     """
-    return os.path.realpath(local_path(logdir)) if scheme_of(logdir) == "file" else logdir
+    if scheme_of(logdir) != "file":
+        return logdir
+    try:
+        return os.path.realpath(local_path(logdir))
+    except ValueError as error:  # a NUL, or half of a surrogate pair
+        message = f"logdir: no directory can be called {logdir!r:.60}: {error}"
+        raise InvalidValueError(message) from error
 
 
 @cache
