@@ -161,8 +161,16 @@ class UploadQueue:
             self._side.extendleft(reversed(self._orphaned_sides))
             self._jobs.extendleft(reversed(jobs))
 
-    def request_upload(self, *, force: bool = False) -> None:
-        """Request an upload of the appended bytes: soon or, if forced, at once."""
+    def request_upload(self, *, force: bool = False, retry: bool = True) -> None:
+        """Request an upload of the appended bytes: soon or, if forced, at once.
+
+        Where no thread can be started, as while the interpreter shuts down (from Python 3.12 on),
+        the attempt is made here, unless one is under way.
+
+        Args:
+            force: do not wait until the next upload is due.
+            retry: in that case, make an attempt here also after one has failed.
+        """
         with self._condition:
             if self.is_empty:
                 return
@@ -170,7 +178,8 @@ class UploadQueue:
             if force:
                 self._forced_at = min(self._forced_at, time.monotonic())
             has_thread = self._pool.schedule(self)
-        if not has_thread:
+            is_needed = not self._is_attempting and (retry or not self._failures)
+        if not has_thread and is_needed:
             self.step()
 
     def wait(self, timeout: float, *, force: bool = False) -> bool:
@@ -212,7 +221,7 @@ class UploadQueue:
         if may_defer and not self._failures and since < MIN_UPLOAD_INTERVAL:
             self.request_upload()
             return True
-        self.request_upload(force=True)
+        self.request_upload(force=True, retry=False)  # a retry would not keep to the timeout
         with self._condition:
             if (self._failures or self._pool.is_down) and not all_closed:
                 now = time.monotonic()

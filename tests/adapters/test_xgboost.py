@@ -264,6 +264,7 @@ def test_without_data_to_evaluate_parameters_and_importances_are_logged(
     assert read_hparams(tmp_path)[0]["max_depth"] == 3
 
 
+@pytest.mark.filterwarnings("ignore:.*gblinear. is deprecated:UserWarning")
 def test_linear_models_have_their_coefficients(data, tmp_path, read_scalars, caplog):
     params = {**PARAMS, "booster": "gblinear"}
     params.pop("max_depth")
@@ -316,6 +317,7 @@ def test_features_names_are_tags(arrays, tmp_path, read_scalars):
     assert all(tag.removeprefix("importance/gain/") in names for tag in tags)
 
 
+@pytest.mark.filterwarnings("ignore:.*gblinear. is deprecated:UserWarning")
 def test_classes_and_lists_of_coefficients(tmp_path, read_scalars):
     x, y = datasets.load_iris(return_X_y=True)
     data = xgboost.DMatrix(x, y)

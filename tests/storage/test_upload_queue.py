@@ -393,8 +393,8 @@ def test_a_barrier_does_not_count_an_attempt_that_began_before_it(
         place.fault = None
         attempt(*event)
 
-    def request_then_go_on(*, force=False):
-        request(force=force)
+    def request_then_go_on(**options):
+        request(**options)
         go_on.set()
 
     def wait_for_and_tell(predicate, timeout):
@@ -412,6 +412,39 @@ def test_a_barrier_does_not_count_an_attempt_that_began_before_it(
     monkeypatch.setattr(running._condition, "wait_for", wait_for_and_tell)
     assert running.wait(LONG)
     assert len(attempts) == 2
+
+
+class NoThreads(UploadPool):
+    """No thread can be started, as while the interpreter shuts down."""
+
+    def _start_thread(self):
+        pass
+
+
+def test_a_barrier_without_threads_does_not_join_an_attempt_that_hangs(place):
+    queue = make_queue(place, NoThreads())
+    begin(queue, data=b"1").closed = True
+    place.gate.clear()
+    worker = threading.Thread(target=queue.request_upload, daemon=True)
+    worker.start()
+    assert place.entered.wait(LONG)
+    assert not queue.wait(0.0, force=True)  # without the gate, or another attempt
+    place.gate.set()
+    worker.join()
+    assert queue.wait(0.0)
+    assert len([event for event in place.events if event[0] == "commit"]) == 1
+
+
+def test_a_barrier_without_threads_makes_one_attempt_and_no_retry(place):
+    queue = make_queue(place, NoThreads())
+    begin(queue, data=b"1").closed = True
+    place.fault = StoreError("no")
+    assert not queue.wait(0.0, force=True)
+    assert not queue.wait(0.0, force=True)
+    assert len(place.events) == 1
+    place.fault = None
+    queue.request_upload(force=True)  # by the worker thread
+    assert queue.wait(0.0)
 
 
 def test_the_last_barrier_is_patient_with_a_place_that_fails(running, place, at_once):
