@@ -180,7 +180,7 @@ class EventFileSink:
         finally:
             for run in self._impossible_runs - known:
                 self._files[run].discard()
-                self._dropped += _count(batch, run)
+                self._dropped += _count(batch._replace(files=[]), run)  # SideFiles counts those
 
     def _write(self, batch: Batch) -> None:
         blocks: dict[str, list[bytes]] = {}

@@ -51,13 +51,14 @@ def test_a_strict_writer_raises_at_the_barrier(tmp_path):
 def test_values_and_side_files_of_an_impossible_run_are_counted(tmp_path):
     with Writer(tmp_path) as writer:
         child = writer.child("x" * 300)
-        child.add_text("note", "text", 0)
-        child.add_scalar("loss", 1.0, 0)
-        child.flush()
-        child.add_text("note", "text", 1)
+        for step in range(2):
+            child.add_text("note", "text", step)
+            child.add_scalar("loss", 1.0, step)
+            child.add_file(f"side-{step}", b"1")
+            child.flush()
         writer.add_text("note", "text", 0)
         writer.flush()
-        assert writer.stats().rows_dropped == 3
+        assert writer.stats().rows_dropped == 6
         assert writer.stats().bytes_pending == 0
 
 
