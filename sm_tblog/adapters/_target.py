@@ -107,7 +107,8 @@ class Target:
 
 def _absolute(target: Any) -> Any:
     """Return a relative path as an absolute one: the writer may be made in another directory."""
-    if target is None or isinstance(target, Writer) or "://" in os.fspath(target):
+    # A URL stays one, also without its second slash, which the writer refuses.
+    if target is None or isinstance(target, Writer) or ":/" in os.fsdecode(target):
         return target
     return os.path.abspath(os.path.expanduser(target))  # noqa: PTH100, PTH111 - a str stays one
 

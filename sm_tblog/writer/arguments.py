@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from functools import cache
@@ -88,7 +89,11 @@ def as_first_step(step: Any, name: str) -> int:
         InvalidValueError: it does not fit an int64.
     """
     number = as_step(step, name)
-    if isinstance(step, (bool, float)):
+    try:
+        is_integer = not isinstance(step, bool) and operator.index(step) == number
+    except TypeError:
+        is_integer = False
+    if not is_integer:
         message = (
             f"{name} must be an integer, the first step to be logged again, got {step!r}; "
             f'to keep all existing data, use resume="append", the default'

@@ -97,8 +97,9 @@ def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("logdir", [Path("s3://bucket/run"), "gs:/bucket", "file:/tmp/run"])
 def test_a_url_that_lost_a_slash_is_refused(logdir):
-    with pytest.raises(InvalidValueError, match=r"pass a str with two slashes: '\w+://"):
-        Writer(logdir)
+    for make in (Writer, lambda given: Target(given).writer):
+        with pytest.raises(InvalidValueError, match=r"pass a str with two slashes: '\w+://"):
+            make(logdir)
 
 
 def test_an_adapters_writer_logs_where_it_was_to_log(elsewhere, tmp_path):

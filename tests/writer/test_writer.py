@@ -381,6 +381,8 @@ def test_every_argument_of_the_peers_is_taken(logdir):
         ({"purge_step": 3.5}, "purge_step must be an integer, .*, got 3.5"),
         ({"resume": True}, "resume must be an integer, .*, got True; .*resume=.append"),
         ({"resume": 2.0}, "resume must be an integer"),
+        ({"resume": np.float32(2)}, "resume must be an integer"),
+        ({"resume": np.bool_(1)}, "resume must be an integer"),
         ({"resume": "yes"}, "resume"),
         ({"enabled": "false"}, "enabled must be a bool, got 'false'"),
         ({"flush_secs": -1}, "flush_secs"),
