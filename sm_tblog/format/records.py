@@ -32,12 +32,15 @@ __all__ = [
     "frame",
     "frame_header",
     "padding",
+    "read_header",
 ]
 
 HEADER = 12
 """Bytes before the data of a record."""
 FOOTER = 4
 """Bytes after the data of a record."""
+MAX_LENGTH = 1 << 31
+"""Protocol buffers are shorter than this."""
 
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
@@ -52,6 +55,17 @@ def frame_header(length: int) -> bytes:
 def frame(data: Bytes) -> bytes:
     """Return ``data`` as one record."""
     return b"".join((frame_header(len(data)), data, _CRC.pack(masked_crc32c(data))))
+
+
+def read_header(data: Bytes, offset: int) -> int | None:
+    """Return the length in the record header at ``offset``, None if it is not a valid header.
+
+    No header is valid whose record is longer than a protocol buffer may be.
+    """
+    length, expected = _HEADER.unpack_from(data, offset)
+    if length >= MAX_LENGTH or masked_crc32c(_LENGTH.pack(length)) != expected:
+        return None
+    return int(length)
 
 
 def padding(nbytes: int) -> bytes:
@@ -106,6 +120,17 @@ class Unframer:
         """Number of bytes fed that are not part of a record returned so far."""
         return len(self._buffer) - self._start
 
+    @property
+    def in_sync(self) -> bool:
+        """Whether the next record is known to begin at ``offset``."""
+        return not self._out_of_sync
+
+    def take(self) -> bytes:
+        """Remove and return the pending bytes."""
+        data = bytes(memoryview(self._buffer)[self._start :])
+        self._advance(len(data))
+        return data
+
     def feed(self, data: Bytes) -> None:
         """Add the next chunk of the stream."""
         if self._start:
@@ -145,14 +170,14 @@ class Unframer:
             self._advance(1)
 
     def _length(self) -> int:
-        length, expected = _HEADER.unpack_from(self._buffer, self._start)
-        if masked_crc32c(_LENGTH.pack(length)) != expected:
+        length = read_header(self._buffer, self._start)
+        if length is None:
             offset = self.offset
             self._out_of_sync = True
             self._advance(1)
             message = f"the bytes at offset {offset} are not a valid record header"
             raise CorruptRecordError(message, offset)
-        return int(length)
+        return length
 
     def _resynchronise(self) -> bool:
         found = find_header(memoryview(self._buffer)[self._start :])
@@ -169,16 +194,22 @@ class Unframer:
 def find_header(data: Bytes) -> int | None:
     """Return the offset of the first valid record header in ``data``, or None.
 
-    Twelve random bytes are mistaken for a header with probability 2^-32.
+    Twelve random bytes are mistaken for a header with probability 2^-64.
     """
     view = np.frombuffer(data, np.uint8)
-    chunk = 1 << 13
+    chunk = 1 << 16
     for start in range(0, len(view) - HEADER + 1, chunk):
-        windows = np.lib.stride_tricks.sliding_window_view(
-            view[start : start + chunk + HEADER - 1], HEADER
-        )
+        part = view[start : start + chunk + HEADER - 1]
+        zero = part == 0
+        two = zero[:-1] & zero[1:]
+        four = two[:-2] & two[2:]
+        candidates = np.flatnonzero(four[4 : len(part) - HEADER + 5])
+        if not len(candidates):
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(part, HEADER)[candidates]
         stored = np.ascontiguousarray(windows[:, 8:]).view("<u4").ravel()
-        found = np.flatnonzero(mask(crc32c_rows(windows[:, :8])) == stored)
+        valid = (mask(crc32c_rows(windows[:, :8])) == stored) & (windows[:, 3] < 0x80)
+        found = np.flatnonzero(valid)
         if len(found):
-            return start + int(found[0])
+            return start + int(candidates[found[0]])
     return None

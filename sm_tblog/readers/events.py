@@ -14,17 +14,12 @@ from functools import partial
 from posixpath import join
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from sm_tblog._errors import (
-    CorruptRecordError,
     InvalidTypeError,
     InvalidValueError,
     MissingDependencyError,
     StoreError,
 )
-from sm_tblog.format import schema
-from sm_tblog.format.records import FOOTER, HEADER, Unframer
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
 
@@ -32,32 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from sm_tblog._types import PathLike
-    from sm_tblog.format.records import Record
+    from sm_tblog.readers.event_stream import EventStream
 
-__all__ = ["Damage", "EventFile", "RunFiles", "find_runs", "mapped_errors", "read_events"]
+__all__ = ["EventFile", "RunFiles", "find_runs", "mapped_errors", "read_file"]
 
-CHUNK_SIZE = 1 << 20
+CHUNK_SIZE = 1 << 22
 """Bytes read at a time."""
-
-
-class Damage(NamedTuple):
-    """Bytes of an event file that are not part of a complete event.
-
-    Attributes:
-        path: the file.
-        offset: offset of the first such byte in the file.
-        size: number of bytes.
-        reason: why they could not be read.
-    """
-
-    path: str
-    offset: int
-    size: int
-    reason: str
-
-    def __str__(self) -> str:
-        """Return a readable description."""
-        return f"{self.path}: skipped {self.size:,} bytes at byte {self.offset}: {self.reason}"
 
 
 class EventFile(NamedTuple):
@@ -130,49 +105,18 @@ def mapped_errors(path: str) -> Iterator[None]:
         raise StoreError(error.errno, message) from error
 
 
-def read_events(file: BinaryIO, path: str, damages: list[Damage]) -> Iterator[Any]:
-    """Iterate over the complete events, ``schema.Event``, in a file.
-
-    Args:
-        file: the file, open at its beginning.
-        path: the name of the file in ``damages``.
-        damages: receives the bytes between and after the complete events.
-    """
-    unframer = Unframer()
-    reasons: list[str] = []
-    end = 0  # of the last complete event
-    for offset, data in _read_records(file, unframer, reasons):
-        try:
-            event = schema.Event.FromString(data)
-        except DecodeError:
-            reasons.append("the record's data are not an event")
-            continue
-        if offset > end:
-            damages.append(Damage(path, end, offset - end, reasons[0]))
-        reasons.clear()
-        end = offset + HEADER + len(data) + FOOTER
-        yield event
-    size = unframer.offset + unframer.pending
-    if size > end:
-        reasons.append("the record is cut short")
-        damages.append(Damage(path, end, size - end, reasons[0]))
-
-
-def _read_records(file: BinaryIO, unframer: Unframer, reasons: list[str]) -> Iterator[Record]:
+def read_file(file: BinaryIO, stream: EventStream) -> None:
+    """Feed a file, open at its beginning, to ``stream``, and finish it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     while True:
-        chunk = file.read(CHUNK_SIZE)
-        unframer.feed(chunk)
-        if not chunk:
-            if unframer.pending < HEADER:
-                return
-            unframer.skip()
-            reasons.append("the record is cut short")
-        while True:
-            try:
-                yield from unframer
-                break
-            except CorruptRecordError as error:
-                reasons.append(str(error))
+        if stream.missing > size - stream.offset:
+            stream.skip()
+        data = file.read(max(CHUNK_SIZE, stream.missing))
+        if not data:
+            break
+        stream.feed(data)
+    stream.finish()
 
 
 def _is_event_file(name: str) -> bool:

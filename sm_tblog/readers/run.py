@@ -11,7 +11,8 @@ import numpy as np
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError
 from sm_tblog.readers.columns import Columns, Scalars
-from sm_tblog.readers.events import find_runs, mapped_errors, read_events
+from sm_tblog.readers.event_stream import EventStream
+from sm_tblog.readers.events import find_runs, mapped_errors, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sm_tblog._types import PathLike
-    from sm_tblog.readers.events import Damage, RunFiles
+    from sm_tblog.readers.event_stream import Damage
+    from sm_tblog.readers.events import RunFiles
 
 __all__ = ["DamagedFileWarning", "Run", "read", "read_all"]
 
@@ -154,9 +156,10 @@ def _load(run: RunFiles) -> Run:
     columns = Columns()
     damages: list[Damage] = []
     for file in run.files:
-        with mapped_errors(file.path), file.open() as stream:
-            for event in read_events(stream, file.path, damages):
-                columns.add(event)
+        stream = EventStream(file.path, columns)
+        with mapped_errors(file.path), file.open() as content:
+            read_file(content, stream)
+        damages += stream.damages
     return Run(run.path, columns.tags, columns.scalars(), tuple(damages))
 
 

@@ -19,6 +19,7 @@ from sm_tblog.format.records import (
     find_header,
     frame,
     frame_header,
+    read_header,
 )
 
 payloads = st.lists(st.binary(max_size=200), max_size=8)
@@ -202,11 +203,22 @@ def test_what_cannot_be_a_record_is_not_kept():
     assert unframer.offset + unframer.pending == 1_000_000
 
 
-@given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 2**64 - 1))
+@given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 2**31 - 1))
 def test_find_header_finds_the_first_header(before, behind, length):
     data = before + frame_header(length) + behind
     assert find_header(data) == len(before)
     assert find_header(memoryview(data)[len(before) + 1 :]) is None
+
+
+@given(st.integers(2**31, 2**64 - 1))
+def test_a_header_of_a_record_longer_than_protobuf_allows_is_not_valid(length):
+    header = frame_header(length)
+    assert find_header(header) is None
+    assert read_header(header, 0) is None
+    unframer = Unframer()
+    unframer.feed(header)
+    with pytest.raises(CorruptRecordError, match="not a valid record header"):
+        list(unframer)
 
 
 @pytest.mark.parametrize("size", [0, 1, HEADER - 1])

@@ -31,7 +31,9 @@ from sm_tblog import (
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.readers import Damage, DamagedFileWarning, read, read_all
-from sm_tblog.readers.events import CHUNK_SIZE, read_events
+from sm_tblog.readers.columns import Columns
+from sm_tblog.readers.event_stream import EventStream
+from sm_tblog.readers.events import CHUNK_SIZE, read_file
 
 NAME = "events.out.tfevents.1700000000.host"
 VALUES = [0.5, -1e-3, 0.1, float("nan"), float("inf"), -float("inf"), 3e38, 0.0]
@@ -537,11 +539,15 @@ def test_a_file_is_read_in_pieces_and_a_record_may_be_longer_than_one(tmp_path):
 
     picture = {"tag": "i", "image": {"encoded_image_string": os.urandom(3 * CHUNK_SIZE)}}
     events = [EVENTS[1], event(picture), EVENTS[-1]]
-    damages = []
+    columns = Columns()
+    stream = EventStream("", columns)
     file = Watched(stream_of(events))
-    assert list(read_events(file, "", damages)) == events
-    assert damages == []
-    assert set(file.sizes) == {CHUNK_SIZE}
+    read_file(file, stream)
+    assert columns.tags == {"a": "scalars", "i": "images", "b": "scalars"}
+    assert stream.damages == []
+    # The rest of a long record is read at once, not a chunk at a time.
+    assert file.sizes[0] == CHUNK_SIZE
+    assert len(file.sizes) == 4
 
 
 # File systems.
