@@ -68,13 +68,16 @@ _LAZY = {
 }
 """Modules of the public names that are imported on first use."""
 
+_LAZY_PACKAGES = {"readers", "rules"}
+"""Public packages that are imported on first use."""
+
 
 def __getattr__(name: str) -> Any:
     import importlib
 
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name == "rules":
-        return importlib.import_module("sm_tblog.rules")
+    if name in _LAZY_PACKAGES:
+        return importlib.import_module(f"sm_tblog.{name}")
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

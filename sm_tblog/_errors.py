@@ -19,6 +19,7 @@ was created with ``on_error="raise"``. Such a fault never stops training on its 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 __all__ = [
@@ -84,3 +85,17 @@ class RuleViolationError(TBLogError, RuntimeError):
     def __init__(self, message: str, alert: Any = None) -> None:
         super().__init__(message)
         self.alert = alert
+
+
+def _name_library(record: logging.LogRecord) -> bool:
+    """Begin a message with the library's name.
+
+    A script that does not configure logging shows messages without the logger's name, and its user
+    would not know where they come from.
+    """
+    if not str(record.msg).startswith("sm_tblog"):
+        record.msg = f"sm_tblog: {record.msg}"
+    return True
+
+
+logging.getLogger("sm_tblog").addFilter(_name_library)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,13 @@ REAL = "biuf"
 """The NumPy dtype kinds of bools and real numbers."""
 
 
-def as_number(value: Any, tag: str) -> float | Deferred:
+def as_number(value: Any, tag: str, what: str = "") -> float | Deferred:
     """Return a number-like value as a float, or as a ``Deferred`` if it is on a device.
 
     Args:
         value: a number of any type or an array with one element.
         tag: the tag, for error messages.
+        what: the argument, for error messages; "" for the scalar that is logged.
 
     Raises:
         InvalidTypeError: ``value`` is not a number.
@@ -50,26 +52,25 @@ def as_number(value: Any, tag: str) -> float | Deferred:
     if type(value) is float:
         return value
     try:
-        return _number(value, tag)
+        return _number(value, tag, what)
     except TBLogError:
         raise
     except OverflowError as error:
-        message = f"{tag!r}: the value is too large for a float64"
+        message = f"{tag!r}: {what or 'the value'} is too large for a float64"
         raise InvalidValueError(message) from error
     except Exception as error:
         raise unreadable(value, tag, error) from error
 
 
-def _number(value: Any, tag: str) -> float | Deferred:
+def _number(value: Any, tag: str, what: str) -> float | Deferred:
     if isinstance(value, (float, int, np.floating, np.integer)):
         return float(value)
     value = unwrapped(value)
     shape = tuple(getattr(value, "shape", ()))
     if math.prod(shape) != 1:
-        message = (
-            f"{tag!r}: a scalar must have one element, got shape {shape}; log its mean, or use "
-            "add_histogram"
-        )
+        message = f"{tag!r}: {what or 'a scalar'} must have one element, got shape {shape}"
+        if not what:
+            message += "; log its mean, or use add_histogram"
         raise InvalidValueError(message)
     deferred = maybe_deferred(value)
     if deferred is None:
@@ -83,10 +84,21 @@ def _number(value: Any, tag: str) -> float | Deferred:
             return float(value)
     elif deferred.dtype is None or _is_of_kind(deferred.dtype, REAL):
         return deferred
+    raise InvalidTypeError(_not_a_number(value, tag, what))
+
+
+def _not_a_number(value: Any, tag: str, what: str) -> str:
+    """Return the message for a value that is not a number, with what to use instead."""
+    if what:
+        return f"{tag!r}: {what} must be a number, got {value!r:.60} ({_describe(value)})"
     message = f"{tag!r}: a scalar must be a number or have one element, got {_describe(value)}"
     if isinstance(value, str):
         message += f" {value[:40]!r}; use add_text for text"
-    raise InvalidTypeError(message)
+    elif isinstance(value, (list, tuple)):
+        message += "; log its mean, add_scalars with a name for each, or add_histogram"
+    elif isinstance(value, Mapping):
+        message += "; use log or add_scalars for several values"
+    return message
 
 
 def as_step(step: Any, tag: str) -> int:
@@ -211,7 +223,14 @@ def _host_array(values: Any, *, copy: bool) -> npt.NDArray[Any]:
         values, copy = _unmasked(values), False
     array: npt.NDArray[Any] = np.from_dlpack(values) if how == "dlpack" else np.asarray(values)
     if array.dtype == object and array.ndim == 0 and not hasattr(type(values), "__float__"):
-        message = "it is not an array; convert an iterable of numbers to a list"
+        if values is None:
+            message = "there is no array"
+        elif isinstance(values, Mapping):
+            message = "it is not an array; log its values one by one"
+        elif isinstance(values, Iterable):
+            message = "it is not an array; convert it to a list"
+        else:
+            message = "it is not an array of numbers"
         raise TypeError(message)
     native = array.dtype.newbyteorder("=")
     return array.astype(native, order="K", copy=copy and how != "jax")
@@ -290,7 +309,7 @@ def _wrong_kind(tag: str, kinds: str, array: npt.NDArray[Any] | Deferred) -> str
 
 _ADVICE = {
     "c": "; take its real part or its abs()",
-    "U": "; use add_text for text",
+    "U": "; use add_text for text, and open an image or sound file before you log it",
     "V": "; take one of its fields",
 }
 """Advice for an array of the wrong kind, by its ``dtype.kind``."""

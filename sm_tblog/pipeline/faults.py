@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from typing import TYPE_CHECKING
 
-from sm_tblog._errors import InvalidTypeError
+from sm_tblog._errors import InvalidTypeError, StoreError
+from sm_tblog.storage.base import StoreLostError
 
 if TYPE_CHECKING:
     from sm_tblog._types import OnError
@@ -14,6 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["FaultLog"]
 
 logger = logging.getLogger("sm_tblog")
+
+_REMEDIES = {
+    "make the folder writable": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "free some space": (errno.ENOSPC, errno.EDQUOT),
+    "remove the file that is in the way": (errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    "raise the limit of open files (ulimit -n)": (errno.EMFILE, errno.ENFILE),
+    "check the path": (errno.ENOENT,),
+    "check the disk or the mount": (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
+}
+"""What a user can do about an error of the operating system."""
 
 
 class FaultLog:
@@ -56,7 +68,7 @@ class FaultLog:
             except Exception:
                 logger.exception("on_error itself failed when called with: %s", error)
         elif is_new:
-            logger.warning("%s", error)
+            logger.warning("%s", _describe(error))
 
     def warn_once(self, key: str, message: str) -> None:
         """Log a warning once, without counting a fault."""
@@ -82,3 +94,15 @@ class FaultLog:
             is_new = key not in self._current
             self._current.add(key)
         return is_new
+
+
+def _describe(error: Exception) -> str:
+    """Return what happened, what follows for the training, and what to do."""
+    if not isinstance(error, StoreError):
+        return str(error)
+    remedies = [text for text, codes in _REMEDIES.items() if error.errno in codes]
+    if isinstance(error, StoreLostError):
+        consequence = "training continues, and logging with it, in a new file"
+    else:
+        consequence = "training continues, and the data is kept and written later"
+    return "; ".join([error.strerror or str(error), consequence, *remedies])

@@ -125,7 +125,7 @@ def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) ->
         listed += ", …" if len(names) > _MAX_NAMED_RUNS else ""
         message = (
             f"there are no event files in {path!r} itself, only in folders below it: {listed}; "
-            "read one of these, or all of them with sm_tblog.readers.read_all"
+            "read one of these, or all of them with sm_tblog.readers.read_all()"
         )
         raise InvalidValueError(message)
     run = _load(found)

@@ -168,7 +168,7 @@ class MediaMethods(BaseWriter):
             if isinstance(rescale, str):  # tensorboardX's dataformats and labels
                 labels = labels if dataformats == "CHW" else dataformats
                 dataformats = rescale
-            scale = 1.0 if isinstance(rescale, str) else float(as_number(rescale, tag))
+            scale = 1.0 if isinstance(rescale, str) else float(as_number(rescale, tag, "rescale"))
             if not 0 < scale < math.inf:
                 message = f"{tag!r}: rescale must be a positive number, got {rescale!r:.60}"
                 raise InvalidValueError(message)
@@ -220,7 +220,7 @@ class MediaMethods(BaseWriter):
         if self._enabled:
             check_tag(tag)
             _check_codec(codec, tag)
-            rate = float(as_number(fps, tag))
+            rate = float(as_number(fps, tag, "fps"))
             if not _MIN_FPS <= rate < math.inf:
                 message = f"{tag!r}: fps must be a number of at least {_MIN_FPS}, got {fps!r:.60}"
                 raise InvalidValueError(message)
@@ -258,7 +258,7 @@ class MediaMethods(BaseWriter):
         """
         if self._enabled:
             check_tag(tag)
-            rate = float(as_number(sample_rate, tag))
+            rate = float(as_number(sample_rate, tag, "sample_rate"))
             if not 1 <= rate < _MAX_SAMPLE_RATE:
                 message = (
                     f"{tag!r}: sample_rate must be a number from 1 to {_MAX_SAMPLE_RATE:,}, "
