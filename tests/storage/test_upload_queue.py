@@ -282,7 +282,7 @@ def test_a_side_file_whose_function_fails_is_given_up_and_said(queue, place, cap
     assert place.objects == {"b": b"1"}
     assert failing.done
     [record] = caplog.records
-    assert record.getMessage() == "fake://folder: the side file a is given up: nothing there"
+    assert record.getMessage() == "sm_tblog: fake://folder: the side file a is given up: nothing there"
 
 
 # Barriers.
@@ -586,4 +586,4 @@ def test_what_is_finished_for_others_is_said(place, caplog):
     begin(queue, data=b"x")
     queue.step()
     [record] = caplog.records
-    assert record.getMessage() == "fake://folder: orphaned spool files to upload: 1"
+    assert record.getMessage() == "sm_tblog: fake://folder: orphaned spool files to upload: 1"

@@ -424,7 +424,7 @@ def test_a_wrong_input_shows_the_modules_and_is_said_once(inputs, says, caplog):
         writer.add_graph(nn.Linear(2, 2), inputs)
         writer.add_graph(nn.Linear(2, 2), inputs)
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("'graph of Linear': the graph shows only the modules")
+    assert message.startswith("sm_tblog: 'graph of Linear': the graph shows only the modules")
     assert says in message
 
 
