@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sm_tblog import MissingDependencyError, StoreError, TBLogError
 from sm_tblog.cli._checks import Finding, version_of
 from sm_tblog.sagemaker import app, tensorboard_url, training_job
-from sm_tblog.storage.base import scheme_of
-from sm_tblog.storage.object_store import S3_SCHEMES, open_folder
+from sm_tblog.storage.object_store import open_folder
 from sm_tblog.storage.s3_bucket import DENIED, code_of
-from sm_tblog.storage.s3_options import bucket_and_prefix
+from sm_tblog.storage.urls import bucket_and_prefix, is_s3, resource_pattern
 
 if TYPE_CHECKING:
     from sm_tblog.sagemaker import TrainingJob
@@ -126,7 +125,7 @@ def check_bucket(url: str, timeout: float) -> list[Finding]:
         timeout: timeout of each request, in seconds.
     """
     options: dict[str, Any] = {}
-    if scheme_of(url) in S3_SCHEMES:
+    if is_s3(url):
         options["config_kwargs"] = {
             "connect_timeout": timeout,
             "read_timeout": timeout,
@@ -149,7 +148,7 @@ def check_bucket(url: str, timeout: float) -> list[Finding]:
         text = f"reading back failed: {error}"
         advice = "Without s3:GetObject, logs are split into many small objects"
         findings.append(Finding("warning", text, advice))
-    if scheme_of(url) in S3_SCHEMES:
+    if is_s3(url):
         findings += _check_s3(folder, bucket_and_prefix(url)[1] + PROBE_NAME)
     return findings
 
@@ -181,10 +180,9 @@ def _advise_policy(url: str, error: TBLogError) -> str:
         return ""
     if code_of(error) not in DENIED:
         return ""
-    where = url.partition("://")[2].rstrip("/")
     return (
         "Allow the role s3:PutObject, s3:GetObject and s3:AbortMultipartUpload on "
-        f"arn:aws:s3:::{where}/*; with a KMS key, also kms:GenerateDataKey and kms:Decrypt"
+        f"{resource_pattern(url)}; with a KMS key, also kms:GenerateDataKey and kms:Decrypt"
     )
 
 

@@ -15,7 +15,7 @@ from sm_tblog.cli import _checks, _checks_aws
 from sm_tblog.cli._checks import Finding
 from sm_tblog.sagemaker import training_job
 from sm_tblog.storage.base import scheme_of
-from sm_tblog.storage.object_store import S3_SCHEMES
+from sm_tblog.storage.urls import is_s3
 
 __all__ = ["run"]
 
@@ -60,7 +60,7 @@ def run(
 
     show("This machine", _checks.check_machine())
     show("Logs", _checks.check_logdir(logdir))
-    online = network and bool(scheme_of(url) in S3_SCHEMES or job)
+    online = network and bool(is_s3(url) or job)
     show("AWS", _checks_aws.check_credentials(online=online, timeout=timeout))
     if remote and network:
         with console.status("Checking the bucket"):

@@ -31,12 +31,12 @@ _NO_EVENT = "the record's data are not an event"
 
 
 class Damage(NamedTuple):
-    """Bytes of an event file that are not part of a complete event.
+    """Bytes of an event file that are not part of a complete event, or could not be read.
 
     Attributes:
-        path: the file.
+        path: the file, or a folder that could not be listed.
         offset: offset of the first such byte in the file.
-        size: number of bytes.
+        size: number of bytes; 0 if it is not known, as the rest of the file could not be read.
         reason: why they could not be read.
     """
 
@@ -47,6 +47,8 @@ class Damage(NamedTuple):
 
     def __str__(self) -> str:
         """Return a readable description."""
+        if not self.size:
+            return f"{self.path}: cannot be read from byte {self.offset:,} on: {self.reason}"
         return f"{self.path}: skipped {self.size:,} bytes at byte {self.offset}: {self.reason}"
 
 
@@ -134,6 +136,10 @@ class EventStream:
         damage = self.unfinished()
         if damage is not None:
             self.damages.append(damage)
+
+    def fail(self, reason: str) -> None:
+        """Note that the rest of the file cannot be read."""
+        self.damages.append(Damage(self.path, self._end, 0, reason))
 
     def unfinished(self) -> Damage | None:
         """Return the bytes after the last complete event, None if there are none."""

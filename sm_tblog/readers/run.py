@@ -11,8 +11,8 @@ import numpy as np
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError
 from sm_tblog.readers.columns import Columns, Scalars
-from sm_tblog.readers.event_stream import EventStream
-from sm_tblog.readers.events import find_runs, mapped_errors, read_file
+from sm_tblog.readers.event_stream import Damage, EventStream
+from sm_tblog.readers.events import find_runs, mapped_errors, read_file, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sm_tblog._types import PathLike
-    from sm_tblog.readers.event_stream import Damage
     from sm_tblog.readers.events import RunFiles
 
 __all__ = ["DamagedFileWarning", "Run", "read", "read_all"]
@@ -30,7 +29,7 @@ _MAX_NAMED_RUNS = 3
 
 
 class DamagedFileWarning(UserWarning):
-    """Some bytes of an event file are not part of a complete event and were skipped.
+    """Some bytes of an event file are not part of a complete event, or could not be read.
 
     This may temporarily happen for the tail of a file that is being written.
     """
@@ -47,7 +46,7 @@ class Run:
             without a plugin, ``""`` if the plugin is unknown.
         scalars: the points of each tag as a triple ``step, wall_time, value`` of arrays, in the
             order in which they were written.
-        damages: the bytes that could not be read.
+        damages: the bytes, files and folders that could not be read.
     """
 
     path: str
@@ -99,20 +98,21 @@ def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) ->
         run = sm_tblog.read("runs/first")
         step, wall_time, value = run.scalars["loss"]
 
-    All complete events in the files are returned. For any other bytes, there is a
-    ``DamagedFileWarning`` with the file and the offset, and an entry in ``damages``.
+    All complete events in the files are returned. For any other bytes, and for a file that cannot
+    be read (to its end), there is a ``DamagedFileWarning`` with the file and the offset, and an
+    entry in ``damages``.
 
     Args:
         path: an event file, or a folder that contains event files; a path or a URL that fsspec
             supports (``"s3://…"``, ``"memory://…"``).
-        storage_options: passed to the URL's file system.
+        storage_options: as for a writer; for other URLs than S3's, passed to the file system.
 
     Raises:
         InvalidTypeError: ``path`` is neither a string nor a path.
         InvalidValueError: ``path`` does not exist or contains no event files, or there is no file
             system for the URL.
         MissingDependencyError: the file system needs a package that is not installed.
-        StoreError: a file cannot be read.
+        StoreError: the store, the folder or all of its event files cannot be read.
     """
     runs = find_runs(path, storage_options)
     found = next(runs, None)
@@ -128,7 +128,11 @@ def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) ->
             "read one of these, or all of them with sm_tblog.readers.read_all()"
         )
         raise InvalidValueError(message)
-    run = _load(found)
+    run, errors = _load(found)
+    if found.files and len(errors) == len(found.files):
+        first, error = errors[0]
+        with mapped_errors(first):
+            raise error
     _warn(run)
     return run
 
@@ -139,28 +143,35 @@ def read_all(
     """Read every run at and below a log directory.
 
     Arguments, warnings and exceptions are those of ``read``, except that having no runs is not an
-    error.
+    error, and neither are files and folders that cannot be read: their runs have an entry in
+    ``damages``, and may be empty. A folder is read once, however many links lead to it.
 
     Returns:
         The runs by name, sorted. As in TensorBoard, the name is the folder below ``logdir``, or
         "." for ``logdir`` itself.
     """
     found = sorted(find_runs(logdir, storage_options), key=lambda run: run.name)
-    runs = {run.name: _load(run) for run in found}
+    runs = {run.name: _load(run)[0] for run in found}
     for run in runs.values():
         _warn(run)
     return runs
 
 
-def _load(run: RunFiles) -> Run:
+def _load(run: RunFiles) -> tuple[Run, list[tuple[str, OSError]]]:
+    """Return a run, and the paths of the files that cannot be opened with the errors."""
     columns = Columns()
-    damages: list[Damage] = []
+    damages = list(run.damages)
+    errors = []
     for file in run.files:
         stream = EventStream(file.path, columns)
-        with mapped_errors(file.path), file.open() as content:
-            read_file(content, stream)
+        try:
+            with file.open() as content:
+                read_file(content, stream)
+        except OSError as error:
+            errors.append((file.path, error))
+            damages.append(Damage(file.path, 0, 0, reason_of(error)))
         damages += stream.damages
-    return Run(run.path, columns.tags, columns.scalars(), tuple(damages))
+    return Run(run.path, columns.tags, columns.scalars(), tuple(damages)), errors
 
 
 def _warn(run: Run) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "RemoteStore",
     "Store",
     "StoreLostError",
+    "UnreachableError",
     "open_store",
     "register_store",
     "scheme_of",
@@ -124,6 +125,10 @@ class NotUploadedError(StoreError):
 
 class RefusedError(StoreError):
     """The store refuses every write until the user fixes something, such as a missing bucket."""
+
+
+class UnreachableError(StoreError):
+    """Nothing answers where the store should be: it is down, or its address is wrong."""
 
 
 class InvalidNameError(StoreError):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreError
 from sm_tblog.storage.base import scheme_of
-from sm_tblog.storage.s3_options import without_password
+from sm_tblog.storage.urls import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

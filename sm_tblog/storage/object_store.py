@@ -18,8 +18,8 @@ from weakref import WeakValueDictionary
 
 from sm_tblog._errors import StoreError
 from sm_tblog.format.records import padding
-from sm_tblog.storage import s3_options, side_spool, spool
-from sm_tblog.storage.base import InvalidNameError, NotUploadedError, scheme_of, side_file_path
+from sm_tblog.storage import s3_options, side_spool, spool, urls
+from sm_tblog.storage.base import InvalidNameError, NotUploadedError, side_file_path
 from sm_tblog.storage.upload_pool import UploadPool
 from sm_tblog.storage.upload_queue import UploadJob, UploadQueue
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from sm_tblog.storage.spool import SpoolFile
 
 __all__ = ["ObjectStore", "open_folder", "upload_orphans"]
-
-S3_SCHEMES = ("s3", "s3a")
 
 MAX_KEY_SIZE = 1024
 """Maximum size of an object's key in UTF-8, in bytes, on S3 and Google Cloud Storage."""
@@ -204,7 +202,7 @@ class ObjectStore:
         Raises:
             InvalidNameError: its key is not text, or longer than S3 and Google's store allow.
         """
-        key = "/".join([*self._folder.split("/")[3:], name])
+        key = urls.key_of(self._folder, name)
         try:
             size = len(key.encode())
         except UnicodeEncodeError as error:
@@ -246,7 +244,7 @@ def open_folder(url: str, options: dict[str, Any]) -> RemoteFolder:
     Raises:
         StoreError: the remote folder cannot be reached, or its options are invalid.
     """
-    if scheme_of(url) in S3_SCHEMES:
+    if urls.is_s3(url):
         from sm_tblog.storage.s3 import S3Folder
 
         return S3Folder(url, options)
@@ -262,7 +260,7 @@ def check_options(url: str, options: dict[str, Any]) -> None:
         MissingDependencyError: a package is not installed.
         InvalidValueError: an option is unknown.
     """
-    if scheme_of(url) in S3_SCHEMES:
+    if urls.is_s3(url):
         s3_options.check(url, options)
     else:
         from sm_tblog.storage import fsspec_folder
@@ -272,10 +270,9 @@ def check_options(url: str, options: dict[str, Any]) -> None:
 
 def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the notes on a folder, ``url`` included, for a later upload; never a secret."""
-    is_s3 = scheme_of(url) in S3_SCHEMES
     return {
-        "url": s3_options.without_password(url),
-        **(s3_options.public(options) if is_s3 else {}),
+        "url": urls.without_password(url),
+        **(s3_options.public(options) if urls.is_s3(url) else {}),
     }
 
 
@@ -305,7 +302,7 @@ def upload_orphans(
 def _queue(url: str, options: dict[str, Any], spool_folder: Path) -> UploadQueue:
     """Return this process's upload queue for a folder."""
     options_key = repr(sorted(options.items()))
-    destination = "/".join(url.split("/")[:3])
+    destination = urls.server_of(url)
     with _lock:
         queue = _queues.get((url, options_key, spool_folder))
         if queue is None:

@@ -63,7 +63,7 @@ class S3Folder(Bucket):
 
     def open_object(self, name: str, *, is_new: bool) -> S3Object:
         """Return the object with this name, which nobody else writes."""
-        return S3Object(self, self._prefix + name, is_new=is_new)
+        return S3Object(self, self.prefix + name, is_new=is_new)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a complete object."""
@@ -96,12 +96,12 @@ class S3Folder(Bucket):
 
     def _put(self, name: str, data: bytes, condition: dict[str, str]) -> None:
         md5 = content_md5(data)
-        self.call("PutObject", Key=self._prefix + name, Body=data, ContentMD5=md5, **condition)
+        self.call("PutObject", Key=self.prefix + name, Body=data, ContentMD5=md5, **condition)
 
     def _get(self, name: str) -> tuple[bytes | None, str | None]:
         """Return the content of an object and its entity tag, or two None if it does not exist."""
         try:
-            reply, data = self.read(self._prefix + name)
+            reply, data = self.read(self.prefix + name)
         except StoreError as error:
             if code_of(error) in MISSING:
                 return None, None

@@ -14,15 +14,9 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog.storage.s3_options import (
-    STALE_CREDENTIALS,
-    as_store_error,
-    bucket_and_prefix,
-    error_code,
-    identity,
-    make_client,
-    operation_parameters,
-)
+from sm_tblog.storage.s3_errors import STALE_CREDENTIALS, as_store_error, error_code
+from sm_tblog.storage.s3_options import identity, make_client, operation_parameters
+from sm_tblog.storage.urls import bucket_and_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,14 +52,15 @@ class Bucket:
         options: see ``s3_options.OPTIONS``.
 
     Attributes:
-        bucket: the bucket's name.
+        bucket: the bucket's name, or the ARN of an access point.
+        prefix: the prefix of the folder's keys: empty, or ending with a slash.
         has_met_conditions: whether the server has met a condition on an entity tag, so that it
             supports them as they are sent.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url = url
-        self.bucket, self._prefix = bucket_and_prefix(url)
+        self.bucket, self.prefix = bucket_and_prefix(url)
         self._options = options
         self._identity = identity(options)
         self._conditions = ["quoted", "bare", "none"]  # the first is tried
@@ -88,7 +83,7 @@ class Bucket:
                 with _clients_lock:
                     if _clients.get(self._identity) is client:
                         _clients.pop(self._identity, None)
-            raise as_store_error(error, self.url) from error
+            raise as_store_error(error, self.url, operation) from error
 
     def read(self, key: str, **parameters: Any) -> tuple[Mapping[str, Any], bytes]:
         """Read an object; return the reply and the content."""
@@ -96,7 +91,7 @@ class Bucket:
         try:
             return reply, reply["Body"].read()
         except Exception as error:
-            raise as_store_error(error, self.url) from error
+            raise as_store_error(error, self.url, "GetObject") from error
 
     def supports(self, operation: str, parameter: str) -> bool:
         """Return whether this release of botocore supports a parameter of an operation."""

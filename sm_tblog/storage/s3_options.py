@@ -1,34 +1,38 @@
-"""The ``storage_options`` of ``s3://`` URLs, and S3 errors translated to advice.
+"""The ``storage_options`` of ``s3://`` URLs, and the client that they and the environment make.
 
-The options are those of s3fs, so that one dictionary serves pandas, fsspec and this library.
-Anything they leave out comes from botocore's usual sources: the environment, the shared
-configuration, the role of a container or instance. Credentials are refreshed when they expire.
+The options are those of s3fs, so that one dictionary serves pandas, fsspec and this library. Where
+they leave something out, these follow, in this order:
+
+1. fsspec's configuration, such as ``FSSPEC_S3_PROFILE``;
+2. TensorFlow's variables, which TensorBoard reads too: ``S3_ENDPOINT``, ``S3_REGION``,
+   ``S3_USE_HTTPS``, ``S3_VERIFY_SSL`` and ``S3_CA_FILE``;
+3. botocore's usual sources: the environment, the shared configuration, the role of a container or
+   instance. Credentials are refreshed when they expire.
+
+Writers, readers and commands all get their client here.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreError
-from sm_tblog.storage.base import RefusedError
+from sm_tblog._errors import InvalidValueError, MissingDependencyError
+from sm_tblog.storage.urls import check_bucket, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "STALE_CREDENTIALS",
-    "as_store_error",
-    "bucket_and_prefix",
     "check",
-    "error_code",
     "identity",
     "make_client",
+    "make_session",
     "operation_parameters",
     "public",
-    "without_password",
 ]
 
 OPTIONS = {
@@ -49,69 +53,55 @@ OPTIONS = {
     "SSEKMSKeyId, ACL, Tagging, StorageClass, …",
 }
 
+TUNING = frozenset(
+    {
+        *("asynchronous", "batch_size", "cache_regions", "default_block_size"),
+        *("default_cache_type", "default_fill_cache", "fixed_upload_size", "listings_expiry_time"),
+        *("local_expiry_check", "loop", "max_concurrency", "max_paths", "skip_instance_cache"),
+        *("use_listings_cache", "version_aware"),
+    }
+)
+"""Options that tune how s3fs caches and schedules. They are accepted and have no effect."""
+
+OF_WRITERS = frozenset({"spool", "stretch"})
+"""Options of a writer's store, which readers accept and do not need."""
+
 CONNECT_TIMEOUT = 5
 """Seconds to establish a connection."""
 
 READ_TIMEOUT = 20
 """Seconds without a byte of the reply."""
 
-_ADVICE = {
-    "NoSuchBucket": "there is no such bucket; create it or correct the URL",
-    "AccessDenied": "the credentials do not allow writing there; grant s3:PutObject, and for cheap "
-    "appends s3:GetObject and s3:AbortMultipartUpload",
-    "AllAccessDisabled": "the account has no access to the bucket",
-    "InvalidAccessKeyId": "the server does not know the access key; check the credentials and "
-    "endpoint",
-    "SignatureDoesNotMatch": "the secret access key does not match the access key",
-    "ExpiredToken": "the session token has expired; credentials are looked up again",
-    "ExpiredTokenException": "the session token has expired; credentials are looked up again",
-    "TokenRefreshRequired": "the session token has expired; credentials are looked up again",
-    "InvalidToken": "the session token is invalid; check the credentials",
-    "RequestTimeTooSkewed": "this machine's clock is off by more than 15 minutes; correct it",
-    "PermanentRedirect": "the bucket is in another region; set region_name",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; set region_name",
-    "IllegalLocationConstraintException": "the bucket is in another region; set region_name",
-    "SlowDown": "the store asks for fewer requests; uploads are retried less often",
-    "InvalidStorageClass": "there is no such storage class; see s3_additional_kwargs",
-    "KMS.DisabledException": "the KMS key is disabled",
-    "KMS.NotFoundException": "there is no such KMS key",
-    "InvalidBucketName": "the bucket name is invalid; correct the URL",
-    "NoCredentialsError": "there are no credentials; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, or give the job a role",
-    "PartialCredentialsError": "the credentials are incomplete",
-    "ProfileNotFound": "there is no such profile in the shared configuration",
-    "NoRegionError": "no region is set; set AWS_REGION or region_name",
-    "EndpointConnectionError": "the store cannot be reached; check the network and endpoint_url",
-    "ConnectTimeoutError": "the store cannot be reached; check the network and endpoint_url",
-    "ReadTimeoutError": "the store does not respond",
-    "InvalidValueError": "correct storage_options",
-}
+ENVIRONMENT = "environment"
+"""The name of the note that holds the variables of the process that logged."""
 
-_REFUSED = frozenset(_ADVICE) - {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "TokenRefreshRequired",
-    "SlowDown",
-    "EndpointConnectionError",
-    "ConnectTimeoutError",
-    "ReadTimeoutError",
+_SESSION_VARIABLES = {
+    "AWS_PROFILE": "profile",
+    "AWS_DEFAULT_PROFILE": "profile",
+    "AWS_CONFIG_FILE": "config_file",
+    "AWS_SHARED_CREDENTIALS_FILE": "credentials_file",
+    "AWS_CA_BUNDLE": "ca_bundle",
+    "AWS_DEFAULT_REGION": "region",
 }
+"""Botocore's names of the environment variables that a later upload may need."""
 
-STALE_CREDENTIALS = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "NoCredentialsError",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    }
+_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "S3_CA_FILE")
+
+_RECORDED = (
+    *_SESSION_VARIABLES,
+    *("AWS_REGION", "S3_REGION", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_CA_FILE"),
 )
-"""Errors after which credentials are looked up again: they may have been replaced."""
+"""Environment variables that a later upload may need. None holds a secret."""
 
 _PUBLIC = ("anon", "profile", "region_name", "use_ssl", "requester_pays")
+_PUBLIC_OF_CLIENT = ("api_version", "region_name", "use_ssl", "verify")
+_PUBLIC_OF_CONFIG = (
+    *("client_cert", "proxies_config", "s3", "signature_version"),
+    *("use_dualstack_endpoint", "use_fips_endpoint"),
+)
 """Options that contain no secrets."""
+
+_FALSE = ("0", "f", "false", "n", "no", "off")
 
 
 def check(url: str, options: Mapping[str, Any]) -> None:
@@ -122,49 +112,108 @@ def check(url: str, options: Mapping[str, Any]) -> None:
         InvalidValueError: an option is unknown, or the URL contains no bucket name.
     """
     if find_spec("botocore") is None:
-        message = f"{url}: botocore is needed to write to S3; pip install 'sm-tblog[s3]'"
+        message = f"{url}: botocore is needed for S3; pip install 'sm-tblog[s3]'"
         raise MissingDependencyError(message)
-    if unknown := set(options) - set(OPTIONS):
+    if unknown := set(options) - set(OPTIONS) - TUNING:
         message = (
             f"unknown storage_options for {url}: {', '.join(sorted(unknown))}; "
             f"known options: {', '.join(OPTIONS)}, spool"
         )
         raise InvalidValueError(message)
-    if not bucket_and_prefix(url)[0]:
-        message = f"{url!r} contains no bucket name; use s3://bucket/folder"
-        raise InvalidValueError(message)
-
-
-def bucket_and_prefix(url: str) -> tuple[str, str]:
-    """Return the bucket's name, and the prefix of the folder's keys in it."""
-    bucket, _, folder = url.partition("://")[2].partition("/")
-    folder = folder.strip("/")
-    return bucket, f"{folder}/" if folder else ""
+    check_bucket(url)
 
 
 def public(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a later upload needs, without secrets and ready for JSON."""
-    kept = {name: options[name] for name in _PUBLIC if name in options}
-    if style := (options.get("config_kwargs") or {}).get("s3"):
-        kept["config_kwargs"] = {"s3": style}
+    options = _with_defaults(options)
+    kept = {name: options[name] for name in _PUBLIC if options.get(name) is not None}
+    for group, names in (
+        ("client_kwargs", _PUBLIC_OF_CLIENT),
+        ("config_kwargs", _PUBLIC_OF_CONFIG),
+    ):
+        given = options.get(group) or {}
+        if found := {name: given[name] for name in names if name in given}:
+            kept[group] = found
+    verify = (kept.get("client_kwargs") or {}).get("verify")
+    if verify and not isinstance(verify, bool):
+        kept["client_kwargs"]["verify"] = _absolute(verify)
     if more := options.get("s3_additional_kwargs"):
         kept["s3_additional_kwargs"] = {k: v for k, v in more.items() if "SSECustomer" not in k}
-    return {**kept, "endpoint_url": _endpoint(options)}
+    environment = {name: os.environ[name] for name in _RECORDED if os.environ.get(name)}
+    environment |= {name: _absolute(environment[name]) for name in _FILES if name in environment}
+    if environment:
+        kept[ENVIRONMENT] = environment
+    endpoint = _endpoint(options)
+    ready: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return {**ready, "endpoint_url": endpoint and without_password(endpoint)}
 
 
 def identity(options: Mapping[str, Any]) -> str:
     """Return the key of a client: the options and the environment that botocore reads."""
     known = (name for name in sorted(os.environ) if name.startswith(("AWS_", "S3_")))
-    return repr((sorted(options.items()), [(name, os.environ[name]) for name in known]))
+    return repr(
+        (sorted(_with_defaults(options).items()), [(name, os.environ[name]) for name in known])
+    )
+
+
+def make_session(options: Mapping[str, Any]) -> Any:
+    """Return a botocore session, which finds credentials and never asks for any.
+
+    The variables that the options record apply where the environment has none: a profile and files
+    only if they exist on this machine, and a profile not before the environment's own credentials.
+    """
+    import botocore.session
+
+    options = _with_defaults(options)
+    session = botocore.session.Session(profile=options.get("profile"))
+    recorded = options.get(ENVIRONMENT) or {}
+    for name, variable in _SESSION_VARIABLES.items():
+        value = recorded.get(name)
+        if not value or os.environ.get(name) or (name in _FILES and not Path(value).exists()):
+            continue
+        may_apply = variable != "profile" or (
+            not _names_credentials(options) and value in session.available_profiles
+        )
+        if may_apply:
+            session.set_config_variable(variable, value)
+    _refuse_prompts(session, options.get("region_name") or _region(session, options))
+    return session
+
+
+def _names_credentials(options: Mapping[str, Any]) -> bool:
+    names = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
+    given = ("anon", "key", "username", "profile")
+    return any(map(os.environ.get, names)) or any(map(options.get, given))
+
+
+def _refuse_prompts(session: Any, region: str) -> None:
+    """Make an MFA code an error: a thread of ours must not wait at the user's terminal."""
+    from botocore.credentials import create_credential_resolver
+    from botocore.exceptions import RefreshWithMFAUnsupportedError
+
+    def refuse(prompt: str) -> str:
+        raise RefreshWithMFAUnsupportedError from RuntimeError(prompt)
+
+    resolver = create_credential_resolver(session, region_name=region)
+    for provider in resolver.providers:
+        if hasattr(provider, "_prompter"):  # of a role; botocore offers no public way
+            provider._prompter = refuse  # noqa: SLF001
+    session.register_component("credential_provider", resolver)
 
 
 def make_client(options: Mapping[str, Any]) -> Any:
-    """Return a botocore client for S3."""
+    """Return a botocore client for S3.
+
+    Raises:
+        InvalidValueError: ``s3_additional_kwargs`` has an unknown parameter, or there is no file
+            with the certificates.
+        Exception: botocore's errors.
+    """
     import botocore
-    import botocore.session
     from botocore.config import Config
 
-    session = botocore.session.Session(profile=options.get("profile"))
+    options = _with_defaults(options)
+    session = make_session(options)
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": READ_TIMEOUT,
@@ -176,18 +225,22 @@ def make_client(options: Mapping[str, Any]) -> Any:
     if "request_checksum_calculation" in Config.OPTION_DEFAULTS:
         settings["request_checksum_calculation"] = "when_required"
         settings["response_checksum_validation"] = "when_required"
-    if options.get("anon"):
+    if _flag(options.get("anon"), default=False):
         settings["signature_version"] = botocore.UNSIGNED
     settings.update(options.get("config_kwargs") or {})
     arguments: dict[str, Any] = {
         "aws_access_key_id": options.get("key") or options.get("username"),
         "aws_secret_access_key": options.get("secret") or options.get("password"),
         "aws_session_token": options.get("token"),
-        "region_name": options.get("region_name") or _region(session),
-        "endpoint_url": _endpoint(options),
-        "use_ssl": options.get("use_ssl", True),
+        "region_name": options.get("region_name") or _region(session, options),
+        "use_ssl": _uses_ssl(options),
+        "verify": _verify(options),
     }
     arguments.update(options.get("client_kwargs") or {})
+    arguments["endpoint_url"] = _endpoint(options)
+    if arguments["verify"] is None:
+        arguments["verify"] = session.get_config_variable("ca_bundle")
+    _check_certificates(arguments["verify"])
     config = Config(**settings)
     if given := arguments.pop("config", None):
         config = config.merge(given)
@@ -201,50 +254,80 @@ def make_client(options: Mapping[str, Any]) -> Any:
     return client
 
 
+def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, with those of fsspec's configuration where none is given."""
+    from fsspec.config import conf
+
+    defaults = {**conf.get("s3", {}), **conf.get("s3a", {})}
+    return {**{name: defaults[name] for name in defaults if name in OPTIONS}, **options}
+
+
 def _endpoint(options: Mapping[str, Any]) -> str | None:
     """Return the server's URL, None for AWS. TensorBoard reads ``S3_ENDPOINT``."""
     given = (options.get("client_kwargs") or {}).get("endpoint_url") or options.get("endpoint_url")
     names = ["S3_ENDPOINT"]
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
         names += ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
-    return given or next((os.environ[name] for name in names if os.environ.get(name)), None)
+    found = given or next((os.environ[name] for name in names if os.environ.get(name)), None)
+    if found is None or "://" in found:
+        return found
+    return f"{'https' if _uses_ssl(options) else 'http'}://{found}"
 
 
-def _region(session: Any) -> str:
+def _uses_ssl(options: Mapping[str, Any]) -> bool:
+    given = (options.get("client_kwargs") or {}).get("use_ssl", options.get("use_ssl"))
+    return _flag(_variable(options, "S3_USE_HTTPS") if given is None else given, default=True)
+
+
+def _verify(options: Mapping[str, Any]) -> str | bool | None:
+    """Return False, the file of certificates to trust, or None to leave it to botocore."""
+    if not _flag(_variable(options, "S3_VERIFY_SSL"), default=True):
+        return False
+    if os.environ.get("AWS_CA_BUNDLE"):
+        return None
+    return _variable(options, "S3_CA_FILE")
+
+
+def _check_certificates(path: Any) -> None:
+    if isinstance(path, str) and not Path(path).exists():
+        message = f"there is no file of certificates {path!r}; correct AWS_CA_BUNDLE or verify"
+        raise InvalidValueError(message)
+
+
+def _region(session: Any, options: Mapping[str, Any]) -> str:
     """Return the configured region; a server other than AWS accepts any."""
-    found = os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    return str(found or "us-east-1")
+    named = _variable(options, "AWS_REGION") or _variable(options, "S3_REGION")
+    return str(named or session.get_config_variable("region") or "us-east-1")
+
+
+def _variable(options: Mapping[str, Any], name: str) -> str | None:
+    """Return an environment variable, of this process or of the one that logged."""
+    found = os.environ.get(name)
+    if not found:
+        found = (options.get(ENVIRONMENT) or {}).get(name)
+        if found and name in _FILES and not Path(found).exists():
+            return None
+    return found or None
+
+
+def _flag(value: Any, *, default: bool) -> bool:
+    """Return a flag that may come from the environment, as text."""
+    if value is None or value == "":
+        return default
+    return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)
+
+
+def _absolute(path: Any) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - a link stays one
 
 
 def operation_parameters(client: Any, operation: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return an operation's parameters from ``s3_additional_kwargs`` and ``requester_pays``."""
+    options = _with_defaults(options)
     wanted = dict(options.get("s3_additional_kwargs") or {})
-    if options.get("requester_pays"):
+    if _flag(options.get("requester_pays"), default=False):
         wanted["RequestPayer"] = "requester"
     if operation == "UploadPartCopy":  # the source was written with the same key
         wanted |= {f"CopySource{k}": v for k, v in wanted.items() if k.startswith("SSECustomer")}
     known = client.meta.service_model.operation_model(operation).input_shape.members
     return {key: value for key, value in wanted.items() if key in known}
-
-
-def error_code(error: Exception) -> str:
-    """Return the S3 code of an error, or the name of its type."""
-    response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code") or type(error).__name__)
-
-
-def as_store_error(error: Exception, url: str) -> StoreError:
-    """Return a botocore error as a ``StoreError`` with advice and without secrets."""
-    code = error_code(error)
-    detail = (getattr(error, "response", None) or {}).get("Error", {}).get("Message") or str(error)
-    detail = detail[:300].strip()
-    advice = _ADVICE.get(code, "the upload failed")
-    kind = RefusedError if code in _REFUSED else StoreError
-    store_error = kind(without_password(f"{url}: {advice} ({code}: {detail})"))
-    store_error.__cause__ = error
-    return store_error
-
-
-def without_password(text: str) -> str:
-    """Return a text without the passwords of the URLs in it."""
-    return re.sub(r"(?<=://)([^/:@\s]*):[^/@\s]*@", r"\1@", text)

@@ -20,7 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import StoreError
-from sm_tblog.storage.base import RefusedError
+from sm_tblog.storage.base import RefusedError, UnreachableError
 from sm_tblog.storage.side_spool import is_side, restore
 
 if TYPE_CHECKING:
@@ -204,13 +204,19 @@ class UploadQueue:
             ignored = self._failures + self._is_attempting
             max_failures = max(MAX_FAILURES, ignored + 1)  # try again even if it was down
 
+        begun_at = time.monotonic()
+
         def stored() -> bool:
             jobs = all(job.done or (not job.closed and job.committed >= n) for job, n in targets)
             return jobs and all(side.done for side in (*sides, *self._orphaned_sides))
 
         def ended() -> bool:
-            is_down = not all_closed or isinstance(self.error, RefusedError)
-            return stored() or (is_down and self._failures >= max_failures)
+            if stored():
+                return True
+            if all_closed and not self._needs_the_user:
+                return False
+            hangs = self._is_never_reached and time.monotonic() - begun_at >= HANG_TIMEOUT
+            return self._failures >= (ignored + 1 if hangs else max_failures)
 
         if stored():
             return True
@@ -246,6 +252,15 @@ class UploadQueue:
         jobs: list[UploadJob | SideFileJob] = [*self._jobs, *self._side]
         for job in jobs:
             job.file.release()
+
+    @property
+    def _needs_the_user(self) -> bool:
+        """Whether the store refuses writes, or its address may be wrong."""
+        return isinstance(self.error, RefusedError) or self._is_never_reached
+
+    @property
+    def _is_never_reached(self) -> bool:
+        return isinstance(self.error, UnreachableError) and not self._last_success
 
     # Called by the pool.
 

@@ -1,16 +1,19 @@
 """``storage_options`` and the environment: what reaches the server and nobody else."""
 
 import logging
+import os
 import traceback
 from itertools import count, repeat
 
 import pytest
 
 from sm_tblog import StoreError, Writer
-from sm_tblog.storage import s3, s3_options, spool, upload_queue
+from sm_tblog.storage import s3, spool, upload_queue, urls
 from sm_tblog.storage.base import RefusedError
 from sm_tblog.storage.object_store import ObjectStore
-from sm_tblog.storage.s3_options import as_store_error, bucket_and_prefix, make_client, public
+from sm_tblog.storage.s3_errors import as_store_error
+from sm_tblog.storage.s3_options import make_client, public
+from sm_tblog.storage.urls import bucket_and_prefix
 
 runs = (f"options-{i}" for i in count())
 
@@ -29,8 +32,8 @@ def spool_folder(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def environment(tmp_path, monkeypatch):
     """Only the test's own credentials and configuration: the folder of both files."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_"))]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -327,7 +330,7 @@ def test_secrets_are_nowhere(moto, folder, spool_folder, caplog, fault):
     assert writer.close()
 
 
-def test_what_a_later_upload_needs_is_noted_without_secrets():
+def test_what_a_later_upload_needs_is_noted_without_secrets(monkeypatch):
     options = {
         **SECRETS,
         "endpoint_url": "http://x",
@@ -337,6 +340,8 @@ def test_what_a_later_upload_needs_is_noted_without_secrets():
         "s3_additional_kwargs": {"ServerSideEncryption": "AES256", "SSECustomerKey": "hush"},
         "config_kwargs": {"s3": {"addressing_style": "path"}, "proxies": {"http": "u:hush@p"}},
     }
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name)
     assert public(options) == {
         "endpoint_url": "http://x",
         "region_name": "eu-west-3",
@@ -357,7 +362,7 @@ def test_what_a_later_upload_needs_is_noted_without_secrets():
     ],
 )
 def test_passwords_in_urls_are_left_out(text, without):
-    assert s3_options.without_password(text) == without
+    assert urls.without_password(text) == without
 
 
 def test_a_password_in_a_url_is_not_spooled(tmp_path, monkeypatch):

@@ -67,6 +67,8 @@ class Request(NamedTuple):
             return "CreateMultipartUpload" if "uploads" in self.query else "CompleteMultipartUpload"
         if "uploads" in self.query:
             return "ListMultipartUploads"
+        if "list-type" in self.query:
+            return "ListObjectsV2"
         names = {"PUT": "PutObject", "HEAD": "HeadObject", "GET": "GetObject"}
         return names.get(self.method, "AbortMultipartUpload")
 

@@ -1,0 +1,55 @@
+"""The interface of log directories that can be read.
+
+A tree lists its folders, each with its event files. What it cannot list becomes a folder with an
+error, and the rest is listed: only an error of the root itself is raised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Folder", "Tree", "is_event_file"]
+
+
+class Folder(NamedTuple):
+    """A folder with event files.
+
+    Attributes:
+        name: its path below the root, with slashes; "" for the root.
+        files: for each event file its name and a function that opens it, sorted by name.
+        error: why the folder cannot be listed; None if it can.
+    """
+
+    name: str
+    files: Sequence[tuple[str, Callable[[], BinaryIO]]]
+    error: Exception | None = None
+
+
+class Tree(Protocol):
+    """A log directory or an event file. Every failure is an ``OSError``."""
+
+    def is_file(self) -> bool:
+        """Return whether the root is a file."""
+        ...
+
+    def is_folder(self) -> bool:
+        """Return whether the root is a folder."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """Open the root, a file, for reading."""
+        ...
+
+    def walk(self) -> Iterator[Folder]:
+        """Iterate over the root and the folders below it that have event files or an error."""
+        ...
+
+
+def is_event_file(name: str) -> bool:
+    """Return whether a file of this name is an event file by TensorBoard's rule."""
+    # TensorFlow's profiler marks a folder with a file of this suffix that contains no summaries;
+    # TensorBoard ignores it too (tensorboard issue 2084).
+    return "tfevents" in name and not name.endswith(".profile-empty")

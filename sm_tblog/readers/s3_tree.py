@@ -1,0 +1,183 @@
+"""Log directories in S3, read with the client that writers use.
+
+One request lists the root, and one for each thousand objects lists what is below it. One request
+reads a file; a connection that breaks is resumed where it broke.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import partial
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from sm_tblog._errors import InvalidValueError, StoreError
+from sm_tblog.readers.base import Folder, is_event_file
+from sm_tblog.storage import s3_options
+from sm_tblog.storage.s3_bucket import DENIED, MISSING, Bucket, code_of
+from sm_tblog.storage.s3_errors import as_store_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["S3Tree"]
+
+MAX_RESUMES = 3
+"""Times in a row that a broken connection is resumed without a byte in between."""
+
+
+class S3Tree:
+    """A tree in a bucket.
+
+    Args:
+        url: the root.
+        options: see ``s3_options``.
+
+    Raises:
+        MissingDependencyError: botocore is not installed.
+        InvalidValueError: an option is unknown, or the URL contains no bucket name.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        s3_options.check(url, options)
+        self._bucket = Bucket(url, options)
+        self._root = self._bucket.prefix
+        self._key = "" if url.endswith("/") else self._root.rstrip("/")
+        self._pages_here: Iterator[Mapping[str, Any]] = self._pages(Delimiter="/")
+        self._object: _Object | None = None
+        self._denied: StoreError | None = None
+
+    def is_file(self) -> bool:
+        """Return whether there is an object but no folder of this name.
+
+        What is called like an event file is looked up first: that does not need the permission to
+        list the bucket.
+        """
+        may_be = is_event_file(self._key.rpartition("/")[2])
+        return bool(self._key) and (may_be or not self.is_folder()) and self._find_object()
+
+    def is_folder(self) -> bool:
+        """Return whether there are objects below the root."""
+        page = next(self._pages_here)
+        self._pages_here = chain([page], self._pages_here)
+        found = bool(page.get("Contents") or page.get("CommonPrefixes"))
+        if not found and self._denied is not None:
+            raise self._denied  # who may list the bucket is not denied what does not exist
+        return found
+
+    def open(self) -> BinaryIO:
+        """Open the root, an object."""
+        return self._open(self._key) if self._object is None else cast("BinaryIO", self._object)
+
+    def walk(self) -> Iterator[Folder]:
+        """Iterate over the folders, the root first."""
+        here: list[str] = []
+        has_folders = False
+        for page in self._pages_here:
+            here += [entry["Key"] for entry in page.get("Contents", ())]
+            has_folders |= bool(page.get("CommonPrefixes"))
+        if found := self._files_of(here):
+            yield Folder("", found)
+        if not has_folders:
+            return
+        folders: dict[str, list[str]] = {}
+        for page in self._pages():
+            for entry in page.get("Contents", ()):
+                name, slash, file = entry["Key"][len(self._root) :].rpartition("/")
+                if slash and is_event_file(file):
+                    folders.setdefault(name, []).append(entry["Key"])
+        for name in sorted(folders):
+            yield Folder(name.strip("/"), self._files_of(folders[name]))
+
+    def _files_of(self, keys: list[str]) -> list[tuple[str, Any]]:
+        named = sorted((key.rpartition("/")[2], key) for key in keys)
+        return [(name, partial(self._open, key)) for name, key in named if is_event_file(name)]
+
+    def _pages(self, **parameters: Any) -> Iterator[Mapping[str, Any]]:
+        """Iterate over the pages of the list of the objects below the root.
+
+        Raises:
+            InvalidValueError: there is no such bucket.
+            StoreError: the bucket cannot be listed.
+        """
+        if self._root:
+            parameters["Prefix"] = self._root
+        while True:
+            with _missing_buckets():
+                page = self._bucket.call("ListObjectsV2", **parameters)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            parameters["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _find_object(self) -> bool:
+        """Open the object of this name, if there is one."""
+        with _missing_buckets():
+            try:
+                self._object = _Object(self._bucket, self._key)
+            except StoreError as error:
+                if code_of(error) in DENIED:  # as it is if it is missing and may not be listed
+                    self._denied = error
+                elif code_of(error) not in MISSING:
+                    raise
+        return self._object is not None
+
+    def _open(self, key: str) -> BinaryIO:
+        return cast("BinaryIO", _Object(self._bucket, key))
+
+
+@contextlib.contextmanager
+def _missing_buckets() -> Iterator[None]:
+    """Raise an error that there is no such bucket as an ``InvalidValueError``."""
+    try:
+        yield
+    except StoreError as error:
+        if code_of(error) == "NoSuchBucket":
+            raise InvalidValueError(str(error)) from error
+        raise
+
+
+class _Object(io.RawIOBase):
+    """The content of an object, as a stream."""
+
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        super().__init__()
+        self._bucket = bucket
+        self._key = key
+        self._position = 0
+        reply = bucket.call("GetObject", Key=key)
+        self._body, self._size = reply["Body"], reply["ContentLength"]
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes into ``buffer``."""
+        data = b""
+        for attempt in count():
+            if self._position >= self._size:
+                break
+            try:
+                data = self._body.read(len(buffer))
+                break
+            except Exception as error:
+                if attempt == MAX_RESUMES:
+                    raise as_store_error(error, self._bucket.url, "GetObject") from error
+                self._resume()
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if not self.closed:
+            self._body.close()
+        super().close()
+
+    def _resume(self) -> None:
+        """Request the rest of the object, which only grows while it is written."""
+        self._body.close()
+        rest = f"bytes={self._position}-{self._size - 1}"
+        self._body = self._bucket.call("GetObject", Key=self._key, Range=rest)["Body"]
