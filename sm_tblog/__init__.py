@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sm_tblog import rules
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.traces import import_trace, torch_trace_handler
-    from sm_tblog.readers import Run, read
+    from sm_tblog.readers import Run, follow, read
     from sm_tblog.system.metrics import SystemMetrics
 
 __version__ = "0.1.0"
@@ -51,6 +51,7 @@ __all__ = [
     "TBLogError",
     "Writer",
     "__version__",
+    "follow",
     "import_trace",
     "read",
     "rules",
@@ -62,6 +63,7 @@ _LAZY = {
     "Run": "sm_tblog.readers",
     "Schedule": "sm_tblog.profile.schedule",
     "SystemMetrics": "sm_tblog.system.metrics",
+    "follow": "sm_tblog.readers",
     "import_trace": "sm_tblog.profile.traces",
     "read": "sm_tblog.readers",
     "torch_trace_handler": "sm_tblog.profile.traces",

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Folder", "Tree", "is_event_file"]
+__all__ = ["Folder", "Source", "Tree", "is_event_file"]
+
+
+class Source(NamedTuple):
+    """A file that can be read.
+
+    Attributes:
+        open: opens the file for reading at the offset given.
+        read: returns the bytes from an offset to another one, as far as there are any.
+        size: the number of bytes when the folder was listed; None if unknown.
+    """
+
+    open: Callable[[int], BinaryIO]
+    read: Callable[[int, int], bytes]
+    size: int | None
 
 
 class Folder(NamedTuple):
@@ -19,12 +33,12 @@ class Folder(NamedTuple):
 
     Attributes:
         name: its path below the root, with slashes; "" for the root.
-        files: for each event file its name and a function that opens it, sorted by name.
+        files: for each event file its name and how to read it, sorted by name.
         error: why the folder cannot be listed; None if it can.
     """
 
     name: str
-    files: Sequence[tuple[str, Callable[[], BinaryIO]]]
+    files: Sequence[tuple[str, Source]]
     error: Exception | None = None
 
 
@@ -39,8 +53,8 @@ class Tree(Protocol):
         """Return whether the root is a folder."""
         ...
 
-    def open(self) -> BinaryIO:
-        """Open the root, a file, for reading."""
+    def file(self) -> Source:
+        """Return the root, a file."""
         ...
 
     def walk(self) -> Iterator[Folder]:

@@ -14,6 +14,7 @@ from sm_tblog._errors import CorruptRecordError
 from sm_tblog.format import schema
 from sm_tblog.format.record_scan import scan_records
 from sm_tblog.format.records import FOOTER, HEADER, Unframer, read_header
+from sm_tblog.readers.content_index import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,21 +59,22 @@ class EventStream:
     Args:
         path: the file's name in ``damages``.
         columns: receives the events.
-
-    Attributes:
-        damages: the bytes between complete events.
+        file: the number of the file in the columns.
     """
 
-    def __init__(self, path: str, columns: Columns) -> None:
+    def __init__(self, path: str, columns: Columns, file: int = 0) -> None:
         self.path = path
-        self.damages: list[Damage] = []
+        self._damages: list[Damage] = []
+        self._tail: Damage | None = None
         self._columns = columns
+        self._file = file
         self._buffer: bytes | memoryview = b""  # not decoded yet, from ``_start`` on
         self._start = 0
         self._unframer: Unframer | None = None  # while it looks for a record
         self._searched_from = 0
         self._end = 0  # of the last complete event
         self._reasons: list[str] = []  # why the bytes after it are skipped
+        self._torn: tuple[int, bytes, int] | None = None  # the buffer before ``finish``
 
     @property
     def offset(self) -> int:
@@ -125,6 +127,9 @@ class EventStream:
 
     def finish(self) -> None:
         """Decode what is left, knowing that nothing follows."""
+        self._torn = None
+        if self._unframer is None:
+            self._torn = self._start, bytes(self._buffer), self._end
         unframer = self._search(self._start)
         unframer.feed(self._buffer)
         self._buffer = b""
@@ -133,20 +138,32 @@ class EventStream:
             unframer.skip()
             self._reasons.append(_CUT_SHORT)
             self._drain(unframer)
-        damage = self.unfinished()
-        if damage is not None:
-            self.damages.append(damage)
+        size = self.offset - self._end
+        if size:
+            self._tail = Damage(self.path, self._end, size, [*self._reasons, _CUT_SHORT][0])
 
     def fail(self, reason: str) -> None:
         """Note that the rest of the file cannot be read."""
-        self.damages.append(Damage(self.path, self._end, 0, reason))
+        self._tail = Damage(self.path, self._end, 0, reason)
 
-    def unfinished(self) -> Damage | None:
-        """Return the bytes after the last complete event, None if there are none."""
-        size = self.offset - self._end
-        if not size:
-            return None
-        return Damage(self.path, self._end, size, [*self._reasons, _CUT_SHORT][0])
+    def reopen(self) -> None:
+        """Continue after ``finish`` or ``fail``, because the file may have grown."""
+        self._tail = None
+        if self._torn is not None and self._torn[2] == self._end:
+            self._start, self._buffer, _ = self._torn
+            self._torn = None
+            self._unframer = None
+            self._reasons.clear()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the file could not be read to its end."""
+        return self._tail is not None and not self._tail.size
+
+    @property
+    def damages(self) -> list[Damage]:
+        """The bytes between complete events, and after ``finish`` or ``fail`` those at the end."""
+        return self._damages if self._tail is None else [*self._damages, self._tail]
 
     def _search(self, offset: int) -> Unframer:
         """Return the ``Unframer``; begin a search at ``offset`` if there is none."""
@@ -166,7 +183,7 @@ class EventStream:
         starts, lengths = scan_records(part)
         end = 0
         if len(starts):
-            invalid, intact = self._columns.add_records(part, starts, lengths)
+            invalid, intact = self._columns.add_records(part, starts, lengths, self._file, offset)
             ends = starts + lengths + (HEADER + FOOTER)
             first = 0
             for stop in [*invalid, intact]:
@@ -189,7 +206,7 @@ class EventStream:
             except DecodeError:
                 self._reasons.append(_NO_EVENT)
                 continue
-            self._columns.add_event(event)
+            self._columns.add_event(event, Place(self._file, offset + HEADER, len(data)))
             self._complete(offset, offset + HEADER + len(data) + FOOTER)
 
     def _records(self, unframer: Unframer) -> Iterator[Record]:
@@ -205,6 +222,6 @@ class EventStream:
         """Note that the bytes from ``offset`` to ``end`` are complete events."""
         if offset > self._end:
             damage = Damage(self.path, self._end, offset - self._end, self._reasons[0])
-            self.damages.append(damage)
+            self._damages.append(damage)
         self._reasons.clear()
         self._end = end

@@ -22,22 +22,27 @@ from sm_tblog.readers.event_stream import Damage
 from sm_tblog.readers.trees import open_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from sm_tblog._types import PathLike
+    from sm_tblog.readers.base import Source
     from sm_tblog.readers.event_stream import EventStream
 
-__all__ = ["EventFile", "RunFiles", "find_runs", "mapped_errors", "read_file"]
+__all__ = ["EventFile", "RunFiles", "RunNotFoundError", "find_runs", "mapped_errors", "read_file"]
 
 CHUNK_SIZE = 1 << 22
 """Bytes read at a time."""
 
 
+class RunNotFoundError(InvalidValueError):
+    """There is no run at a path, or not yet."""
+
+
 class EventFile(NamedTuple):
-    """A file and how to open it for reading."""
+    """A file and how to read it."""
 
     path: str
-    open: Callable[[], BinaryIO]
+    source: Source
 
 
 class RunFiles(NamedTuple):
@@ -75,14 +80,14 @@ def find_runs(
     with mapped_errors(url):
         tree = open_tree(url, storage_options or {})
         if tree.is_file():
-            yield RunFiles(".", url, [EventFile(url, tree.open)])
+            yield RunFiles(".", url, [EventFile(url, tree.file())])
             return
         if not tree.is_folder():
             message = f"there is no file or folder {url!r}"
-            raise InvalidValueError(message)
+            raise RunNotFoundError(message)
         for folder in tree.walk():
             run = join(url, folder.name) if folder.name else url
-            files = [EventFile(join(run, name), opener) for name, opener in folder.files]
+            files = [EventFile(join(run, name), source) for name, source in folder.files]
             damages = () if folder.error is None else (Damage(run, 0, 0, reason_of(folder.error)),)
             yield RunFiles(folder.name or ".", run, files, damages)
 
@@ -100,7 +105,7 @@ def mapped_errors(path: str) -> Iterator[None]:
 
 
 def read_file(file: BinaryIO, stream: EventStream) -> None:
-    """Feed a file, open at its beginning, to ``stream``, and finish it.
+    """Feed what a file contains from ``stream.offset`` on to ``stream``, and finish it.
 
     A failure becomes a damage of the stream, from the end of the last complete event on.
     """

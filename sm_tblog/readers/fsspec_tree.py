@@ -12,7 +12,7 @@ from sm_tblog._errors import (
     StoreError,
     TBLogError,
 )
-from sm_tblog.readers.base import Folder, is_event_file
+from sm_tblog.readers.base import Folder, Source, is_event_file
 from sm_tblog.readers.local_tree import LocalTree
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.urls import without_password
@@ -65,9 +65,9 @@ class FsspecTree:
         """Return whether the root is a folder."""
         return bool(_call(self._root, self._files.isdir, self._root))
 
-    def open(self) -> BinaryIO:
-        """Open the root, a file."""
-        return self._open(self._root)
+    def file(self) -> Source:
+        """Return the root, a file."""
+        return self._source(self._root, None)
 
     def walk(self) -> Iterator[Folder]:
         """Iterate over the folders."""
@@ -89,13 +89,22 @@ class FsspecTree:
                 if entry["type"] == "directory":
                     below.append((f"{name}/{inner}" if name else inner, entry["name"]))
                 elif is_event_file(inner):
-                    found.append((inner, partial(self._open, entry["name"])))
+                    found.append((inner, self._source(entry["name"], entry.get("size"))))
             if found:
                 yield Folder(name, sorted(found, key=lambda one: one[0]))
             folders += sorted(below, reverse=True)
 
-    def _open(self, path: str) -> BinaryIO:
-        return cast("BinaryIO", _Mapped(_call(path, self._files.open, path), path))
+    def _source(self, path: str, size: int | None) -> Source:
+        return Source(partial(self._open, path), partial(self._read, path), size)
+
+    def _open(self, path: str, offset: int) -> BinaryIO:
+        file = _call(path, self._files.open, path)
+        if offset:
+            _call(path, file.seek, offset)
+        return cast("BinaryIO", _Mapped(file, path))
+
+    def _read(self, path: str, start: int, end: int) -> bytes:
+        return bytes(_call(path, self._files.cat_file, path, start, end))
 
 
 class _Mapped(io.RawIOBase):

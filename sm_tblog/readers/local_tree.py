@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from sm_tblog._errors import StoreError
-from sm_tblog.readers.base import Folder, is_event_file
+from sm_tblog.readers.base import Folder, Source, is_event_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +35,9 @@ class LocalTree:
         """Return whether the root is a folder."""
         return Path(self._root).is_dir()
 
-    def open(self) -> BinaryIO:
-        """Open the root, a file."""
-        return _open_file(self._root)
+    def file(self) -> Source:
+        """Return the root, a file."""
+        return _source(self._root)
 
     def walk(self) -> Iterator[Folder]:
         """Iterate over the folders, those that links lead to last."""
@@ -99,7 +99,8 @@ def _list_folder(name: str, path: str, real: str) -> tuple[Folder, list[os.DirEn
         is_link = entry.is_symlink()
         target = os.path.realpath(entry.path) if is_link else str(Path(real, entry.name))
         paths.setdefault(target, entry)
-    files = sorted((entry.name, partial(_open_file, entry.path)) for entry in paths.values())
+    entries_by_name = sorted(paths.values(), key=lambda entry: entry.name)
+    files = [(entry.name, _source(entry.path)) for entry in entries_by_name]
     return Folder(name, files, failed), below
 
 
@@ -110,8 +111,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _open_file(path: str) -> BinaryIO:
+def _source(path: str) -> Source:
+    try:
+        size = os.stat(path).st_size  # noqa: PTH116
+    except OSError:  # opening the file raises it again
+        size = None
+    return Source(partial(_open_file, path), partial(_read_file, path), size)
+
+
+def _open_file(path: str, offset: int) -> BinaryIO:
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would block
         message = f"cannot read {path}: it is not a regular file"
         raise StoreError(message)
-    return open(path, "rb")  # noqa: PTH123 - the reader closes it
+    file = open(path, "rb")  # noqa: PTH123, SIM115 - the reader closes it
+    file.seek(offset)
+    return file
+
+
+def _read_file(path: str, start: int, end: int) -> bytes:
+    with _open_file(path, start) as file:
+        return file.read(end - start)

@@ -1,31 +1,33 @@
-"""Reads the event files of runs into memory."""
+"""The data of one run."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+import contextlib
+import difflib
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from sm_tblog._errors import InvalidValueError, MissingDependencyError
-from sm_tblog.readers.columns import Columns, Scalars
-from sm_tblog.readers.event_stream import Damage, EventStream
-from sm_tblog.readers.events import find_runs, mapped_errors, read_file, reason_of
+from sm_tblog._errors import InvalidTypeError, InvalidValueError
+from sm_tblog.readers import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
     from sm_tblog._types import PathLike
+    from sm_tblog.readers.event_stream import Damage
     from sm_tblog.readers.events import RunFiles
+    from sm_tblog.readers.loader import RunLoader
+    from sm_tblog.readers.point_table import Scalars
 
-__all__ = ["DamagedFileWarning", "Run", "read", "read_all"]
+__all__ = ["DamagedFileWarning", "Run", "TagDict", "check_keep"]
 
-_MAX_NAMED_RUNS = 3
-"""Maximum number of runs that an error names."""
+T = TypeVar("T")
+
+_MAX_SUGGESTIONS = 3
 
 
 class DamagedFileWarning(UserWarning):
@@ -35,145 +37,156 @@ class DamagedFileWarning(UserWarning):
     """
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+class UnknownTagError(KeyError):
+    """There is no such tag."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
+
+
+class TagDict(dict[str, T]):
+    """A dictionary by tag whose ``KeyError`` suggests tags."""
+
+    def __missing__(self, tag: object) -> T:
+        """Raise a ``KeyError`` that names similar tags."""
+        near = difflib.get_close_matches(str(tag), self, _MAX_SUGGESTIONS, 0.5)
+        listed = ", ".join(map(repr, near or list(self)[:_MAX_SUGGESTIONS]))
+        what = "did you mean" if near else "the first are" if self else "there are none at all"
+        message = f"no such tag: {tag!r}; {what} {listed}".rstrip()
+        raise UnknownTagError(message)
+
+
+def check_keep(keep: object) -> None:
+    """Raise an error unless ``keep`` is a number of points."""
+    if not isinstance(keep, int) or isinstance(keep, bool):
+        message = f"keep must be an int, got {keep!r:.60}"
+        raise InvalidTypeError(message)
+    if keep < 0:
+        message = f"keep must not be negative, got {keep}"
+        raise InvalidValueError(message)
+
+
 class Run:
-    """The data of one run, without points superseded by a later ``SessionLog.START``.
+    """The data of one run, as returned by ``sm_tblog.read``.
 
     Attributes:
         path: the path or URL that was read.
-        tags: the plugin that shows each tag (``"scalars"``, ``"histograms"``, ``"images"``,
-            ``"text"``, …), in the order in which the tags first appear; ``"tensors"`` for a tensor
-            without a plugin, ``""`` if the plugin is unknown.
-        scalars: the points of each tag as a triple ``step, wall_time, value`` of arrays, in the
-            order in which they were written.
-        damages: the bytes, files and folders that could not be read.
     """
 
-    path: str
-    tags: dict[str, str]
-    scalars: dict[str, Scalars]
-    damages: tuple[Damage, ...]
+    def __init__(self, path: str, loader: RunLoader, find: Callable[[], RunFiles]) -> None:
+        self.path = path
+        self._loader = loader
+        self._find = find
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the scalars as a table with one row for each point.
+    @property
+    def tags(self) -> dict[str, str]:
+        """The plugin that shows each tag, in the order in which the tags first appear.
 
-        ``run.to_pandas().pivot_table(index="step", columns="tag", values="value")`` has one column
-        for each tag instead; ``pd.to_datetime(table["wall_time"], unit="s")`` returns UTC times.
+        ``"scalars"``, ``"histograms"``, ``"images"``, ``"text"``, …; ``"tensors"`` for a tensor
+        without a plugin, ``""`` if the plugin is unknown.
+        """
+        return TagDict(self._loader.columns.tags)
+
+    @cached_property
+    def scalars(self) -> dict[str, Scalars]:
+        """The points of each scalar tag, in the order in which they were written.
+
+        Each is a triple ``step, wall_time, value`` of arrays.
+        """
+        return TagDict(self._loader.columns.points.scalars())
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """The bytes, files and folders that could not be read."""
+        return tuple(self._loader.damages)
+
+    def refresh(self) -> dict[str, Scalars]:
+        """Read what the run has grown by. Bytes that were read are not read again.
+
+        If a file was removed or replaced by a shorter one, the run is read anew.
+
+        Returns:
+            The new points of each scalar tag that has any; after a run was read anew, all points.
+
+        Raises:
+            InvalidValueError: the run no longer exists.
+            StoreError: its folder cannot be read.
+        """
+        before = self._loader.columns.points.parts
+        is_extended = self._loader.load(self._find())
+        with contextlib.suppress(AttributeError):
+            del self.scalars
+        if not is_extended:
+            return {tag: points for tag, points in self.scalars.items() if len(points.step)}
+        if self._loader.columns.points.parts == before:
+            return {}
+        new = self._loader.columns.points.scalars(before)
+        return {tag: points for tag, points in new.items() if len(points.step)}
+
+    def discard(self, keep: int) -> None:
+        """Forget all but the last ``keep`` points of each scalar tag, to limit memory.
+
+        Raises:
+            InvalidTypeError: ``keep`` is not an int.
+            InvalidValueError: ``keep`` is negative.
+        """
+        check_keep(keep)
+        self._loader.columns.points.discard(keep)
+        with contextlib.suppress(AttributeError):
+            del self.scalars
+
+    def to_pandas(self, *, wide: bool = False) -> pd.DataFrame:
+        """Return the scalars as a table.
+
+        ``pd.to_datetime(table["wall_time"], unit="s")`` returns UTC times.
+
+        Args:
+            wide: return one row for each step and one column for each tag. Of several points of a
+                tag at one step, the last is returned; a tag without a point has NaN.
 
         Returns:
             A table with the columns ``tag`` (str), ``step`` (int64), ``wall_time`` (seconds since
-            the epoch, float64) and ``value`` (float64), grouped by tag in the order of ``scalars``.
+            the epoch, float64) and ``value`` (float64), grouped by tag in the order of ``scalars``;
+            or, if ``wide``, a table of float64 with the index ``step``.
 
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            message = "to_pandas needs pandas: pip install 'sm-tblog[pandas]'"
-            raise MissingDependencyError(message) from error
-        none = Scalars(np.empty(0, np.int64), np.empty(0), np.empty(0))
-        points = [none, *self.scalars.values()]  # concatenate rejects an empty list
-        counts = [len(scalars.step) for scalars in self.scalars.values()]
-        return pd.DataFrame(
-            {
-                "tag": pd.Index(list(self.scalars), dtype=str).repeat(counts),
-                "step": np.concatenate([scalars.step for scalars in points]),
-                "wall_time": np.concatenate([scalars.wall_time for scalars in points]),
-                "value": np.concatenate([scalars.value for scalars in points]),
-            }
-        )
+        return tables.to_wide(self.scalars) if wide else tables.to_pandas(self.scalars)
+
+    def to_arrow(self) -> pa.Table:
+        """Return the scalars as an Arrow table with the columns of ``to_pandas``.
+
+        Raises:
+            MissingDependencyError: pyarrow is not installed.
+        """
+        return tables.to_arrow(self.scalars)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the scalars as a Polars table with the columns of ``to_pandas``.
+
+        Raises:
+            MissingDependencyError: Polars or pyarrow is not installed.
+        """
+        return tables.to_polars(self.scalars)
+
+    def write_parquet(self, path: PathLike) -> None:
+        """Write the scalars to a Parquet file with the columns of ``to_pandas``.
+
+        The file has one row group for each tag, so reading one tag reads nothing else. It takes
+        about a tenth of the space of event files. A local file appears when it is complete.
+
+        Args:
+            path: a path, or a URL that fsspec supports.
+
+        Raises:
+            MissingDependencyError: pyarrow is not installed.
+            OSError: the file cannot be written.
+        """
+        tables.write_parquet(self.scalars, path)
 
     def __repr__(self) -> str:
         """Return the path and the numbers of tags and scalars."""
         points = sum(len(points.step) for points in self.scalars.values())
         return f"<Run {self.path!r}: {len(self.tags):,} tags, {points:,} scalars>"
-
-
-def read(path: PathLike, *, storage_options: Mapping[str, Any] | None = None) -> Run:
-    """Read one run.
-
-    ::
-
-        run = sm_tblog.read("runs/first")
-        step, wall_time, value = run.scalars["loss"]
-
-    All complete events in the files are returned. For any other bytes, and for a file that cannot
-    be read (to its end), there is a ``DamagedFileWarning`` with the file and the offset, and an
-    entry in ``damages``.
-
-    Args:
-        path: an event file, or a folder that contains event files; a path or a URL that fsspec
-            supports (``"s3://…"``, ``"memory://…"``).
-        storage_options: as for a writer; for other URLs than S3's, passed to the file system.
-
-    Raises:
-        InvalidTypeError: ``path`` is neither a string nor a path.
-        InvalidValueError: ``path`` does not exist or contains no event files, or there is no file
-            system for the URL.
-        MissingDependencyError: the file system needs a package that is not installed.
-        StoreError: the store, the folder or all of its event files cannot be read.
-    """
-    runs = find_runs(path, storage_options)
-    found = next(runs, None)
-    if found is None:
-        message = f"there are no event files in {path!r}"
-        raise InvalidValueError(message)
-    if found.name != ".":
-        names = [found.name, *(run.name for run in islice(runs, _MAX_NAMED_RUNS))]
-        listed = ", ".join(names[:_MAX_NAMED_RUNS])
-        listed += ", …" if len(names) > _MAX_NAMED_RUNS else ""
-        message = (
-            f"there are no event files in {path!r} itself, only in folders below it: {listed}; "
-            "read one of these, or all of them with sm_tblog.readers.read_all()"
-        )
-        raise InvalidValueError(message)
-    run, errors = _load(found)
-    if found.files and len(errors) == len(found.files):
-        first, error = errors[0]
-        with mapped_errors(first):
-            raise error
-    _warn(run)
-    return run
-
-
-def read_all(
-    logdir: PathLike, *, storage_options: Mapping[str, Any] | None = None
-) -> dict[str, Run]:
-    """Read every run at and below a log directory.
-
-    Arguments, warnings and exceptions are those of ``read``, except that having no runs is not an
-    error, and neither are files and folders that cannot be read: their runs have an entry in
-    ``damages``, and may be empty. A folder is read once, however many links lead to it.
-
-    Returns:
-        The runs by name, sorted. As in TensorBoard, the name is the folder below ``logdir``, or
-        "." for ``logdir`` itself.
-    """
-    found = sorted(find_runs(logdir, storage_options), key=lambda run: run.name)
-    runs = {run.name: _load(run)[0] for run in found}
-    for run in runs.values():
-        _warn(run)
-    return runs
-
-
-def _load(run: RunFiles) -> tuple[Run, list[tuple[str, OSError]]]:
-    """Return a run, and the paths of the files that cannot be opened with the errors."""
-    columns = Columns()
-    damages = list(run.damages)
-    errors = []
-    for file in run.files:
-        stream = EventStream(file.path, columns)
-        try:
-            with file.open() as content:
-                read_file(content, stream)
-        except OSError as error:
-            errors.append((file.path, error))
-            damages.append(Damage(file.path, 0, 0, reason_of(error)))
-        damages += stream.damages
-    return Run(run.path, columns.tags, columns.scalars(), tuple(damages)), errors
-
-
-def _warn(run: Run) -> None:
-    for damage in run.damages:
-        warnings.warn(str(damage), DamagedFileWarning, stacklevel=3)  # the reader's caller

@@ -13,7 +13,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from sm_tblog._errors import InvalidValueError, StoreError
-from sm_tblog.readers.base import Folder, is_event_file
+from sm_tblog.readers.base import Folder, Source, is_event_file
 from sm_tblog.storage import s3_options
 from sm_tblog.storage.s3_bucket import DENIED, MISSING, Bucket, code_of
 from sm_tblog.storage.s3_errors import as_store_error
@@ -25,6 +25,10 @@ __all__ = ["S3Tree"]
 
 MAX_RESUMES = 3
 """Times in a row that a broken connection is resumed without a byte in between."""
+
+
+_BEYOND = {"InvalidRange", "416", "RequestedRangeNotSatisfiable"}
+"""Codes of the error that an object ends before the first byte requested."""
 
 
 class S3Tree:
@@ -66,33 +70,37 @@ class S3Tree:
             raise self._denied  # who may list the bucket is not denied what does not exist
         return found
 
-    def open(self) -> BinaryIO:
-        """Open the root, an object."""
-        return self._open(self._key) if self._object is None else cast("BinaryIO", self._object)
+    def file(self) -> Source:
+        """Return the root, an object, which ``is_file`` has opened."""
+        source = self._source(self._key, None if self._object is None else self._object.size)
+        return source._replace(open=self._open_root)
 
     def walk(self) -> Iterator[Folder]:
         """Iterate over the folders, the root first."""
-        here: list[str] = []
+        here: list[tuple[str, int]] = []
         has_folders = False
         for page in self._pages_here:
-            here += [entry["Key"] for entry in page.get("Contents", ())]
+            here += [(entry["Key"], entry["Size"]) for entry in page.get("Contents", ())]
             has_folders |= bool(page.get("CommonPrefixes"))
         if found := self._files_of(here):
             yield Folder("", found)
         if not has_folders:
             return
-        folders: dict[str, list[str]] = {}
+        folders: dict[str, list[tuple[str, int]]] = {}
         for page in self._pages():
             for entry in page.get("Contents", ()):
                 name, slash, file = entry["Key"][len(self._root) :].rpartition("/")
                 if slash and is_event_file(file):
-                    folders.setdefault(name, []).append(entry["Key"])
+                    folders.setdefault(name, []).append((entry["Key"], entry["Size"]))
         for name in sorted(folders):
             yield Folder(name.strip("/"), self._files_of(folders[name]))
 
-    def _files_of(self, keys: list[str]) -> list[tuple[str, Any]]:
-        named = sorted((key.rpartition("/")[2], key) for key in keys)
-        return [(name, partial(self._open, key)) for name, key in named if is_event_file(name)]
+    def _files_of(self, objects: list[tuple[str, int]]) -> list[tuple[str, Source]]:
+        named = sorted((key.rpartition("/")[2], key, size) for key, size in objects)
+        return [(name, self._source(key, size)) for name, key, size in named if is_event_file(name)]
+
+    def _source(self, key: str, size: int | None) -> Source:
+        return Source(partial(self._open, key), partial(self._read, key), size)
 
     def _pages(self, **parameters: Any) -> Iterator[Mapping[str, Any]]:
         """Iterate over the pages of the list of the objects below the root.
@@ -123,8 +131,18 @@ class S3Tree:
                     raise
         return self._object is not None
 
-    def _open(self, key: str) -> BinaryIO:
-        return cast("BinaryIO", _Object(self._bucket, key))
+    def _open_root(self, offset: int) -> BinaryIO:
+        opened, self._object = self._object, None
+        if opened is None or offset:
+            return self._open(self._key, offset)
+        return cast("BinaryIO", opened)
+
+    def _open(self, key: str, offset: int) -> BinaryIO:
+        return cast("BinaryIO", _Object(self._bucket, key, offset))
+
+    def _read(self, key: str, start: int, end: int) -> bytes:
+        with _Object(self._bucket, key, start, end) as content:
+            return content.read()
 
 
 @contextlib.contextmanager
@@ -139,15 +157,28 @@ def _missing_buckets() -> Iterator[None]:
 
 
 class _Object(io.RawIOBase):
-    """The content of an object, as a stream."""
+    """The content of an object, or a part of it, as a stream.
 
-    def __init__(self, bucket: Bucket, key: str) -> None:
+    Attributes:
+        size: offset after the last byte.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, start: int = 0, end: int | None = None) -> None:
         super().__init__()
         self._bucket = bucket
         self._key = key
-        self._position = 0
-        reply = bucket.call("GetObject", Key=key)
-        self._body, self._size = reply["Body"], reply["ContentLength"]
+        self._position = start
+        part = {}
+        if start or end is not None:
+            part = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        try:
+            reply = bucket.call("GetObject", Key=key, **part)
+        except StoreError as error:
+            if not start or code_of(error) not in _BEYOND:
+                raise
+            self._body, self.size = io.BytesIO(), start  # the object has no further bytes
+        else:
+            self._body, self.size = reply["Body"], start + reply["ContentLength"]
 
     def readable(self) -> bool:
         """Return True."""
@@ -157,7 +188,7 @@ class _Object(io.RawIOBase):
         """Read the next bytes into ``buffer``."""
         data = b""
         for attempt in count():
-            if self._position >= self._size:
+            if self._position >= self.size:
                 break
             try:
                 data = self._body.read(len(buffer))
@@ -179,5 +210,5 @@ class _Object(io.RawIOBase):
     def _resume(self) -> None:
         """Request the rest of the object, which only grows while it is written."""
         self._body.close()
-        rest = f"bytes={self._position}-{self._size - 1}"
+        rest = f"bytes={self._position}-{self.size - 1}"
         self._body = self._bucket.call("GetObject", Key=self._key, Range=rest)["Body"]

@@ -92,7 +92,7 @@ def read_in_batches(data, sizes=(1 << 22,)):
     stream.finish()
     points = {
         tag: list(zip(*(column.tolist() for column in scalars), strict=True))
-        for tag, scalars in columns.scalars().items()
+        for tag, scalars in columns.points.scalars().items()
     }
     return columns.tags, points, [tuple(damage)[1:] for damage in stream.damages]
 

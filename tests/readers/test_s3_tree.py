@@ -224,14 +224,14 @@ def test_an_object_that_vanishes_after_it_is_listed_costs_itself_alone(moto, fol
     for name in "ab":
         log(f"{folder}/{name}", moto.options)
     (gone,) = keys(moto, f"{folder}/a")
-    find_runs = readers.run.find_runs
+    find_runs = readers.reading.find_runs
 
     def find_then_remove(*args):
         found = list(find_runs(*args))
         moto.server.client().delete_object(Bucket="bucket", Key=gone)
         return found
 
-    monkeypatch.setattr(readers.run, "find_runs", find_then_remove)
+    monkeypatch.setattr(readers.reading, "find_runs", find_then_remove)
     with pytest.warns(DamagedFileWarning, match="there is no such object any more"):
         runs = read_all(folder, storage_options=moto.options)
     assert list(runs) == ["a", "b"]

@@ -282,7 +282,9 @@ def test_a_side_file_whose_function_fails_is_given_up_and_said(queue, place, cap
     assert place.objects == {"b": b"1"}
     assert failing.done
     [record] = caplog.records
-    assert record.getMessage() == "sm_tblog: fake://folder: the side file a is given up: nothing there"
+    assert (
+        record.getMessage() == "sm_tblog: fake://folder: the side file a is given up: nothing there"
+    )
 
 
 # Barriers.

@@ -1,0 +1,98 @@
+"""Where the values of a run lie that are not scalars.
+
+Contents may be large, so they are not kept: their places in the files are, and they are read when
+they are asked for.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sm_tblog.readers.restarts import rows_kept
+
+if TYPE_CHECKING:
+    from sm_tblog._types import Float64Array, Int64Array
+    from sm_tblog.readers.selection import Selection
+
+__all__ = ["ContentIndex", "Place", "Places"]
+
+
+class Place(NamedTuple):
+    """Where an event lies.
+
+    Attributes:
+        file: the number of the file.
+        offset: offset of the event's data in the file.
+        length: length of the event's data.
+    """
+
+    file: int
+    offset: int
+    length: int
+
+
+class Places(NamedTuple):
+    """Where the values of one tag lie, in the order in which they were written; each shape (n,).
+
+    Attributes:
+        step: the global step; int64.
+        wall_time: seconds since the epoch; float64.
+        file: the number of the file; int64.
+        offset: offset of the event's data in the file; int64.
+        length: length of the event's data; int64.
+        part: the number of the value in the event; int64.
+    """
+
+    step: Int64Array
+    wall_time: Float64Array
+    file: Int64Array
+    offset: Int64Array
+    length: Int64Array
+    part: Int64Array
+
+
+class ContentIndex:
+    """Collects the places of the values of each tag.
+
+    Args:
+        selection: which tags and steps are kept.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.numbers: dict[str, int] = {}
+        self._selection = selection
+        names = "tag", *Places._fields
+        self._columns: dict[str, array[Any]] = {name: array("q") for name in names}
+        self._columns["wall_time"] = array("d")
+        self._starts: list[tuple[int, int]] = []
+
+    def append(self, tag: str, step: int, wall_time: float, place: Place, part: int) -> None:
+        """Add a value."""
+        number = self.numbers.setdefault(tag, len(self.numbers))
+        row = (number, step, wall_time, *place, part)
+        for column, value in zip(self._columns.values(), row, strict=True):
+            column.append(value)
+
+    def start(self, step: int) -> None:
+        """Note that the run starts again at a step."""
+        self._starts.append((len(self._columns["tag"]), step))
+
+    def places(self) -> dict[str, Places]:
+        """Return the places of each tag's values, without the superseded ones."""
+        columns = {name: np.array(column) for name, column in self._columns.items()}
+        tags = columns.pop("tag").astype(np.int32)
+        steps = columns["step"]
+        keep = np.ones(len(tags), bool)
+        kept = rows_kept(tags, steps, self._starts, self._selection.restarts)
+        if kept is not None:
+            keep &= kept
+        if self._selection.has_points:
+            keep &= self._selection.points(steps, columns["wall_time"])
+        rows = np.flatnonzero(keep)
+        return {
+            tag: Places(*(column[rows[tags[rows] == number]] for column in columns.values()))
+            for tag, number in self.numbers.items()
+        }
