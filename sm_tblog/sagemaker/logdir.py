@@ -168,9 +168,19 @@ def as_s3_url(url: Any) -> str:
         raise InvalidTypeError(message)
     if re.match(r"s3://[^/]+", url):
         return url
-    by_host = re.match(r"https://([^/]+)\.s3[.-][^/]*amazonaws\.com[^/]*/?(.*)", url)
+    point = re.match(
+        r"https://([^/.]+)-(\d{12})\.s3-accesspoint\.(?:dualstack\.)?([^/.]+)\.amazonaws[^/]*/?(.*)",
+        url,
+    )
+    if point is not None:
+        name, account, region, folder = point.groups()
+        partition = "aws-cn" if region.startswith("cn-") else "aws"
+        partition = "aws-us-gov" if region.startswith("us-gov-") else partition
+        bucket = f"arn:{partition}:s3:{region}:{account}:accesspoint/{name}"
+        return f"s3://{bucket}/{folder}".rstrip("/")
+    by_host = re.match(r"https://([^/]+)\.s3(?:express)?[.-][^/]*amazonaws\.com[^/]*/?(.*)", url)
     by_path = re.match(r"https://s3[.-][^/]*amazonaws\.com[^/]*/([^/]+)/?(.*)", url)
-    found = by_path or by_host
+    found = by_host or by_path
     if found is None:
         message = f"{url!r} is not an S3 path, such as s3://bucket/folder"
         raise InvalidValueError(message)

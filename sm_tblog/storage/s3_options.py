@@ -85,11 +85,15 @@ _SESSION_VARIABLES = {
 }
 """Botocore's names of the environment variables that a later upload may need."""
 
-_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "S3_CA_FILE")
+_FILES = (
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
+    *("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "S3_CA_FILE"),
+)
 
 _RECORDED = (
     *_SESSION_VARIABLES,
     *("AWS_REGION", "S3_REGION", "S3_USE_HTTPS", "S3_VERIFY_SSL", "S3_CA_FILE"),
+    "REQUESTS_CA_BUNDLE",
 )
 """Environment variables that a later upload may need. None holds a secret."""
 
@@ -239,7 +243,8 @@ def make_client(options: Mapping[str, Any]) -> Any:
     arguments.update(options.get("client_kwargs") or {})
     arguments["endpoint_url"] = _endpoint(options)
     if arguments["verify"] is None:
-        arguments["verify"] = session.get_config_variable("ca_bundle")
+        configured = session.get_config_variable("ca_bundle")
+        arguments["verify"] = configured or _variable(options, "REQUESTS_CA_BUNDLE")
     _check_certificates(arguments["verify"])
     config = Config(**settings)
     if given := arguments.pop("config", None):

@@ -17,7 +17,7 @@ folders = (f"s3://bucket/read-{i}" for i in count())
 @pytest.fixture(autouse=True)
 def environment(tmp_path, monkeypatch):
     """Only the test's own credentials and configuration: the folder of both files."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_"))]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_", "REQUESTS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -310,6 +310,9 @@ def test_a_process_that_does_not_know_the_job_is_told(in_job, monkeypatch):
         s3_logdir("s3://bucket/tuning")
 
 
+ACCESS_POINT = "arn:aws:s3:us-west-2:123456789012:accesspoint/mine"
+
+
 @pytest.mark.parametrize(
     ("path", "url"),
     [
@@ -319,6 +322,20 @@ def test_a_process_that_does_not_know_the_job_is_told(in_job, monkeypatch):
         ("https://my.bucket.s3-eu-west-1.amazonaws.com", "s3://my.bucket"),
         ("https://s3.eu-west-1.amazonaws.com/bucket/a", "s3://bucket/a"),
         ("https://s3.cn-north-1.amazonaws.com.cn/bucket/a", "s3://bucket/a"),
+        ("https://s3-mine.s3.amazonaws.com/a", "s3://s3-mine/a"),
+        (
+            "https://logs--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com/a",
+            "s3://logs--usw2-az1--x-s3/a",
+        ),
+        (f"s3://{ACCESS_POINT}/a", f"s3://{ACCESS_POINT}/a"),
+        (
+            "https://mine-123456789012.s3-accesspoint.us-west-2.amazonaws.com/a",
+            f"s3://{ACCESS_POINT}/a",
+        ),
+        (
+            "https://mine-123456789012.s3-accesspoint.dualstack.us-gov-west-1.amazonaws.com/",
+            "s3://arn:aws-us-gov:s3:us-gov-west-1:123456789012:accesspoint/mine",
+        ),
     ],
 )
 def test_the_forms_of_an_s3_path(path, url):

@@ -7,7 +7,7 @@ from itertools import count, repeat
 
 import pytest
 
-from sm_tblog import StoreError, Writer
+from sm_tblog import StoreError, Writer, read
 from sm_tblog.storage import s3, spool, upload_queue, urls
 from sm_tblog.storage.base import RefusedError
 from sm_tblog.storage.object_store import ObjectStore
@@ -32,7 +32,7 @@ def spool_folder(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def environment(tmp_path, monkeypatch):
     """Only the test's own credentials and configuration: the folder of both files."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_"))]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_", "REQUESTS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -189,6 +189,71 @@ def test_the_server_that_is_named_most_plainly_is_taken(given, expected, monkeyp
     assert public(with_kwargs)["endpoint_url"] == "http://y"
 
 
+@pytest.mark.parametrize(
+    ("options", "variables", "expected"),
+    [
+        ({}, {"S3_ENDPOINT": "minio:9000"}, "https://minio:9000"),
+        ({}, {"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, "http://minio:9000"),
+        ({}, {"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "1"}, "https://minio:9000"),
+        ({}, {"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "false"}, "http://minio:9000"),
+        ({}, {"S3_ENDPOINT": "minio", "S3_USE_HTTPS": ""}, "https://minio"),
+        ({}, {"S3_ENDPOINT": "https://minio:9000", "S3_USE_HTTPS": "0"}, "https://minio:9000"),
+        ({}, {"AWS_ENDPOINT_URL": "10.0.0.1:9000", "S3_USE_HTTPS": "0"}, "http://10.0.0.1:9000"),
+        ({"use_ssl": False}, {"S3_ENDPOINT": "minio", "S3_USE_HTTPS": "1"}, "http://minio"),
+        ({"use_ssl": True}, {"S3_ENDPOINT": "minio", "S3_USE_HTTPS": "0"}, "https://minio"),
+        ({"endpoint_url": "localhost:1", "use_ssl": False}, {}, "http://localhost:1"),
+        ({"client_kwargs": {"endpoint_url": "a:1", "use_ssl": False}}, {}, "http://a:1"),
+        ({}, {"S3_USE_HTTPS": "0"}, "http://s3.amazonaws.com"),
+        ({}, {}, "https://s3.amazonaws.com"),
+    ],
+)
+def test_a_server_may_be_named_as_tensorflow_does(options, variables, expected, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert make_client({"key": "k", "secret": "s", **options}).meta.endpoint_url == expected
+
+
+def test_a_server_without_a_scheme_is_reached(moto, folder, monkeypatch):
+    monkeypatch.setenv("S3_ENDPOINT", moto.url.removeprefix("http://"))
+    monkeypatch.setenv("S3_USE_HTTPS", "0")
+    grow(moto, folder, {name: moto.options[name] for name in ("key", "secret", "config_kwargs")})
+    assert moto.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "expected"),
+    [
+        ({}, {}, True),
+        ({}, {"S3_VERIFY_SSL": "0"}, False),
+        ({}, {"S3_VERIFY_SSL": "0", "AWS_CA_BUNDLE": "ca.pem"}, False),
+        ({}, {"S3_VERIFY_SSL": "1"}, True),
+        ({}, {"S3_CA_FILE": "ca.pem"}, "ca.pem"),
+        ({}, {"AWS_CA_BUNDLE": "ca.pem"}, "ca.pem"),
+        ({}, {"AWS_CA_BUNDLE": "ca.pem", "S3_CA_FILE": "other.pem"}, "ca.pem"),
+        ({"client_kwargs": {"verify": "ca.pem"}}, {"S3_VERIFY_SSL": "0"}, "ca.pem"),
+        ({"client_kwargs": {"verify": False}}, {"AWS_CA_BUNDLE": "ca.pem"}, False),
+    ],
+)
+def test_certificates_are_those_named(options, variables, expected, environment, monkeypatch):
+    monkeypatch.chdir(environment)
+    (environment / "ca.pem").write_text("")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    client = make_client({"key": "k", "secret": "s", **options})
+    assert client._endpoint.http_session._verify == expected
+
+
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "S3_CA_FILE"])
+def test_a_file_of_certificates_that_there_is_not_is_named(folder, name, monkeypatch):
+    if name == "AWS_CA_BUNDLE":
+        monkeypatch.setenv(name, "/missing.pem")
+        options = {"key": "k", "secret": "s"}
+    else:
+        options = {"key": "k", "secret": "s", "client_kwargs": {"verify": "/missing.pem"}}
+    with pytest.raises(StoreError, match=r"no file of certificates '/missing.pem'"):
+        read(folder, storage_options=options)
+
+
 def test_a_profile_gives_the_key(moto, folder, environment):
     write_files(environment, credentials=profile("default", "ONE") + profile("mine", "TWO"))
     grow(moto, folder, {"endpoint_url": moto.url}, profile="mine")
@@ -221,13 +286,16 @@ def test_other_names_and_a_token_are_taken(moto, folder):
     assert {request.headers["x-amz-security-token"] for request in moto.requests} == {"t"}
 
 
-@pytest.mark.parametrize("how", ["option", "environment", "configuration"])
+@pytest.mark.parametrize("how", ["option", "environment", "tensorflow", "configuration"])
 def test_the_region_is_what_was_said(moto, folder, how, environment, monkeypatch):
     given = {}
     if how == "option":
         given["region_name"] = "eu-west-3"
     elif how == "environment":
         monkeypatch.setenv("AWS_REGION", "eu-west-3")
+        monkeypatch.setenv("S3_REGION", "eu-west-9")
+    elif how == "tensorflow":
+        monkeypatch.setenv("S3_REGION", "eu-west-3")
     else:
         write_files(environment, "[default]\nregion = eu-west-3\n")
     grow(moto, folder, {"endpoint_url": moto.url, "key": "k", "secret": "s"}, **given)
