@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 from sm_tblog import MissingDependencyError, StoreError, TBLogError
 from sm_tblog.cli._checks import Finding, version_of
 from sm_tblog.sagemaker import app, tensorboard_url, training_job
-from sm_tblog.storage.object_store import open_folder
+from sm_tblog.storage.object_store import check_options, open_folder
 from sm_tblog.storage.s3_bucket import DENIED, code_of
+from sm_tblog.storage.s3_errors import advice_on
+from sm_tblog.storage.s3_options import make_session, merged
 from sm_tblog.storage.urls import bucket_and_prefix, is_s3, resource_pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sm_tblog.sagemaker import TrainingJob
 
 __all__ = ["check_app", "check_bucket", "check_credentials"]
@@ -42,7 +46,8 @@ SOURCES = {
 
 VARIABLES = (
     *("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
-    *("AWS_ENDPOINT_URL_S3", "S3_ENDPOINT", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
+    *("AWS_ENDPOINT_URL_S3", "S3_ENDPOINT", "S3_REGION", "S3_USE_HTTPS", "S3_VERIFY_SSL"),
+    *("AWS_CA_BUNDLE", "S3_CA_FILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
 )
 """Environment variables that change where requests go. Only names are printed: a URL may contain a
 secret."""
@@ -52,14 +57,15 @@ APP_ACTIONS = (
 )
 
 
-def check_credentials(*, online: bool, timeout: float) -> list[Finding]:
+def check_credentials(options: Mapping[str, Any], *, online: bool, timeout: float) -> list[Finding]:
     """Report the region, the relevant environment variables and where credentials come from.
 
     Args:
+        options: the ``storage_options`` of the bucket.
         online: whether to try sources that query a server, and to ask AWS for the identity.
         timeout: timeout of the request, in seconds.
     """
-    region = app.find_region()
+    region = options.get("region_name") or app.find_region()
     findings = [
         Finding("ok", f"region {region}")
         if region
@@ -70,19 +76,28 @@ def check_credentials(*, online: bool, timeout: float) -> list[Finding]:
         findings.append(Finding("note", f"set in the environment: {', '.join(named)}"))
     if not version_of("botocore"):
         return findings
-    import botocore.session
-
-    session = botocore.session.Session()
+    if options.get("anon"):
+        return [*findings, Finding("note", "no credentials are sent: anon")]
     try:
-        found = session.get_credentials() if online else _local_credentials(session)
+        session = make_session(options)
+        key = options.get("key") or options.get("username")
+        if key:
+            secret = options.get("secret") or options.get("password")
+            session.set_credentials(key, secret, options.get("token"))
+        found = session.get_credentials() if online or key else _local_credentials(session)
+        if online and found is not None:
+            found.get_frozen_credentials()
     except Exception as error:  # noqa: BLE001 - botocore raises many types
-        advice = "Fix the shared configuration or AWS_PROFILE"
-        return [*findings, Finding("problem", f"credentials cannot be loaded: {error}", advice)]
+        text = f"credentials cannot be loaded: {error}"
+        advice = advice_on(error) or "fix the shared configuration or AWS_PROFILE"
+        advice = advice[0].upper() + advice[1:]
+        return [*findings, Finding("problem", text, advice)]
     if found is not None:
-        source = SOURCES.get(found.method, found.method)
+        source = SOURCES.get(found.method, found.method or "the options given")
         findings.append(Finding("ok", f"credentials from {source}"))
         if online:
-            findings.append(_check_identity(session, region, timeout))
+            verify = (options.get("client_kwargs") or {}).get("verify")
+            findings.append(_check_identity(session, region, timeout, verify))
     elif online:
         advice = "Set AWS_PROFILE, run aws sso login, or give the job a role"
         findings.append(Finding("problem", "no credentials found", advice))
@@ -103,7 +118,7 @@ def _local_credentials(session: Any) -> Any:
     return None
 
 
-def _check_identity(session: Any, region: str | None, timeout: float) -> Finding:
+def _check_identity(session: Any, region: str | None, timeout: float, verify: Any) -> Finding:
     """Report whose the credentials are; every identity is allowed to ask for this."""
     from botocore.config import Config
 
@@ -111,29 +126,32 @@ def _check_identity(session: Any, region: str | None, timeout: float) -> Finding
         connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1}
     )
     try:
-        client = session.create_client("sts", region_name=region or "us-east-1", config=config)
+        client = session.create_client(
+            "sts", region_name=region or "us-east-1", config=config, verify=verify
+        )
         return Finding("ok", f"identity: {client.get_caller_identity()['Arn']}")
     except Exception as error:  # noqa: BLE001 - as above
         return Finding("note", f"identity unknown: {type(error).__name__}: {error}")
 
 
-def check_bucket(url: str, timeout: float) -> list[Finding]:
+def check_bucket(url: str, options: Mapping[str, Any], timeout: float) -> list[Finding]:
     """Write, read and remove a small object in the log directory.
 
     Args:
         url: the log directory.
+        options: its ``storage_options``.
         timeout: timeout of each request, in seconds.
     """
-    options: dict[str, Any] = {}
-    if is_s3(url):
-        options["config_kwargs"] = {
-            "connect_timeout": timeout,
-            "read_timeout": timeout,
-            "retries": {"total_max_attempts": 1},
-        }
+    limits = {
+        "connect_timeout": timeout,
+        "read_timeout": timeout,
+        "retries": {"total_max_attempts": 1},
+    }
+    given = merged({"config_kwargs": limits} if is_s3(url) else {}, options)
     start = time.monotonic()
     try:
-        folder = open_folder(url, options)
+        check_options(url, given)
+        folder = open_folder(url, given)
         folder.put(PROBE_NAME, PROBE_CONTENT)
     except TBLogError as error:
         return [Finding("problem", f"writing failed: {error}", _advise_policy(url, error))]
@@ -180,6 +198,11 @@ def _advise_policy(url: str, error: TBLogError) -> str:
         return ""
     if code_of(error) not in DENIED:
         return ""
+    if "explicit deny" in str(error):
+        return (
+            "If the bucket's policy demands parameters, pass them as --option NAME=VALUE, and to a "
+            "writer in storage_options={'s3_additional_kwargs': {NAME: VALUE}}"
+        )
     return (
         "Allow the role s3:PutObject, s3:GetObject and s3:AbortMultipartUpload on "
         f"{resource_pattern(url)}; with a KMS key, also kms:GenerateDataKey and kms:Decrypt"

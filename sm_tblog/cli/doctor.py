@@ -13,6 +13,14 @@ from rich.text import Text
 
 from sm_tblog.cli import _checks, _checks_aws
 from sm_tblog.cli._checks import Finding
+from sm_tblog.cli._storage import (
+    CABundle,
+    EndpointURL,
+    Options,
+    Profile,
+    Region,
+    storage_options,
+)
 from sm_tblog.sagemaker import training_job
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.urls import is_s3
@@ -35,6 +43,11 @@ def run(
     job: Annotated[
         str, typer.Option(help="Ask SageMaker whether its TensorBoard lists this training job.")
     ] = "",
+    endpoint_url: EndpointURL = "",
+    profile: Profile = "",
+    region: Region = "",
+    ca_bundle: CABundle = "",
+    option: Options = [],  # noqa: B006 - Typer's way; not changed
     network: Annotated[
         bool,
         typer.Option(help="Query servers, but only about what you name or the job uploads to."),
@@ -45,11 +58,14 @@ def run(
 ) -> None:
     """Check everything logging depends on and suggest fixes.
 
+    A bucket is checked with the options that you would give a writer as storage_options.
+
     The exit code is 1 if there is a problem that will make logging fail.
     """
     current_job = training_job()
     url = logdir or (current_job.s3_output_path if current_job else None) or ""
     remote = url if scheme_of(url) != "file" else ""
+    options = storage_options(url, endpoint_url, profile, region, ca_bundle, option)
     console = Console(highlight=False)
     counts: Counter[str] = Counter()
 
@@ -61,10 +77,11 @@ def run(
     show("This machine", _checks.check_machine())
     show("Logs", _checks.check_logdir(logdir))
     online = network and bool(is_s3(url) or job)
-    show("AWS", _checks_aws.check_credentials(online=online, timeout=timeout))
+    of_s3 = options if is_s3(url) else {}
+    show("AWS", _checks_aws.check_credentials(of_s3, online=online, timeout=timeout))
     if remote and network:
         with console.status("Checking the bucket"):
-            findings = _checks_aws.check_bucket(remote, timeout)
+            findings = _checks_aws.check_bucket(remote, options, timeout)
         show("Bucket", findings)
     elif not remote:
         advice = "Check one: sm-tblog doctor s3://bucket/folder"

@@ -24,7 +24,7 @@ from sm_tblog.storage.upload_pool import UploadPool
 from sm_tblog.storage.upload_queue import UploadJob, UploadQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
@@ -277,17 +277,19 @@ def notes_of(url: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def upload_orphans(
-    folder: Path, options: dict[str, Any], timeout: float
+    folder: Path, options: Callable[[str], dict[str, Any]], timeout: float
 ) -> Iterator[tuple[SpoolFile, StoreError | None]]:
     """Upload the orphaned spool files; yield each with its error, or None if it was uploaded.
 
     Args:
         folder: a spool folder, or one spool file.
-        options: the ``storage_options`` of ``ObjectStore`` for all files.
+        options: returns the ``storage_options`` for a URL; they precede those that the process
+            had which left the file.
         timeout: seconds for each file.
     """
     for file in _without_torn_ends(spool.orphans(folder)):
-        opener = partial(open_folder, file.url, {**side_spool.folder_options(file), **options})
+        recorded = side_spool.folder_options(file)
+        opener = partial(open_folder, file.url, s3_options.merged(recorded, options(file.url)))
         queue = UploadQueue(file.url, opener, padding, UploadPool())
         queue.resume([file])
         if queue.is_empty:  # a side file that cannot be restored; a warning is logged already

@@ -11,7 +11,7 @@ from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import RefusedError, UnreachableError
 from sm_tblog.storage.urls import without_password
 
-__all__ = ["READING", "STALE_CREDENTIALS", "as_store_error", "error_code"]
+__all__ = ["READING", "STALE_CREDENTIALS", "advice_on", "as_store_error", "error_code"]
 
 READING = {
     "GetObject": "s3:GetObject",
@@ -194,6 +194,13 @@ def as_store_error(error: Exception, url: str, operation: str = "") -> StoreErro
     store_error = kind(without_password(f"{url}: {advice} ({name}: {detail})"))
     store_error.__cause__ = error
     return store_error
+
+
+def advice_on(error: Exception) -> str:
+    """Return the advice on an error of finding credentials; "" if there is none."""
+    code = error_code(error)
+    known = code in _REFUSED or code in _WAITS or hasattr(error, "operation_name")
+    return _advise(error, code, str(error), "")[0] if known else ""
 
 
 def _advise(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ __all__ = [
     "identity",
     "make_client",
     "make_session",
+    "merged",
     "operation_parameters",
     "public",
 ]
@@ -76,12 +78,12 @@ ENVIRONMENT = "environment"
 """The name of the note that holds the variables of the process that logged."""
 
 _SESSION_VARIABLES = {
-    "AWS_PROFILE": "profile",
-    "AWS_DEFAULT_PROFILE": "profile",
     "AWS_CONFIG_FILE": "config_file",
     "AWS_SHARED_CREDENTIALS_FILE": "credentials_file",
     "AWS_CA_BUNDLE": "ca_bundle",
     "AWS_DEFAULT_REGION": "region",
+    "AWS_PROFILE": "profile",  # after the files
+    "AWS_DEFAULT_PROFILE": "profile",
 }
 """Botocore's names of the environment variables that a later upload may need."""
 
@@ -98,7 +100,7 @@ _RECORDED = (
 """Environment variables that a later upload may need. None holds a secret."""
 
 _PUBLIC = ("anon", "profile", "region_name", "use_ssl", "requester_pays")
-_PUBLIC_OF_CLIENT = ("api_version", "region_name", "use_ssl", "verify")
+_PUBLIC_OF_CLIENT = ("api_version", "verify")
 _PUBLIC_OF_CONFIG = (
     *("client_cert", "proxies_config", "s3", "signature_version"),
     *("use_dualstack_endpoint", "use_fips_endpoint"),
@@ -125,24 +127,38 @@ def check(url: str, options: Mapping[str, Any]) -> None:
         )
         raise InvalidValueError(message)
     check_bucket(url)
+    _with_defaults(options)
+
+
+def merged(options: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options overridden by others; dictionaries in them are merged."""
+    both = {**options, **more}
+    for name in set(options) & set(more):
+        if isinstance(options[name], dict) and isinstance(more[name], dict):
+            both[name] = {**options[name], **more[name]}
+    return both
 
 
 def public(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a later upload needs, without secrets and ready for JSON."""
     options = _with_defaults(options)
-    kept = {name: options[name] for name in _PUBLIC if options.get(name) is not None}
+    of_client = options.get("client_kwargs") or {}
+    given = {**options, **{name: of_client[name] for name in _PUBLIC if name in of_client}}
+    kept = {name: given[name] for name in _PUBLIC if given.get(name) is not None}
     for group, names in (
         ("client_kwargs", _PUBLIC_OF_CLIENT),
         ("config_kwargs", _PUBLIC_OF_CONFIG),
     ):
-        given = options.get(group) or {}
-        if found := {name: given[name] for name in names if name in given}:
+        more = options.get(group) or {}
+        if found := {name: more[name] for name in names if name in more}:
             kept[group] = found
     verify = (kept.get("client_kwargs") or {}).get("verify")
     if verify and not isinstance(verify, bool):
         kept["client_kwargs"]["verify"] = _absolute(verify)
-    if more := options.get("s3_additional_kwargs"):
-        kept["s3_additional_kwargs"] = {k: v for k, v in more.items() if "SSECustomer" not in k}
+    if parameters := options.get("s3_additional_kwargs"):
+        kept["s3_additional_kwargs"] = {
+            name: value for name, value in parameters.items() if "SSECustomer" not in name
+        }
     environment = {name: os.environ[name] for name in _RECORDED if os.environ.get(name)}
     environment |= {name: _absolute(environment[name]) for name in _FILES if name in environment}
     if environment:
@@ -260,7 +276,15 @@ def make_client(options: Mapping[str, Any]) -> Any:
 
 
 def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options, with those of fsspec's configuration where none is given."""
+    """Return the options, with those of fsspec's configuration where none is given.
+
+    Only if there is any is fsspec imported, and first when the options are checked: it cannot be
+    imported while the interpreter shuts down.
+    """
+    folder = os.environ.get("FSSPEC_CONFIG_DIR") or "~/.config/fsspec"
+    named = any(name.startswith("FSSPEC_S3") for name in os.environ)
+    if not named and "fsspec.config" not in sys.modules and not Path(_expanded(folder)).is_dir():
+        return dict(options)
     from fsspec.config import conf
 
     defaults = {**conf.get("s3", {}), **conf.get("s3a", {})}
@@ -323,7 +347,11 @@ def _flag(value: Any, *, default: bool) -> bool:
 
 
 def _absolute(path: Any) -> str:
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - a link stays one
+    return os.path.abspath(_expanded(path))  # noqa: PTH100 - a link stays one
+
+
+def _expanded(path: Any) -> str:
+    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - there may be no home directory
 
 
 def operation_parameters(client: Any, operation: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_a_run_in_an_access_point_is_written_finished_and_read(
     file.append(frame(b""))
     file.release()
     ((left, error),) = object_store.upload_orphans(
-        spool.default_folder(), moto_server.options, 60.0
+        spool.default_folder(), lambda _: moto_server.options, 60.0
     )
     assert (left.url, error) == (url, None)
     runs = sm_tblog.readers.read_all(url, storage_options=moto_server.options)
