@@ -351,7 +351,7 @@ def _absolute(path: Any) -> str:
 
 
 def _expanded(path: Any) -> str:
-    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 - there may be no home directory
+    return str(os.path.expanduser(path))  # noqa: PTH111 - there may be no home directory
 
 
 def operation_parameters(client: Any, operation: str, options: Mapping[str, Any]) -> dict[str, Any]:

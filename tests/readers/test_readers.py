@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import math
@@ -706,6 +707,207 @@ def test_a_file_that_cannot_be_opened_is_a_store_error_with_its_path(tmp_path):
     with pytest.raises(StoreError, match=f"cannot read .*{NAME}: No such file") as caught:
         read(tmp_path)
     assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+# Links, and what cannot be read.
+
+links = pytest.mark.skipif(os.name == "nt", reason="links are a privilege there")
+permissions = pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() == 0, reason="root may read anything"
+)
+
+
+def link(path, target):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+@links
+@pytest.mark.parametrize("target", [".", "..", "../..", "absolute", "/"])
+def test_a_link_that_leads_up_is_not_followed(tmp_path, target):
+    write(tmp_path / "runs" / "a", [event(scalar("a", 1))])
+    link(tmp_path / "runs" / "a" / "up", tmp_path / "runs" if target == "absolute" else target)
+    assert list(read_all(tmp_path / "runs")) == ["a"]
+    assert list(read_all(f"local://{tmp_path}/runs")) == ["a"]
+
+
+@links
+def test_links_that_lead_to_each_other_end(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        write(tmp_path / name, [event(scalar(name, 1))])
+        link(tmp_path / name / "other", tmp_path / other)
+        link(tmp_path / name / "another", tmp_path / other)
+        link(tmp_path / name / "root", tmp_path)
+    link(tmp_path / "circle", tmp_path / "square")
+    link(tmp_path / "square", tmp_path / "circle")
+    assert list(read_all(tmp_path)) == ["a", "b"]
+
+
+@links
+def test_a_run_has_its_real_name_and_is_read_once(tmp_path):
+    write(tmp_path / "runs" / "run-2", [event(scalar("a", 1))])
+    write(tmp_path / "elsewhere" / "x", [event(scalar("a", 1))])
+    link(tmp_path / "runs" / "latest", "run-2")
+    link(tmp_path / "runs" / "linked", tmp_path / "elsewhere")
+    link(tmp_path / "runs" / "linked again", tmp_path / "elsewhere")
+    link(tmp_path / "runs" / "part", tmp_path / "elsewhere" / "x")
+    link(tmp_path / "elsewhere" / "x" / "back", tmp_path / "elsewhere")
+    link(tmp_path / "root", tmp_path / "runs")
+    for root in ("runs", "root"):
+        assert list(read_all(tmp_path / root)) == ["linked/x", "run-2"]
+    assert list(read(tmp_path / "runs" / "latest").scalars) == ["a"]
+
+
+@links
+def test_a_file_is_read_once_in_a_run(tmp_path):
+    path = write(tmp_path / "run", [event(scalar("a", 1))], "2.tfevents")
+    link(tmp_path / "run" / "1.tfevents", path)
+    link(tmp_path / "best" / "1.tfevents", path)
+    link(tmp_path / "best" / "2.tfevents", path)
+    runs = read_all(tmp_path)
+    assert {name: len(run.scalars["a"].step) for name, run in runs.items()} == {"best": 1, "run": 1}
+
+
+@links
+def test_a_dangling_link_costs_itself_alone(tmp_path):
+    write(tmp_path / "a", [event(scalar("a", 1))], "1.tfevents")
+    write(tmp_path / "b", [event(scalar("b", 1))], "1.tfevents")
+    link(tmp_path / "a" / "2.tfevents", tmp_path / "missing")
+    link(tmp_path / "c" / "1.tfevents", tmp_path / "missing")
+    link(tmp_path / "a" / "last.ckpt", tmp_path / "missing")
+    with pytest.warns(DamagedFileWarning, match=r"tfevents: cannot be read .*: No such file"):
+        runs = read_all(tmp_path)
+    assert {name: list(run.scalars) for name, run in runs.items()} == {
+        "a": ["a"],
+        "b": ["b"],
+        "c": [],
+    }
+    assert [damage.path for damage in runs["a"].damages] == [str(tmp_path / "a" / "2.tfevents")]
+    assert runs["c"].damages[0][1:] == (0, 0, "No such file or directory")
+    with pytest.warns(DamagedFileWarning):
+        assert list(read(tmp_path / "a").scalars) == ["a"]
+    with pytest.raises(StoreError, match=r"cannot read .*: No such file"):
+        read(tmp_path / "c")
+
+
+@pytest.mark.parametrize("root", ["{}", "local://{}"])
+def test_a_file_that_vanishes_after_it_is_listed_costs_itself_alone(tmp_path, monkeypatch, root):
+    gone = write(tmp_path / "a", [event(scalar("a", 1))])
+    write(tmp_path / "b", [event(scalar("b", 1))])
+    find_runs = readers.run.find_runs
+
+    def find_then_remove(*args):
+        found = list(find_runs(*args))
+        gone.unlink()
+        return found
+
+    monkeypatch.setattr(readers.run, "find_runs", find_then_remove)
+    with pytest.warns(DamagedFileWarning, match="No such file"):
+        runs = read_all(root.format(tmp_path))
+    assert [list(run.scalars) for run in runs.values()] == [[], ["b"]]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT, errno.ESTALE, errno.EIO])
+def test_a_folder_that_cannot_be_listed_costs_itself_alone(tmp_path, monkeypatch, number):
+    for name in "abc":
+        write(tmp_path / name, [event(scalar(name, 1))])
+    scandir = os.scandir
+
+    def fail(path):
+        if str(path).endswith("b"):
+            raise OSError(number, os.strerror(number))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.warns(DamagedFileWarning, match=os.strerror(number)):
+        runs = read_all(tmp_path)
+    assert [list(run.scalars) for run in runs.values()] == [["a"], [], ["c"]]
+    assert [damage.path for damage in runs["b"].damages] == [str(tmp_path / "b")]
+    with pytest.raises(StoreError, match=f"cannot read .*b: {os.strerror(number)}"):
+        read_all(tmp_path / "b")
+
+
+@permissions
+def test_a_file_and_a_folder_without_permission_cost_themselves_alone(tmp_path):
+    for name in "abc":
+        write(tmp_path / name, [event(scalar(name, 1))]).chmod(0o000 if name == "a" else 0o600)
+    (tmp_path / "b").chmod(0o000)
+    try:
+        with pytest.warns(DamagedFileWarning, match="Permission denied"):
+            runs = read_all(tmp_path)
+    finally:
+        (tmp_path / "b").chmod(0o700)
+    assert [len(run.damages) for run in runs.values()] == [1, 1, 0]
+
+
+class Failing(io.RawIOBase):
+    """A file whose disk fails after the first bytes."""
+
+    def __init__(self, data, error):
+        super().__init__()
+        self.data = data
+        self.error = error
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        data, self.data = self.data, b""
+        if not data:
+            raise self.error
+        return data
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("odd")])
+def test_a_file_that_fails_while_it_is_read_keeps_what_came_before(monkeypatch, error):
+    good = stream_of([event(scalar("a", 1))] * 3)
+    files = fsspec.filesystem("memory")
+    for name in "ab":
+        files.pipe_file(f"/test_readers/failing/{name}/1.tfevents", good)
+    open_file = MemoryFileSystem.open
+
+    def fail(self, path, *args, **kwargs):
+        if "/a/" in path:
+            return Failing(good[:-5], error)
+        return open_file(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "open", fail)
+    with pytest.warns(DamagedFileWarning, match=str(error.args[-1])):
+        runs = read_all("memory://test_readers/failing")
+    assert [len(run.scalars["a"].step) for run in runs.values()] == [2, 3]
+    (damage,) = runs["a"].damages
+    assert (damage.offset, damage.size) == (len(good) * 2 // 3, 0)
+
+
+def test_a_foreign_error_of_a_file_system_is_a_store_error(monkeypatch):
+    files = fsspec.filesystem("memory")
+    for name in "ab":
+        files.pipe_file(f"/test_readers/foreign/{name}/1.tfevents", stream_of([]))
+    ls = MemoryFileSystem.ls
+
+    def fail(self, path, *args, **kwargs):
+        if path.endswith(fail.at):
+            raise RuntimeError("HTTP 500 of s3://me:hush@host")
+        return ls(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", fail)
+    fail.at = "/b"
+    with pytest.warns(DamagedFileWarning, match="HTTP 500"):
+        assert list(read_all("memory://test_readers/foreign")) == ["a", "b"]
+    fail.at = "/foreign"
+    with pytest.raises(StoreError, match="RuntimeError: HTTP 500 of s3://me@host"):
+        read_all("memory://test_readers/foreign")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes there")
+def test_a_pipe_and_a_device_are_not_waited_for(tmp_path):
+    write(tmp_path / "a", [event(scalar("a", 1))])
+    os.mkfifo(tmp_path / "a" / "pipe.tfevents")
+    link(tmp_path / "a" / "zero.tfevents", "/dev/zero")
+    with pytest.warns(DamagedFileWarning, match="not a regular file"):
+        run = read(tmp_path / "a")
+    assert list(run.scalars) == ["a"]
+    assert len(run.damages) == 2
 
 
 # The methods of a run.
