@@ -66,7 +66,7 @@ class LocalTree:
                 if _is_link(entry):
                     links.append((inner, entry.path, real))
                 else:
-                    folders.append((inner, entry.path, str(Path(real, entry.name))))
+                    folders.append((inner, entry.path, os.path.join(real, entry.name)))  # noqa: PTH118 - fast
             links.sort()
 
 
@@ -93,14 +93,14 @@ def _list_folder(name: str, path: str, real: str) -> tuple[Folder, list[os.DirEn
     except OSError as error:
         failed = error
     below.sort(key=lambda entry: entry.name)
-    found.sort(key=lambda entry: (entry.is_symlink(), entry.name))
-    paths: dict[str, os.DirEntry[str]] = {}  # by real path, links last
+    found.sort(key=lambda entry: entry.name)
+    paths = {entry.name: entry.path for entry in found if not entry.is_symlink()}
+    targets = {os.path.join(real, own) for own in paths} if len(paths) < len(found) else set()  # noqa: PTH118 - fast
     for entry in found:
-        is_link = entry.is_symlink()
-        target = os.path.realpath(entry.path) if is_link else str(Path(real, entry.name))
-        paths.setdefault(target, entry)
-    entries_by_name = sorted(paths.values(), key=lambda entry: entry.name)
-    files = [(entry.name, _source(entry.path)) for entry in entries_by_name]
+        if entry.name not in paths and (target := os.path.realpath(entry.path)) not in targets:
+            targets.add(target)
+            paths[entry.name] = entry.path
+    files = [(own, _source(paths[own])) for own in sorted(paths)]
     return Folder(name, files, failed), below
 
 

@@ -152,7 +152,11 @@ def public(options: Mapping[str, Any]) -> dict[str, Any]:
         more = options.get(group) or {}
         if found := {name: more[name] for name in names if name in more}:
             kept[group] = found
-    verify = (kept.get("client_kwargs") or {}).get("verify")
+    signature = kept.get("config_kwargs", {}).get("signature_version")
+    if signature is not None and not isinstance(signature, str):  # botocore.UNSIGNED
+        del kept["config_kwargs"]["signature_version"]
+        kept["anon"] = True
+    verify = kept.get("client_kwargs", {}).get("verify")
     if verify and not isinstance(verify, bool):
         kept["client_kwargs"]["verify"] = _absolute(verify)
     if parameters := options.get("s3_additional_kwargs"):

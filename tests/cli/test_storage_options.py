@@ -214,6 +214,15 @@ def test_what_is_recorded_has_absolute_paths_and_no_secret(tmp_path, monkeypatch
     }
 
 
+def test_that_requests_are_not_signed_is_recorded():
+    import botocore
+
+    options = {"config_kwargs": {"signature_version": botocore.UNSIGNED}}
+    assert public(options) == {"anon": True, "config_kwargs": {}, "endpoint_url": None}
+    options = {"config_kwargs": {"signature_version": "s3v4"}}
+    assert public(options) == {**options, "endpoint_url": None}
+
+
 # What a bucket's policy demands.
 
 
