@@ -115,6 +115,7 @@ class _CountingFolder:
     """A bucket that accepts every request and stores nothing."""
 
     bucket = "bucket"
+    appends = True
     has_met_conditions = False
 
     def __init__(self, copies: bool) -> None:
@@ -136,6 +137,9 @@ class _CountingFolder:
     def read(self, key: str, **parameters: Any) -> tuple[dict[str, Any], bytes]:
         reply = self.call("GetObject", Key=key, **parameters)
         return {**reply, "ContentRange": f"bytes 0-0/{self.size}"}, b""
+
+    def write(self, key: str, body: bytes, condition: dict[str, str]) -> dict[str, Any]:
+        return self.call("PutObject", Key=key, Body=body, **condition)
 
     def supports(self, operation: str, parameter: str) -> bool:  # noqa: ARG002 - the interface of Bucket
         return False

@@ -39,6 +39,9 @@ MAX_KEY_SIZE = 1024
 
 _queues: WeakValueDictionary[tuple[str, str, Path], UploadQueue] = WeakValueDictionary()
 _pools: dict[tuple[str, str], UploadPool] = {}
+_refusals: dict[tuple[str, str], str] = {}
+"""Why appends do not work, by bucket; see ``s3.S3Folder``."""
+
 _lock = threading.Lock()
 
 
@@ -247,7 +250,7 @@ def open_folder(url: str, options: dict[str, Any]) -> RemoteFolder:
     if urls.is_s3(url):
         from sm_tblog.storage.s3 import S3Folder
 
-        return S3Folder(url, options)
+        return S3Folder(url, options, _refusals)
     from sm_tblog.storage.fsspec_folder import FsspecFolder
 
     return FsspecFolder(url, options)

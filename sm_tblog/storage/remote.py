@@ -17,11 +17,14 @@ class AppendableObject(Protocol):
 
     Attributes:
         committed: number of bytes that the remote folder has acknowledged.
-        max_size: size in bytes above which a new object should be started.
     """
 
     committed: int
-    max_size: int
+
+    @property
+    def max_size(self) -> int:
+        """Size in bytes at which a new object should be started."""
+        ...
 
     def padding(self, size: int) -> int:
         """Return the number of padding bytes to append to an object of this size before upload."""

@@ -5,21 +5,24 @@ bytes. But a multipart upload can include a part that the server copies from an 
 each flush replaces the object with a server-side copy of itself plus the new bytes. Every part
 except the last must have at least 5 MiB. A smaller object is rewritten whole; once this would have
 uploaded more than 1 MiB repeatedly, the object is padded once to 5 MiB, with a record that readers
-skip.
+skip. New bytes that are more than the copy become several parts of its size, because some servers
+require all parts except the last to be equally long.
 
 Writes are verified. Every body is sent with its MD5. Every write names the object that it replaces
 by its entity tag, so that a delayed write cannot undo a later one. The result of the first copy is
 checked, because some servers treat the copy as an empty part. After any failure, the size of the
 object is queried. The object never becomes shorter.
 
-If copying does not work, or the bucket keeps every version, objects are rewritten whole and a new
-one is started at 256 KiB.
+If the bucket keeps every version, or the server refuses to append but accepts the whole object,
+objects are rewritten whole and a new one is started at 256 KiB. The spool file has all bytes of an
+object until it is finished, so nothing has to be read back for this. Refusals are remembered for
+the bucket.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import StoreError
@@ -32,13 +35,18 @@ from sm_tblog.storage.s3_bucket import (
     code_of,
     content_md5,
 )
+from sm_tblog.storage.s3_options import identity
+from sm_tblog.storage.s3_parts import MAX_PARTS, MultipartUpload
+from sm_tblog.storage.s3_refusals import has_reply, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sm_tblog.storage.spool import SpoolFile
+    from sm_tblog.storage.spool import Section, SpoolFile
 
 __all__ = ["S3Folder", "S3Object"]
+
+logger = logging.getLogger("sm_tblog")
 
 MIN_PART_SIZE = 5 << 20
 """Minimum size in bytes of every part except the last."""
@@ -52,14 +60,51 @@ MAX_OBJECT_SIZE = 64 << 20
 MAX_REWRITTEN_SIZE = 256 << 10
 """The same for an object that can only be rewritten whole."""
 
-_CONDITION_FAILED = (*PRECONDITION_FAILED, *NOT_IMPLEMENTED)
-_COPY_REFUSED = (*NOT_IMPLEMENTED, *DENIED, "InvalidRequest", "InvalidArgument")
+MAX_PART_SIZE = 4 << 30
+"""Maximum size in bytes of a request or a copied part; 5 GB or 5 GiB, depending on the server."""
 
-_EMPTY_MD5 = hashlib.md5(b"", usedforsecurity=False).hexdigest()
+MAX_FAILED_APPENDS = 3
+"""Failed appends in a row after which the whole object is tried, whatever the error."""
+
+_CONDITION_FAILED = (*PRECONDITION_FAILED, *NOT_IMPLEMENTED)
 
 
 class S3Folder(Bucket):
-    """A folder of a bucket, as a ``remote.RemoteFolder``."""
+    """A folder of a bucket, as a ``remote.RemoteFolder``.
+
+    Args:
+        url: ``s3://bucket/folder``.
+        options: see ``s3_options.OPTIONS``.
+        refusals: why appends do not work, by bucket; shared by folders that find it out together.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        refusals: dict[tuple[str, str], str] | None = None,
+    ) -> None:
+        super().__init__(url, options)
+        self._refusals = {} if refusals is None else refusals
+        self._refusals_key = (identity(options), self.bucket)
+
+    @property
+    def appends(self) -> bool:
+        """Whether the server can append, as far as is known."""
+        return self._refusals_key not in self._refusals
+
+    def note_refusal(self, reason: str) -> None:
+        """Append to no object of the bucket any more; warn once."""
+        if self._refusals.setdefault(self._refusals_key, reason) is reason:
+            logger.warning(
+                "%s: the store does not append to objects (%s), but accepts whole ones. Nothing is "
+                "lost: until this process ends, objects in this bucket are uploaded whole, and a "
+                "new one is started at %d KiB, which uploads more bytes%s",
+                self.url,
+                reason,
+                MAX_REWRITTEN_SIZE >> 10,
+                "; grant s3:GetObject to append" if any(one in reason for one in DENIED) else "",
+            )
 
     def open_object(self, name: str, *, is_new: bool) -> S3Object:
         """Return the object with this name, which nobody else writes."""
@@ -94,9 +139,32 @@ class S3Folder(Bucket):
         """Return the content of an object, or None if it does not exist."""
         return self._get(name)[0]
 
+    def write(self, key: str, body: bytes | Section, condition: dict[str, str]) -> Any:
+        """Write a complete object; without the condition if it is the condition that is refused.
+
+        Raises:
+            StoreError: the upload failed, or the condition is not met.
+        """
+        request = {"Key": key, "Body": body, "ContentMD5": content_md5(body)}
+        try:
+            return self.call("PutObject", **request, **condition)
+        except StoreError as error:
+            if not condition or code_of(error) in (*_CONDITION_FAILED, *DENIED):
+                raise
+            if not is_refusal(error):
+                raise
+            if not isinstance(body, bytes):
+                body.seek(0)
+            try:
+                reply = self.call("PutObject", **request)
+            except StoreError:
+                raise error  # noqa: B904 - the second refusal says no more than the first
+            while self.weaken_conditions():
+                pass
+            return reply
+
     def _put(self, name: str, data: bytes, condition: dict[str, str]) -> None:
-        md5 = content_md5(data)
-        self.call("PutObject", Key=self.prefix + name, Body=data, ContentMD5=md5, **condition)
+        self.write(self.prefix + name, data, condition)
 
     def _get(self, name: str) -> tuple[bytes | None, str | None]:
         """Return the content of an object and its entity tag, or two None if it does not exist."""
@@ -114,23 +182,30 @@ class S3Object:
 
     Attributes:
         committed: number of bytes that the store has acknowledged.
-        max_size: see ``remote.AppendableObject``.
     """
 
     def __init__(self, folder: S3Folder, key: str, *, is_new: bool = True) -> None:
         self._folder = folder
         self._key = key
         self.committed = 0
-        self.max_size = MAX_OBJECT_SIZE
         self._tag: str | None = None
         self._repeated = 0
         self._is_synced = is_new  # whether ``committed`` and ``_tag`` match the object
-        self._can_copy = True  # whether the store can append by copying
+        self._may_copy = True  # whether this object can grow by copying itself
         self._copy_verified = False
+        self._failed_appends = 0  # in a row
         self._readable = True  # whether the credentials may read the object
         self._may_condition = True  # whether they may make a write depend on its entity tag
-        self._upload_id: str | None = None  # of an upload that may be unfinished
-        self._has_unknown_uploads = not is_new  # whether others may be unfinished at the store
+        self._upload = MultipartUpload(folder, key, may_exist=not is_new)
+
+    @property
+    def max_size(self) -> int:
+        """Size in bytes at which a new object is started."""
+        return MAX_OBJECT_SIZE if self._can_copy else MAX_REWRITTEN_SIZE
+
+    @property
+    def _can_copy(self) -> bool:
+        return self._may_copy and self._folder.appends
 
     def padding(self, size: int) -> int:
         """Return the number of padding bytes to append to an object of this size before upload."""
@@ -145,62 +220,75 @@ class S3Object:
         Raises:
             StoreError: the upload failed; the object has its previous content or the new one.
         """
-        self._abort()  # first, so that a delayed append finds nothing to complete
+        self._upload.abort()  # first, so that a delayed append finds nothing to complete
         if not self._is_synced:
             self._refresh()
         self._is_synced = False  # until the end: after any failure, query the object again
-        if self._can_copy and MIN_PART_SIZE <= self.committed < size:
-            self._append(file, size)
+        refusal = None
+        if self._can_append(size):
+            refusal = self._append(file, size)
         if self.committed < size:
             self._write(file, size)
+        if refusal is not None:
+            self._may_copy = False
+            if refusal:
+                self._folder.note_refusal(refusal)
+        self._failed_appends = 0
         self._is_synced = True
 
     def close(self) -> None:
         """Abort the uploads that failed appends may have left unfinished."""
         with contextlib.suppress(StoreError):
-            self._abort()
+            self._upload.abort()
 
     def _refresh(self) -> None:
-        """Query the size and entity tag of the object.
-
-        GET is used because a failed HEAD does not report the reason.
-        """
+        """Query the size and entity tag of the object."""
         if not self._readable:
             return
         try:
-            reply, _ = self._folder.read(self._key, Range="bytes=0-0")
+            reply = self._read_head()
         except StoreError as error:
-            code = code_of(error)
-            if code in DENIED and self.committed:
-                self._readable = False
-                self._disable_copying()
-            elif code in (*MISSING, *DENIED):
+            if not is_refusal(error):
+                raise
+            if self.committed and code_of(error) not in MISSING:
+                self._readable = self._may_copy = False
+            else:
                 # Without the permission to list, a missing object is also answered by "denied".
                 self.committed, self._tag = 0, None
-            else:
-                raise
         else:
             _, _, length = reply.get("ContentRange", "").rpartition("/")
-            self.committed, self._tag = int(length or reply["ContentLength"]), reply["ETag"]
+            self.committed, self._tag = int(length or reply["ContentLength"]), reply.get("ETag")
             self._note_version(reply)
+
+    def _read_head(self) -> Mapping[str, Any]:
+        """Return the reply with the object's properties.
+
+        GET is used because a failed HEAD does not report the reason. HEAD is also accepted for an
+        empty object, which has no range, and for an archived one.
+        """
+        try:
+            return self._folder.read(self._key, Range="bytes=0-0")[0]
+        except StoreError as error:
+            if has_reply(error) and code_of(error) not in (*MISSING, *DENIED):
+                with contextlib.suppress(StoreError):
+                    reply: Mapping[str, Any] = self._folder.call("HeadObject", Key=self._key)
+                    return reply
+            raise
 
     def _note_version(self, reply: Mapping[str, Any]) -> None:
         if reply.get("VersionId", "null") not in ("null", ""):
-            self._disable_copying()  # each append would keep a version of the whole object
-
-    def _disable_copying(self) -> None:
-        self._can_copy = False
-        self.max_size = MAX_REWRITTEN_SIZE
+            self._may_copy = False  # each append would keep a version of the whole object
 
     # Rewriting the object.
 
     def _write(self, file: SpoolFile, size: int) -> None:
-        body = file.body(0, size)
+        self._upload.abort()
         condition = self._condition("PutObject")
         try:
-            reply = self._folder.call(
-                "PutObject", Key=self._key, Body=body, ContentMD5=content_md5(body), **condition
-            )
+            if size > MAX_PART_SIZE:
+                reply = self._upload.write(file, size, self._condition)
+            else:
+                reply = self._folder.write(self._key, file.body(0, size), condition)
         except StoreError as error:
             if not condition or not self._resolve_condition(code_of(error)):
                 raise
@@ -236,85 +324,53 @@ class S3Object:
 
     # Appending to the object.
 
-    def _append(self, file: SpoolFile, size: int) -> None:
-        """Append by copying. If the store cannot, ``committed`` stays below ``size``."""
+    def _can_append(self, size: int) -> bool:
+        fits = MIN_PART_SIZE <= self.committed <= MAX_PART_SIZE
+        return self._can_copy and fits and self.committed < size <= self.committed * MAX_PARTS
+
+    def _append(self, file: SpoolFile, size: int) -> str | None:
+        """Append by copying; after a refusal of that, ``committed`` stays below ``size``.
+
+        Returns:
+            None, or why the server cannot append; "" if other objects may be appended to.
+
+        Raises:
+            StoreError: the append failed, and may work later.
+        """
+        before = self.committed, self._tag
         try:
-            reply = self._copy_and_complete(file, size)
+            reply = self._upload.write(file, size, self._condition, copied=self.committed)
         except StoreError as error:
-            if code_of(error) in _COPY_REFUSED:
-                self._disable_copying()
-                return
-            if code_of(error) in PRECONDITION_FAILED:
-                before = self._tag
-                self._refresh()
-                if self._tag == before and self._folder.weaken_conditions():
-                    self.commit(file, size)
-                    return
-            raise
+            return self._resolve_append(error, before, file, size)
         if reply is None:
-            self._disable_copying()
-            return
-        self._upload_id = None
+            return "UploadPartCopy copies nothing"
         self.committed, self._tag = size, reply.get("ETag") or None
         if not self._tag or not self._copy_verified:
             self._refresh()
             self._copy_verified = True
             if self.committed != size:
-                self._disable_copying()  # and rewrite it at once
+                return f"an object has {self.committed:,} bytes and not {size:,}"
+        return None
 
-    def _copy_and_complete(self, file: SpoolFile, size: int) -> Any:
-        """Replace the object by its copy and the new bytes; return None if the copy is empty."""
-        self._has_unknown_uploads = True
-        created = self._folder.call("CreateMultipartUpload", Key=self._key)
-        self._upload_id, self._has_unknown_uploads = created["UploadId"], False
-        upload = {"Key": self._key, "UploadId": self._upload_id}
-        copied = self._folder.call(
-            "UploadPartCopy",
-            **upload,
-            PartNumber=1,
-            CopySource={"Bucket": self._folder.bucket, "Key": self._key},
-            CopySourceRange=f"bytes=0-{self.committed - 1}",
-            **self._condition("UploadPartCopy", "CopySourceIfMatch"),
-        )
-        first = copied.get("CopyPartResult", {}).get("ETag", "")
-        if first.strip('"') in ("", _EMPTY_MD5):
+    def _resolve_append(
+        self, error: StoreError, before: tuple[int, str | None], file: SpoolFile, size: int
+    ) -> str | None:
+        """Find out why an append failed; return what ``_append`` returns, or raise the error."""
+        code, refused = code_of(error), is_refusal(error)
+        self._failed_appends += 1
+        is_last_resort = self._failed_appends % MAX_FAILED_APPENDS == 0
+        if not refused and not is_last_resort and code not in PRECONDITION_FAILED:
+            raise error
+        self._refresh()
+        if self.committed >= size:
+            return None  # only the reply was lost
+        is_same = (self.committed, self._tag) == before
+        if code in PRECONDITION_FAILED and is_same and self._folder.weaken_conditions():
+            self.commit(file, size)
             return None
-        tail = file.body(self.committed, size)
-        md5 = content_md5(tail)
-        second = self._folder.call("UploadPart", **upload, PartNumber=2, Body=tail, ContentMD5=md5)
-        parts = [{"ETag": first, "PartNumber": 1}, {"ETag": second["ETag"], "PartNumber": 2}]
-        accepts_size = self._folder.supports("CompleteMultipartUpload", "MpuObjectSize")
-        return self._folder.call(
-            "CompleteMultipartUpload",
-            **upload,
-            MultipartUpload={"Parts": parts},
-            **({"MpuObjectSize": size} if accepts_size else {}),
-            **self._condition("CompleteMultipartUpload"),
-        )
-
-    def _abort(self) -> None:
-        """Abort the last upload if it may be unfinished, so that it cannot complete later."""
-        if self._has_unknown_uploads:
-            self._abort_unknown_uploads()
-        if self._upload_id is not None:
-            self._abort_upload(self._upload_id)
-            self._upload_id = None
-
-    def _abort_unknown_uploads(self) -> None:
-        try:
-            listed = self._folder.call("ListMultipartUploads", Prefix=self._key)
-        except StoreError as error:
-            if code_of(error) not in (*DENIED, *NOT_IMPLEMENTED, *MISSING):
-                raise
-            listed = {}  # the bucket's lifecycle rule for incomplete uploads removes them
-        for one in listed.get("Uploads", []):
-            if one["Key"] == self._key:
-                self._abort_upload(one["UploadId"])
-        self._has_unknown_uploads = False
-
-    def _abort_upload(self, upload: str) -> None:
-        try:
-            self._folder.call("AbortMultipartUpload", Key=self._key, UploadId=upload)
-        except StoreError as error:
-            if code_of(error) not in (*MISSING, *DENIED, "NoSuchUpload"):
-                raise
+        # An upload may be missing because another process has aborted it.
+        if is_last_resort or (refused and is_same and code != "NoSuchUpload"):
+            return f"{code} at {self._upload.operation}" if refused else ""
+        if self._can_append(size):
+            raise error
+        return None  # for example because the object was deleted

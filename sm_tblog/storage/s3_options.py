@@ -251,7 +251,9 @@ def make_client(options: Mapping[str, Any]) -> Any:
         settings["response_checksum_validation"] = "when_required"
     if _flag(options.get("anon"), default=False):
         settings["signature_version"] = botocore.UNSIGNED
-    settings.update(options.get("config_kwargs") or {})
+    given_settings = (options.get("config_kwargs") or {}).items()
+    # Copies, because botocore changes them, and ``identity`` is made from the options.
+    settings.update({k: dict(v) if isinstance(v, dict) else v for k, v in given_settings})
     arguments: dict[str, Any] = {
         "aws_access_key_id": options.get("key") or options.get("username"),
         "aws_secret_access_key": options.get("secret") or options.get("password"),

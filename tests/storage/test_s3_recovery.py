@@ -16,7 +16,7 @@ import pytest
 
 from sm_tblog import Writer
 from sm_tblog.pipeline import worker
-from sm_tblog.storage import open_store, s3, side_spool, spool
+from sm_tblog.storage import object_store, open_store, s3, side_spool, spool
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
@@ -56,6 +56,7 @@ select.select([sys.stdin], [], [])  # readable when the test is over
 def spool_folder(tmp_path, monkeypatch):
     folder = tmp_path / "spool"
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(folder))
+    monkeypatch.setattr(object_store, "_refusals", {})
     spool._warn_spooling_in_memory.cache_clear()
     return folder
 

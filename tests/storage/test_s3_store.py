@@ -35,6 +35,7 @@ LONG = 600.0
 def spool_folder(tmp_path, monkeypatch):
     folder = tmp_path / "spool"
     monkeypatch.setenv("SM_TBLOG_SPOOL", str(folder))
+    monkeypatch.setattr(object_store, "_refusals", {})
     spool._warn_spooling_in_memory.cache_clear()
     return folder
 
