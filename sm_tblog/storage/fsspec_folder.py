@@ -8,12 +8,14 @@ any other              the object is rewritten whole; a new one is started at 25
 
 Neither composing nor appending may happen twice, but the packages repeat them on their own when a
 reply is lost. So the size of the object is checked afterwards; if it is larger than expected, the
-object is rewritten whole.
+object is rewritten whole. So it is if appends fail three times in a row and the whole object is
+accepted: the packages do not tell a refusal from a failure.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import posixpath
 from importlib import import_module
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FsspecFolder", "FsspecObject", "check"]
 
+logger = logging.getLogger("sm_tblog")
+
 MAX_OBJECT_SIZE = 64 << 20
 """Size in bytes at which a new object is started."""
 
@@ -38,6 +42,9 @@ MAX_REWRITTEN_SIZE = 256 << 10
 
 MAX_APPEND_SIZE = 4 << 20
 """Bytes in one append: the most that Azure accepts."""
+
+MAX_FAILED_APPENDS = 3
+"""Failed appends in a row after which the whole object is tried."""
 
 _INSTALL = {
     **dict.fromkeys(("gs", "gcs"), "pip install gcsfs"),
@@ -76,6 +83,9 @@ class FsspecFolder:
         url: the folder's URL.
         options: passed to the file system.
 
+    Attributes:
+        can_append: whether appends work; None if it is not known.
+
     Raises:
         StoreError: the file system cannot be created.
     """
@@ -89,6 +99,7 @@ class FsspecFolder:
         options = {"skip_instance_cache": True, "use_listings_cache": False, **options}
         self.fs, self._path = self.call(url_to_fs, url, **options)
         self._scheme = scheme_of(url)
+        self.can_append: bool | None = None
 
     def open_object(self, name: str, *, is_new: bool) -> FsspecObject:
         """Return the object with this name, which nobody else writes."""
@@ -125,6 +136,19 @@ class FsspecFolder:
             return int(self.call(self.fs.info, path)["size"])
         return 0
 
+    def note_refusal(self, error: StoreError) -> None:
+        """Take note that an object was accepted whole after appends to it failed; warn once."""
+        if self.can_append is None:
+            self.can_append = False
+            logger.warning(
+                "%s: the store does not append to objects (%s), but accepts whole ones. Nothing is "
+                "lost: until this process ends, objects in this folder are uploaded whole, and a "
+                "new one is started at %d KiB, which uploads more bytes",
+                without_password(self._url),
+                error,
+                MAX_REWRITTEN_SIZE >> 10,
+            )
+
     def call(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the file system.
 
@@ -147,16 +171,18 @@ class FsspecObject:
 
     Attributes:
         committed: number of bytes that the store has acknowledged.
-        max_size: see ``remote.AppendableObject``.
     """
-
-    max_size = MAX_REWRITTEN_SIZE
 
     def __init__(self, folder: FsspecFolder, path: str, *, is_new: bool) -> None:
         self._folder = folder
         self._path = path
         self._is_synced = is_new  # whether ``committed`` is the object's size
         self.committed = 0
+
+    @property
+    def max_size(self) -> int:
+        """Size in bytes at which a new object is started."""
+        return MAX_REWRITTEN_SIZE
 
     def padding(self, size: int) -> int:  # noqa: ARG002 - the interface
         """Return 0."""
@@ -189,31 +215,57 @@ class FsspecObject:
 class AppendingObject(FsspecObject):
     """An object that grows by appends."""
 
+    _begins_by_append = False
+
     def __init__(self, folder: FsspecFolder, path: str, *, is_new: bool) -> None:
         super().__init__(folder, path, is_new=is_new)
-        self.max_size = MAX_OBJECT_SIZE
         self._expected_sizes: tuple[int, ...] = ()  # empty if unknown
-        self._can_append = True
+        self._may_append = True
+        self._failed_appends = 0  # in a row
+
+    @property
+    def max_size(self) -> int:
+        """Size in bytes at which a new object is started."""
+        return MAX_OBJECT_SIZE if self._can_append else MAX_REWRITTEN_SIZE
+
+    @property
+    def _can_append(self) -> bool:
+        return self._may_append and self._folder.can_append is not False
 
     def _refresh(self) -> None:
         super()._refresh()
         if self._expected_sizes and self.committed not in self._expected_sizes:
-            self._can_append = False  # appended twice: rewrite the object from now on
+            self._may_append = False  # appended twice: rewrite the object from now on
             self.committed = 0
-            self.max_size = MAX_REWRITTEN_SIZE
 
     def _extend(self, file: SpoolFile, size: int) -> None:
         while self._can_append and self.committed < size:
             end = min(self.committed + MAX_APPEND_SIZE, size)
-            self._expected_sizes = self.committed, end
-            self._append(file.read(self.committed, end))
+            begin, self._expected_sizes = self.committed, (self.committed, end)
+            try:
+                self._append(file.read(begin, end))
+            except StoreError as error:
+                self._failed_appends += begin > 0 or self._begins_by_append
+                if not self._failed_appends or self._failed_appends % MAX_FAILED_APPENDS:
+                    raise
+                self._cancel()
+                super()._extend(file, size)
+                self._may_append = False
+                self._folder.note_refusal(error)
+                return
             self._expected_sizes = (end,)
             self._refresh()
+            self._failed_appends = 0
+            if begin and self.committed == end:
+                self._folder.can_append = True
         if self.committed < size:
             super()._extend(file, size)
 
     def _append(self, data: bytes) -> None:
         raise NotImplementedError
+
+    def _cancel(self) -> None:
+        """Make sure that a failed append is not made later."""
 
 
 class ComposedObject(AppendingObject):
@@ -246,6 +298,9 @@ class ComposedObject(AppendingObject):
         self._folder.call(self._folder.fs.merge, self._path, [self._path, self._part])
         self._remove_part()
 
+    def _cancel(self) -> None:
+        self._remove_part()
+
     def _remove_part(self) -> None:
         if self._part:
             with contextlib.suppress(FileNotFoundError):
@@ -255,6 +310,8 @@ class ComposedObject(AppendingObject):
 
 class AppendBlob(AppendingObject):
     """An append blob of Azure Blob Storage."""
+
+    _begins_by_append = True
 
     def _append(self, data: bytes) -> None:
         self._folder.call(self._write, data)

@@ -33,6 +33,7 @@ class State:
     Attributes:
         plan: an iterator of the fault of each call: it fails ``before`` it changes anything, or
             after that (``lost``), or makes the change ``twice``; None for no fault.
+        refused: the names of the calls that always fail.
         calls: the names of the calls that were made.
         after_change: called after each change.
         options: the options of the last file system created.
@@ -44,6 +45,7 @@ class State:
 
     def begin(self, *plan):
         self.plan = iter(plan)
+        self.refused = set()
         self.calls = []
         self.after_change = lambda: None
 
@@ -68,6 +70,8 @@ class FakeFileSystem(MemoryFileSystem):
     def _do(self, name, change, *args, **kwargs):
         state.calls.append(name)
         fault = next(state.plan, None)
+        if name in state.refused:
+            raise PermissionError(f"{name}: not allowed")
         if fault == "before":
             raise ConnectionError(f"{name}: no connection")
         result = change(*args, **kwargs)
@@ -279,6 +283,60 @@ def test_an_append_that_was_made_twice_is_undone_and_not_tried_again():
     assert content("az", name) == file.read(0, file.size)
     assert state.calls.count("append") == 1
     assert growing.max_size == MAX_REWRITTEN_SIZE
+
+
+@pytest.mark.parametrize(("scheme", "operation"), [("gs", "merge"), ("az", "append")])
+def test_after_refused_appends_objects_are_uploaded_whole(scheme, operation, caplog):
+    place = FsspecFolder(f"{scheme}://box/run", {})
+    state.refused = {operation}
+    for i in range(3):
+        name, file = next(names), SpoolFile(f"{scheme}://box/run", "tfevents")
+        growing = place.open_object(name, is_new=True)
+        refused = 0
+        for part in range(3):
+            file.append(records(part * 10, 10))
+            while not grow(growing, file):
+                refused += 1
+            assert content(scheme, name) == file.read(0, file.size)
+        growing.close()
+        assert refused == (2 if i == 0 else 0)
+        assert growing.max_size == MAX_REWRITTEN_SIZE
+    assert left_over() == []
+    [record] = caplog.records
+    assert "does not append to objects" in record.getMessage()
+    assert "not allowed" in record.getMessage()
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_where_appends_have_worked_only_one_object_is_given_up(scheme, caplog):
+    place = FsspecFolder(f"{scheme}://box/run", {})
+    names_ = [next(names) for _ in range(2)]
+    for name in names_:
+        file = SpoolFile(f"{scheme}://box/run", "tfevents")
+        growing = place.open_object(name, is_new=True)
+        for part in range(4):
+            state.refused = {"merge", "append"} if (name, part) == (names_[0], 3) else set()
+            file.append(records(part * 10, 10))
+            while not grow(growing, file):
+                pass
+        growing.close()
+        assert content(scheme, name) == file.read(0, file.size)
+    assert growing.max_size == MAX_OBJECT_SIZE
+    assert caplog.records == []
+
+
+def test_an_outage_does_not_end_appends(scheme):
+    place = FsspecFolder(f"{scheme}://box/run", {})
+    name, file = next(names), SpoolFile(f"{scheme}://box/run", "tfevents")
+    growing = place.open_object(name, is_new=True)
+    for part in range(3):
+        file.append(records(part * 10, 10))
+        state.refused = set(CHANGES)
+        assert not any(grow(growing, file) for _ in range(10))
+        state.refused = set()
+        assert grow(growing, file)
+        assert content(scheme, name) == file.read(0, file.size)
+    assert growing.max_size == (MAX_REWRITTEN_SIZE if scheme == "other" else MAX_OBJECT_SIZE)
 
 
 def test_side_files_are_put_changed_and_read(scheme):
