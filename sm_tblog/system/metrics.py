@@ -1,7 +1,8 @@
 """System metrics: curves of the machine, this process, its container and its GPUs.
 
 A daemon thread reads the sensors periodically and logs the readings. It does not interfere with
-training. A sensor that fails causes one warning and is read again at the next sample.
+training. A reading that fails causes one warning, does not affect the others, and is tried again at
+the next sample.
 
 Steps are the seconds since the first sample, unless the caller passes a function that returns the
 step: a script that passes the step to each call has no current step to read. Every point has a wall
@@ -14,6 +15,7 @@ does not continue its parent's sampling.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from sm_tblog.system.gpu import Gpu
+    from sm_tblog.system.sensor import Sensor
 
 __all__ = ["SystemMetrics"]
 
@@ -113,8 +115,10 @@ class SystemMetrics:
         self._step = step
         self._prefix = prefix
         self._gpus = None if gpus is None else tuple(gpus)
-        url = writer.log_dir if folder is None else os.fspath(folder)
+        url = os.fspath(writer.log_dir if folder is None else folder)
         self._folder = local_path(url) if scheme_of(url) == "file" else Path()
+        with contextlib.suppress(OSError):  # the working directory has been deleted
+            self._folder = self._folder.absolute()
         self._reset()
         _instances.add(self)
 
@@ -123,7 +127,7 @@ class SystemMetrics:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._sensors: dict[str, Callable[[], Mapping[str, float]]] = {}
+        self._sensors: dict[str, Sensor] = {}
         self._failing: set[str] = set()
 
     @property
@@ -169,11 +173,11 @@ class SystemMetrics:
             if not self._sensors:
                 self._open_sensors()
             now = time.time()
-            values = {
-                f"{self._prefix}/{name}/{what}": float(value)
-                for name, read in self._sensors.items()
-                for what, value in self._try(name, read, {}).items()
-            }
+            values: dict[str, float] = {}
+            for name, sensor in self._sensors.items():
+                for what, value in sensor.read().items():
+                    values[f"{self._prefix}/{name}/{what}"] = value
+                self._warn_of(name, sensor.errors)
             step = self._try("step", self._step or self._seconds, None)
             if step is not None and values:
                 self._try("writer", partial(self._writer.log, values, step, now), None)
@@ -213,23 +217,39 @@ class SystemMetrics:
     def _open_sensors(self) -> None:
         """Open the available sensors. This is slow: NVML alone may take seconds."""
         process = Process()
-        makers: dict[str, Callable[[], Any]] = {
-            "cpu": Cpu,
-            "memory": Memory,
-            "disk": partial(Disk, self._folder),
-            "network": Network,
-            "container": Cgroup,
+        self._sensors = {
+            "process": process,
+            "cpu": Cpu(),
+            "memory": Memory(),
+            "disk": Disk(self._folder),
+            "network": Network(),
+            "container": Cgroup(),
         }
-        self._sensors = {"process": process.read}
-        for name, make in makers.items():
-            sensor = self._try(name, make, None)
-            if sensor is not None:
-                self._sensors[name] = sensor.read
-        gpus, warnings = self._try("gpu", partial(find_gpus, self._gpus), ([], []))
+        find = partial(find_gpus, self._gpus, lambda: process.pids)
+        gpus, warnings = self._try("gpu", find, ([], []))
         for gpu in gpus:
-            self._sensors[f"gpu/{gpu.index}"] = partial(_read_gpu, gpu, process)
+            self._sensors[f"gpu/{gpu.index}"] = gpu
         for warning in warnings:
             logger.warning("system metrics: %s", warning)
+
+    def _warn_of(self, name: str, errors: Mapping[str, Exception]) -> None:
+        """Warn of each reader of a sensor that fails, once until it works again.
+
+        Readers that begin to fail for the same reason, such as a lost GPU, cause one warning.
+        """
+        failing = {f"{name} {part}".rstrip(): error for part, error in errors.items()}
+        reasons: dict[str, list[str]] = {}
+        for reader, error in failing.items():
+            if reader not in self._failing:
+                reasons.setdefault(f"{type(error).__name__}: {error}", []).append(reader)
+        for reason, readers in reasons.items():
+            message = "system metrics: %s failed and is left out until it works: %s"
+            if len(readers) > 1:
+                message = "system metrics: %s failed and are left out until they work: %s"
+            logger.warning(message, ", ".join(readers), reason)
+        self._failing = {
+            reader for reader in self._failing if reader.partition(" ")[0] != name
+        } | set(failing)
 
     def _try(self, name: str, action: Callable[[], Any], otherwise: Any) -> Any:
         """Return the result of an action. If it fails, warn once until it succeeds again."""
@@ -243,10 +263,6 @@ class SystemMetrics:
             return otherwise
         self._failing.discard(name)
         return result
-
-
-def _read_gpu(gpu: Gpu, process: Process) -> dict[str, float]:
-    return gpu.read(process.pids)
 
 
 def _check(writer: Any, every: Any, step: Any, prefix: Any, gpus: Any) -> None:

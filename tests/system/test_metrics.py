@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ import types
 from pathlib import Path
 
 import pytest
+from cgroup_trees import GIB, LATER_V1, LATER_V2, V1, V2, below, make_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,37 +22,10 @@ from sm_tblog.system.cgroup import Cgroup
 
 psutil = pytest.importorskip("psutil", reason="needs psutil: pip install 'sm-tblog[system]'")
 
-GIB = 1 << 30
 RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 
-@pytest.fixture(autouse=True)
-def _without_gpus_and_ranks(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr(gpus, "DRIVER", Path("/nowhere"))
-    for name in (*RANKS, "PMI_LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """``clock(seconds)`` advances the time, for rates and for steps."""
-    now = [1000.0]
-    monkeypatch.setattr(
-        module, "time", types.SimpleNamespace(**{**vars(time), "monotonic": lambda: now[0]})
-    )
-    monkeypatch.setattr(rates, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-
-    def let_pass(seconds):
-        now[0] += seconds
-
-    return let_pass
-
-
-@pytest.fixture
-def writer(tmp_path):
-    with Writer(tmp_path / "run") as writer:
-        yield writer
+pytestmark = pytest.mark.usefixtures("without_gpus_and_ranks")
 
 
 def work(seconds):
@@ -207,41 +180,6 @@ def test_two_looks_at_once_make_no_rate_and_lose_nothing(clock):
 # Containers.
 
 
-def make_tree(root, files):
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(f"{text}\n", encoding="ascii")
-
-
-V2 = {
-    "proc/self/cgroup": "0::/job/step",
-    "sys/fs/cgroup/cgroup.controllers": "cpu memory",
-    "sys/fs/cgroup/job/memory.max": str(8 * GIB),
-    "sys/fs/cgroup/job/memory.current": str(5 * GIB),
-    "sys/fs/cgroup/job/memory.stat": f"anon {3 * GIB}\ninactive_file {GIB}\nactive_file 7",
-    "sys/fs/cgroup/job/cpu.max": "max 100000",
-    "sys/fs/cgroup/job/step/memory.max": "max",
-    "sys/fs/cgroup/job/step/cpu.max": "150000 100000",
-    "sys/fs/cgroup/job/step/cpu.stat": "usage_usec 1000000\nnr_periods 100\nnr_throttled 10",
-}
-V1 = {
-    "proc/self/cgroup": "9:name=systemd:/x\n5:memory:/docker/1a\n2:cpu,cpuacct:/docker/1a\n0::/",
-    "sys/fs/cgroup/memory/memory.limit_in_bytes": str(8 * GIB),  # the container's own
-    "sys/fs/cgroup/memory/memory.usage_in_bytes": str(5 * GIB),
-    "sys/fs/cgroup/memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB}",
-    "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000",
-    "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-    "sys/fs/cgroup/cpu/cpu.stat": "nr_periods 100\nnr_throttled 10\nthrottled_time 5",
-    "sys/fs/cgroup/cpuacct/cpuacct.usage": "1000000000",
-}
-
-
-def below(group, tree):
-    """Return a version 1 tree as seen on a host, with the container's group below the root."""
-    pattern = re.compile(r"(sys/fs/cgroup/\w+)/")
-    return {pattern.sub(rf"\1/{group}/", path): text for path, text in tree.items()}
-
-
 NESTED_V1 = {
     **below("docker/1a", V1),
     "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
@@ -257,16 +195,8 @@ def test_a_containers_limits_bind_at_their_level(version, tree, tmp_path, clock)
     group = Cgroup(tmp_path)
     memory = {"memory_used_gib": 4.0, "memory_limit_gib": 8.0, "memory_percent": 50.0}
     assert group.read() == {**memory, "cpu_limit_cores": 1.5}
-    if version == 2:
-        later = {
-            "sys/fs/cgroup/job/step/cpu.stat": "usage_usec 4000000\nnr_periods 120\nnr_throttled 15"
-        }
-    else:
-        later = {
-            "sys/fs/cgroup/cpu/cpu.stat": "nr_periods 120\nnr_throttled 15\nthrottled_time 9",
-            "sys/fs/cgroup/cpuacct/cpuacct.usage": "4000000000",
-        }
-        later = below("docker/1a", later) if tree is NESTED_V1 else later
+    later = LATER_V2 if version == 2 else LATER_V1
+    later = below("docker/1a", later) if tree is NESTED_V1 else later
     make_tree(tmp_path, later)
     clock(2)
     assert group.read() == {
@@ -312,49 +242,6 @@ def test_the_containers_curves_have_its_name(writer, tmp_path, monkeypatch):
 
 
 # GPUs.
-
-
-class NVMLError(Exception):
-    def __init__(self, value):
-        super().__init__({3: "Not Supported", 9: "Driver Not Loaded", 15: "GPU is lost"}[value])
-        self.value = value
-
-
-@pytest.fixture
-def nvml(monkeypatch):
-    """A fake ``pynvml`` with two GPUs; ``faults`` holds the error codes that calls raise."""
-    module = types.ModuleType("pynvml")
-    module.NVMLError = NVMLError
-    module.NVML_ERROR_NOT_SUPPORTED, module.NVML_ERROR_NO_PERMISSION = 3, 4
-    module.NVML_ERROR_FUNCTION_NOT_FOUND = 13
-    module.NVML_TEMPERATURE_GPU = 0
-    module.faults = {}
-    one = types.SimpleNamespace
-
-    def calls(name, value_of):
-        def call(*args):
-            for key in ((name, *args[:1]), name):
-                if key in module.faults:
-                    raise NVMLError(module.faults[key])
-            return value_of(*args)
-
-        setattr(module, name, call)
-
-    processes = [one(pid=os.getpid(), usedGpuMemory=GIB), one(pid=1, usedGpuMemory=9 * GIB)]
-    processes.append(one(pid=os.getpid(), usedGpuMemory=None))
-    calls("nvmlInit", lambda: None)
-    calls("nvmlDeviceGetCount", lambda: 2)
-    calls("nvmlDeviceGetHandleByIndex", lambda index: index)
-    calls("nvmlDeviceGetUtilizationRates", lambda handle: one(gpu=90 + handle, memory=40))
-    calls("nvmlDeviceGetMemoryInfo", lambda handle: one(used=20 * GIB, total=80 * GIB))
-    calls("nvmlDeviceGetPowerUsage", lambda handle: 350_500)
-    calls("nvmlDeviceGetTemperature", lambda handle, kind: 61)
-    calls(
-        "nvmlDeviceGetComputeRunningProcesses", lambda handle: [processes, processes[1:2]][handle]
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", module)
-    monkeypatch.setattr(gpus, "DRIVER", Path("/"))
-    return module
 
 
 def of_gpu(values):
@@ -577,8 +464,9 @@ def test_an_interrupt_while_sampling_starts_leaves_one_thread(writer, monkeypatc
 
     def start_and_interrupt(thread):
         start(thread)
-        started.append(thread)
-        raise KeyboardInterrupt
+        if thread.name == "sm_tblog.system":  # not the writer's, which the sample starts
+            started.append(thread)
+            raise KeyboardInterrupt
 
     metrics = SystemMetrics(writer, every=0.001)
     with monkeypatch.context() as patch:
@@ -656,7 +544,7 @@ if pid == 0:
     metrics.start()
     assert metrics.is_running
     metrics.stop()
-    os._exit(7 if metrics._sensors["process"].__self__.pids[0] == os.getpid() else 1)
+    os._exit(7 if metrics._sensors["process"].pids[0] == os.getpid() else 1)
 metrics._lock.release()
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 metrics.stop()
