@@ -29,6 +29,7 @@ class Profiler:
         make_session: returns a session that is not open yet. Its argument is a function that
             returns the number of the session's first step, once that step begins.
         recorder: the writer's recorder.
+        enabled: whether the writer is enabled; otherwise sessions do nothing.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class Profiler:
         schedule: Schedule,
         make_session: Callable[[Callable[[], int]], Session],
         recorder: Recorder,
+        *,
+        enabled: bool,
     ) -> None:
         self._schedule = schedule
         self._make_session = make_session
@@ -44,6 +47,7 @@ class Profiler:
         self._phase: Phase | None = None
         self._step = 0
         self._step_started = 0
+        self._is_idle = enabled
 
     @property
     def session(self) -> str:
@@ -57,6 +61,7 @@ class Profiler:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Close the open session, if any."""
+        self._is_idle &= error is None  # the loop has not come to its end
         self.close()
 
     def step(self) -> None:
@@ -69,11 +74,27 @@ class Profiler:
             self._begin_step()
         self._record_step()
         self._step += 1
+        self._is_idle &= self._step <= self._schedule.first_active
         self._begin_step()
 
     def close(self) -> None:
-        """Close the open session, if any. The steps recorded so far are written."""
+        """Close the open session, if any. The steps recorded so far are written.
+
+        A warning says if ``step`` was never called, or not often enough to record a step.
+        """
         self._end()
+        if self._is_idle:
+            self._is_idle = False
+            reason = (
+                f"step() was called {self._step:,} times, and the schedule records from step "
+                f"{self._schedule.first_active:,} on"
+                if self._step
+                else "step() was never called, so the schedule remained at step 0"
+            )
+            remedy = (
+                "call step() at the end of the loop's body, and choose a schedule that it reaches"
+            )
+            logger.warning("profiler: %s: %s", reason, remedy)
 
     def _begin_step(self) -> None:
         phase = self._schedule.phase(self._step)

@@ -63,6 +63,11 @@ class Schedule:
                 message = f"Schedule: {field.name} must be {minimum} or more, got {number}"
                 raise InvalidValueError(message)
 
+    @property
+    def first_active(self) -> int:
+        """The index of the first recorded step in the loop, from 0."""
+        return self.skip_first + self.wait + self.warmup
+
     def phase(self, step: int) -> Phase:
         """Return the phase of a step.
 

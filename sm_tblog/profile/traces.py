@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import re
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from sm_tblog._types import PathLike
 
 __all__ = ["KEPT", "Trace", "files_of", "import_trace", "read_trace", "torch_trace_handler"]
+
+logger = logging.getLogger("sm_tblog")
 
 KEPT = ".pt.trace.json.gz"
 """The suffix of a kept trace's file name, the same as that of PyTorch's own handler."""
@@ -59,6 +62,10 @@ def import_trace(
 ) -> str:
     """Convert a trace that PyTorch's profiler has written to a session for the Profile tab.
 
+    A damaged or truncated trace is converted as far as it can be read: events that are not valid
+    JSON, such as one with a quotation mark in its name, are repaired if possible and left out
+    otherwise. A warning in the session and in the log says how many.
+
     Args:
         writer_or_logdir: a ``Writer``, or a log directory as a path or URL.
         path: the trace, ``*.pt.trace.json``, optionally compressed with gzip.
@@ -76,8 +83,8 @@ def import_trace(
 
     Raises:
         InvalidTypeError: an argument has the wrong type.
-        InvalidValueError: the file is not a trace, damaged, or truncated. The message gives the
-            position.
+        InvalidValueError: the file is not a trace, or none of its events can be read. The message
+            gives the position.
         OSError: the trace cannot be read.
         StoreError: the session cannot be stored in the log directory.
     """
@@ -101,6 +108,8 @@ def import_trace(
             store.put(file, data)
     finally:
         store.close()
+    if trace.warning:
+        logger.warning("profile %s: %s", session, trace.warning)
     return session
 
 
@@ -142,8 +151,8 @@ def read_trace(path: PathLike, *, keep_trace: bool, max_events: int) -> Trace:
 
     Raises:
         InvalidTypeError: ``path`` is not a path.
-        InvalidValueError: the file is not a trace, damaged, or truncated. The message gives the
-            position.
+        InvalidValueError: the file is not a trace, or none of its events can be read. The message
+            gives the position.
         OSError: the file cannot be read.
     """
     from sm_tblog.profile.formats.kineto import convert_trace  # imports protobuf and the schema

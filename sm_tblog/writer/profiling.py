@@ -273,7 +273,7 @@ class ProfilingMethods(ScalarMethods):
         frameworks = {"torch": torch, "jax": jax, "tensorflow": tensorflow}
         make_session = partial(self._make_session, name, frameworks, options)
         make_session(lambda: 0)  # raises errors of the arguments now instead of at a later step
-        return Profiler(schedule, make_session, self._span_recorder)
+        return Profiler(schedule, make_session, self._span_recorder, enabled=self._enabled)
 
     def close(self, timeout: float | None = None) -> bool:
         """End the open session, store everything, close the files and stop the worker thread.

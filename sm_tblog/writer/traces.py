@@ -27,6 +27,8 @@ class TraceMethods(ProfilingMethods):
     ) -> str:
         """Log a trace of PyTorch's profiler as a session for the Profile tab.
 
+        A damaged or truncated trace is converted as far as it can be read, with a warning.
+
         Args:
             trace: a file written by the profiler, ``*.pt.trace.json``, optionally compressed with
                 gzip; it is read before the call returns. Or a stopped ``torch.profiler.profile``,
@@ -40,8 +42,8 @@ class TraceMethods(ProfilingMethods):
 
         Raises:
             InvalidTypeError: an argument has the wrong type.
-            InvalidValueError: the file is not a trace, or is damaged or truncated, and where; or
-                the profiler has not recorded anything.
+            InvalidValueError: the file is not a trace, or none of its events can be read, and
+                where; or the profiler has not recorded anything.
             OSError: the file cannot be read.
         """
         from sm_tblog.profile import names, traces

@@ -398,6 +398,48 @@ def test_a_profiler_makes_a_session_of_each_cycle(writer):
     assert read_session(writer.log_dir, "run-step107").steps() == [107, 108]
 
 
+@pytest.mark.parametrize("close", ["with", "close"])
+@pytest.mark.parametrize(
+    ("schedule", "steps", "said"),
+    [
+        (Schedule(wait=1), 0, "step() was never called"),
+        (Schedule(), 0, "step() was never called"),
+        (
+            Schedule(skip_first=2, wait=2, warmup=1),
+            4,
+            "called 4 times, and the schedule",
+        ),
+        (Schedule(skip_first=2, wait=2, warmup=1), 6, None),
+        (Schedule(), 1, None),
+    ],
+)
+def test_a_schedule_that_is_not_reached_is_said_at_the_end(
+    writer, caplog, close, schedule, steps, said
+):
+    profiler = writer.profiler(schedule, torch=False)
+    if close == "with":
+        with profiler:
+            for _ in range(steps):
+                profiler.step()
+    else:
+        for _ in range(steps):
+            profiler.step()
+    profiler.close()
+    assert len(caplog.messages) == (said is not None)
+    assert (said or "") in caplog.text
+
+
+def test_a_loop_that_fails_or_is_not_profiled_says_nothing_of_steps(writer, tmp_path, caplog):
+    with pytest.raises(ZeroDivisionError), writer.profiler(Schedule(wait=1), torch=False):
+        1 / 0  # noqa: B018 - raises
+    with (
+        Writer(tmp_path / "none", enabled=False) as disabled,
+        disabled.profiler(Schedule(wait=1), torch=False),
+    ):
+        pass
+    assert caplog.messages == []
+
+
 def test_cycles_without_a_pause_are_sessions_of_their_own(writer):
     profiler = writer.profiler(Schedule(active=2, repeat=0), "run")
     for step in range(5):

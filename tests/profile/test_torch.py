@@ -1,5 +1,6 @@
 """Sessions with PyTorch's profiler on the CPU: complete and exact."""
 
+import gzip
 import logging
 
 import profiles
@@ -13,6 +14,7 @@ from sm_tblog import (
     Writer,
     torch_trace_handler,
 )
+from sm_tblog.format.xspace import XSpace
 from sm_tblog.profile.engines.torch import torch_engine
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -173,6 +175,51 @@ def test_results_that_were_written_already_are_a_fault_that_says_so(tmp_path, tr
         with caplog.at_level(logging.CRITICAL), pytest.raises(SinkError, match="write its trace"):
             writer.flush()
     assert not profiles.sessions(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["session", "handler"])
+def test_a_quotation_mark_in_a_name_costs_nothing(tmp_path, train, caplog, way):
+    names = ('say "hi"', '{"layer": "a"}', '"', r"C:\new")
+    with Writer(tmp_path) as writer:
+        if way == "session":
+            profile = writer.profile(torch={"keep_trace": True})
+        else:
+            ready = torch_trace_handler(writer, keep_trace=True)
+            profile = torch.profiler.profile(on_trace_ready=ready)
+        with profile:
+            for name in names:
+                with torch.profiler.record_function(name):
+                    train()
+    message = profiles.only_session(tmp_path)
+    found = [event.name for event in profiles.events_of(message, "/host:CPU")]
+    for name in names[:3]:
+        assert found.count(name) == 1
+    assert found.count("aten::linear") == 2 * len(names)
+    [kept] = tmp_path.glob("plugins/profile/*/*.pt.trace.json.gz")
+    assert b'"name": "say "hi""' in gzip.decompress(kept.read_bytes()), "it is kept as it is"
+    assert "were repaired" in caplog.text
+
+
+@pytest.mark.parametrize("error", [TypeError("no list"), InvalidValueError("no trace")])
+def test_a_trace_that_cannot_be_converted_is_kept(tmp_path, train, caplog, monkeypatch, error):
+    def fail(*_args):
+        raise error
+
+    monkeypatch.setattr("sm_tblog.profile.engines.torch.convert_trace", fail)
+    with Writer(tmp_path) as writer:
+        with writer.profile(torch={"keep_trace": True}), writer.span("own"):
+            train()
+        with torch.profiler.profile() as profile:
+            train()
+        writer.add_trace(profile, "second", keep_trace=True)
+    traces = sorted(tmp_path.glob("plugins/profile/*/*.pt.trace.json.gz"))
+    assert len(traces) == 2
+    for trace in traces:
+        assert b"aten::linear" in gzip.decompress(trace.read_bytes())
+    first, _ = (files[0] for files in profiles.sessions(tmp_path).values())
+    found = profiles.events_of(XSpace.FromString(first.read_bytes()), "/host:CPU")
+    assert [event.name for event in found] == ["own"]
+    assert caplog.text.count("is kept, but cannot be converted") == 2
 
 
 def test_bad_calls_raise(tmp_path):

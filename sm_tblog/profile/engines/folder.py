@@ -16,6 +16,8 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
+
 from sm_tblog._errors import InvalidValueError
 from sm_tblog.format.xspace import XSpace
 from sm_tblog.profile.formats.xspace import HOST_PLANE
@@ -87,7 +89,10 @@ class FolderEngine:
         try:
             files = sorted(Path(self._folder).glob("plugins/profile/*/*.xplane.pb"))
             for file in files:
-                add_session(file.read_bytes(), space)
+                try:
+                    add_session(file.read_bytes(), space)
+                except Exception as error:  # noqa: BLE001, PERF203 - the other hosts' are kept
+                    space.warnings.append(f"{self.name}: {file.name} was left out: {error}")
             if not files:
                 space.warnings.append(f"{self.name} wrote no session")
         finally:
@@ -101,8 +106,15 @@ def add_session(data: bytes, space: Space) -> None:
     Args:
         data: a serialized ``XSpace``.
         space: the session to add it to.
+
+    Raises:
+        InvalidValueError: the data are not a session.
     """
-    found = XSpace.FromString(data)
+    try:
+        found = XSpace.FromString(data)
+    except DecodeError as error:
+        message = f"not a profile of {len(data):,} bytes: {error}"
+        raise InvalidValueError(message) from error
     begin = _begin_of(found)
     for plane in found.planes:
         if plane.name == HOST_PLANE:
@@ -133,7 +145,7 @@ def _add_host(plane: Any, begin: int, space: Space) -> None:
         for event in line.events:
             at = begin + line.timestamp_ns + event.offset_ps // 1000
             event_name = names.get(event.metadata_id, "")
-            if at < space.begin_ns or event_name == _MARK:
+            if not space.can_hold(at) or event_name == _MARK:
                 continue
             target = operations
             if event_name.startswith("$"):
@@ -154,11 +166,15 @@ def _marked_thread(plane: Any, line: Any, names: Mapping[int, str]) -> int | Non
 
 
 def _named_stats(plane: Any, stats: Any) -> Iterator[tuple[str, Any]]:
-    """Iterate over the names and values of stats."""
+    """Iterate over the names and values of stats. An unknown name is an empty one."""
     for stat in stats:
         kind = stat.WhichOneof("value")
         if kind is not None:
             value = getattr(stat, kind)
             if kind == "ref_value":
-                value = plane.stat_metadata[value].name
-            yield plane.stat_metadata[stat.metadata_id].name, value
+                value = _stat_name(plane, value)
+            yield _stat_name(plane, stat.metadata_id), value
+
+
+def _stat_name(plane: Any, number: int) -> str:
+    return str(plane.stat_metadata[number].name) if number in plane.stat_metadata else ""

@@ -112,7 +112,10 @@ def add_results(
             default none.
         keep_trace: whether to return the trace.
 
+    A kept trace does not depend on the conversion: if that fails, the session gets a warning.
+
     Raises:
+        InvalidValueError: the trace cannot be converted, and is not kept.
         SinkError: the results have already been written to a file; kineto writes them only once.
 
     Returns:
@@ -126,15 +129,25 @@ def add_results(
         except RuntimeError as error:
             message = f"PyTorch's profiler cannot write its trace: {error}"
             raise SinkError(message) from error
-        with path.open("rb") as file:
-            extent = convert_trace(file, path.name, space, since_ns)
+        kept = _compress(path) if keep_trace else None
+        begin_ns = space.begin_ns
+        try:
+            with path.open("rb") as file:
+                begin_ns = convert_trace(file, path.name, space, since_ns).begin_ns
+        except Exception as error:
+            if kept is None:
+                raise
+            space.warnings.append(f"PyTorch's trace is kept, but cannot be converted: {error}")
         _add_devices(space)
-        if not keep_trace:
-            return extent.begin_ns, None
-        packed = path.with_suffix(".gz")
-        with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        return extent.begin_ns, packed.read_bytes()
+        return begin_ns, kept
+
+
+def _compress(path: Path) -> bytes:
+    """Return the contents of a file, compressed with gzip, without reading it into memory."""
+    packed = path.with_suffix(".gz")
+    with path.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    return packed.read_bytes()
 
 
 def _add_devices(space: Space) -> None:

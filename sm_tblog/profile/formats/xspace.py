@@ -8,7 +8,8 @@ An event is stored as three integers and a few bytes, so a million take about 10
 more than ``max_events``, those that begin last are left out, across all planes. So the file is
 complete up to a point in time, and sums, steps and the links from launches to kernels are correct
 up to that point. A warning in the file gives the number of missing events, and the time from which
-they are missing. A file covers at most 100 days; earlier events are moved to its start.
+they are missing. A file covers at most 100 days around the middle event; the others are moved to
+its start and end, with a warning.
 
 A viewer needs the events of a line sorted and properly nested. Events that overlap go to additional
 lines of the same name.
@@ -25,13 +26,15 @@ import numpy as np
 from sm_tblog._errors import InvalidTypeError
 from sm_tblog.format.xspace import XEvent, XSpace
 from sm_tblog.profile.formats.messages import (
-    free_id,
+    Ids,
     integer_stat,
+    line_end,
     plane_end,
     rebase_times,
     utf8_text,
     write_extent,
 )
+from sm_tblog.profile.formats.nesting import nested_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,6 +80,7 @@ class Space:
         self.begin_ns = begin_ns
         self._max_events = max_events
         self._planes: dict[str, Plane] = {}
+        self._ids = Ids()
         self._included: list[Any] = []
         self._cutoff: float = math.inf  # events that begin at or after it are left out
         self.kept = 0
@@ -87,13 +91,13 @@ class Space:
 
         Args:
             name: ``/host:CPU``, ``/device:GPU:<i>``, or any other name.
-            plane_id: the id of a new plane, such as the number of its device; by default the lowest
-                unused id.
+            plane_id: the id of a new plane, such as the number of its device; by default, or
+                if it does not fit into 63 bits, the lowest unused id.
         """
-        name = utf8_text(name)
-        if name not in self._planes:
-            taken = {plane.id for plane in self._planes.values()}
-            number = free_id(taken) if plane_id is None else plane_id
+        if (name := utf8_text(name)) not in self._planes:
+            if plane_id is None or plane_id not in range(2**63):
+                plane_id = self._ids.free()
+            number = self._ids.add(int(plane_id))  # int() converts a bool
             self._planes[name] = Plane(self, name, number)
         return self._planes[name]
 
@@ -104,27 +108,32 @@ class Space:
     def include(self, plane: Any, begin_ns: int) -> None:
         """Add a plane of another profiler, without events that begin before the session.
 
-        Its events do not count towards ``max_events``.
+        Its events do not count towards ``max_events``. Lines with impossible times are left out.
 
         Args:
             plane: an ``XPlane`` with sorted lines. The session takes ownership of it.
             begin_ns: the time that the plane's times are relative to, in nanoseconds since the
                 epoch.
         """
-        for line in plane.lines:
-            line.timestamp_ns += begin_ns
-            early = (self.begin_ns - line.timestamp_ns) * 1000
+        for position in reversed(range(len(plane.lines))):
+            line = plane.lines[position]
+            at = line.timestamp_ns + begin_ns
+            early = (self.begin_ns - at) * 1000
             late = (row for row, event in enumerate(line.events) if event.offset_ps >= early)
             del line.events[: next(late, len(line.events))]
+            if line.events and not self.can_hold(line_end(line, at)):
+                del plane.lines[position]
+                self.warnings.append(f"a line of {plane.name} was left out: its times are wrong")
+            elif line.events:
+                line.timestamp_ns = at
+            else:
+                line.timestamp_ns = self.begin_ns
         self._included.append(plane)
 
     def encode(self) -> bytes:
         """Return the contents of the file: a serialized ``XSpace``."""
         self._drop_latest()
-        times = [line.extent() for line in self._lines() if line]
-        begin = min([self.begin_ns, *(first for first, _ in times)])
-        end = max([self.begin_ns, *(last for _, last in times), *map(plane_end, self._included)])
-        begin = max(begin, end - _MAX_LENGTH_NS)
+        begin, end = self._extent()
         if self._dropped:
             self.warnings.append(
                 f"{self._dropped:,} events were left out, those that began at or after "
@@ -135,13 +144,32 @@ class Space:
         if self.hostname:
             space.hostnames.append(utf8_text(self.hostname))
         for plane in self.planes():
-            plane.write(space.planes.add(), begin)
+            plane.write(space.planes.add(), begin, end)
         for included in self._included:
             space.planes.add().CopyFrom(included)
             rebase_times(begin, space.planes[-1])
         write_extent(space, begin, end)
         data: bytes = space.SerializeToString()
         return data
+
+    def can_hold(self, time_ns: int) -> bool:
+        """Return whether a time is possible: not before the session, and within 100 days."""
+        return self.begin_ns <= time_ns <= self.begin_ns + _MAX_LENGTH_NS
+
+    def _extent(self) -> tuple[int, int]:
+        """Return the start and end of the file, in nanoseconds since the epoch."""
+        times = [line.extent() for line in self._lines() if line]
+        begin = min([self.begin_ns, *(first for first, _ in times)])
+        end = max([self.begin_ns, *(last for _, last in times), *map(plane_end, self._included)])
+        if end - begin > _MAX_LENGTH_NS and times:
+            begins = np.concatenate([line.begins() for line in self._lines()])
+            middle = int(np.partition(begins, len(begins) // 2)[len(begins) // 2])
+            end = min(end, middle + _MAX_LENGTH_NS // 2)
+            begin = max(begin, end - _MAX_LENGTH_NS)
+            moved = int(((begins < begin) | (begins > end)).sum())
+            if moved:
+                self.warnings.append(f"{moved:,} events are more than 100 days away and were moved")
+        return max(begin, end - _MAX_LENGTH_NS, 0), max(end, 0)
 
     def _lines(self) -> Iterator[Line]:
         for plane in self.planes():
@@ -202,7 +230,7 @@ class Plane:
         """
         key = name if line_id is None else line_id
         if key not in self._lines:
-            shown = line_id if line_id is not None and line_id in _LINE_IDS else None
+            shown = int(line_id) if line_id is not None and line_id in _LINE_IDS else None
             self._lines[key] = Line(self._space, self, utf8_text(name), shown)
         return self._lines[key]
 
@@ -260,12 +288,13 @@ class Plane:
                 )
                 raise InvalidTypeError(text)
 
-    def write(self, message: Any, begin_ns: int) -> None:
+    def write(self, message: Any, begin_ns: int, end_ns: int) -> None:
         """Fill an ``XPlane``.
 
         Args:
             message: an empty ``XPlane``.
             begin_ns: the time that the times in the file are relative to, in nanoseconds.
+            end_ns: the end of the file, in nanoseconds.
         """
         message.id, message.name = self.id, self.name
         self._add_stats(message, self._stats)
@@ -275,12 +304,11 @@ class Plane:
         for name, number in self._stat_ids.items():
             message.stat_metadata[number].id = number
             message.stat_metadata[number].name = utf8_text(name)
-        taken = {line.id for line in self.lines() if line.id is not None}
+        unused = Ids(line.id for line in self.lines() if line.id is not None)
         for line in self.lines():
             for position, rows in enumerate(line.nested() or [[]]):
-                number = free_id(taken) if position or line.id is None else line.id
-                taken.add(number)
-                line.write(message.lines.add(id=number), rows, begin_ns)
+                number = unused.free() if position or line.id is None else line.id
+                line.write(message.lines.add(id=number), rows, begin_ns, end_ns)
 
 
 class Line:
@@ -349,36 +377,24 @@ class Line:
 
     def nested(self) -> list[list[int]]:
         """Return the events' indices, sorted and divided greedily into properly nested lists."""
-        order = np.lexsort((-np.array(self._durations, np.int64), self.begins()))
-        found: list[tuple[list[int], list[int]]] = []
-        for row in order.tolist():
-            begin = self._begins[row]
-            end = begin + self._durations[row]
-            for rows, ends in found:
-                while ends and ends[-1] <= begin:
-                    ends.pop()
-                if not ends or end <= ends[-1]:
-                    rows.append(row)
-                    ends.append(end)
-                    break
-            else:
-                found.append(([row], [end]))
-        return [rows for rows, _ in found]
+        return nested_rows(self._begins, self._durations)
 
-    def write(self, message: Any, rows: Sequence[int], begin_ns: int) -> None:
+    def write(self, message: Any, rows: Sequence[int], begin_ns: int, end_ns: int) -> None:
         """Fill an ``XLine``.
 
         Args:
             message: an ``XLine`` with only an id.
             rows: the sorted indices of the events to write.
             begin_ns: the time that the times in the file are relative to, in nanoseconds.
+            end_ns: the end of the file, in nanoseconds.
         """
         message.name = self._name
         for row in rows:
+            begin = min(max(self._begins[row], begin_ns), end_ns)
             event = message.events.add(
                 metadata_id=self._event_ids[row],
-                offset_ps=max(self._begins[row] - begin_ns, 0) * 1000,
-                duration_ps=self._durations[row] * 1000,
+                offset_ps=(begin - begin_ns) * 1000,
+                duration_ps=min(self._durations[row], end_ns - begin) * 1000,
             )
             if self._stats[row]:
                 event.MergeFromString(self._stats[row])
