@@ -47,8 +47,8 @@ _MAX_ENDS = 8
 
 _EVENT_KEYS = frozenset({"ph", "ts", "name"})
 
-_event_ends = re.compile(r"\}(?=\s*(?:,\s*\{|\]\s*(?:[,}\[{]|\Z)|\Z))").finditer
-_after_event = re.compile(r"\s*(?:[,{]|\]\s*(?:[,}\[{]|\Z)|\Z)").match
+_event_ends = re.compile(r"\}(?=\s*(?:,\s*\{|\]\s*(?:[,\[{]|\}?\s*\Z)|\Z))").finditer
+_after_event = re.compile(r"\s*(?:[,{]|\]\s*(?:[,\[{]|\}?\s*\Z)|\Z)").match
 _after_member = re.compile(r"\s*(?:[,}]|\Z)").match
 _separator = re.compile(r"\s*,\s*(?=\{)").match
 _next_events = re.compile(r"\}\s*,\s*(?=\{)").finditer
