@@ -442,7 +442,7 @@ def test_impossible_times_of_another_profiler_are_left_out():
 
 
 def test_names_that_imitate_events_leave_the_neighbours():
-    for name in ('"}], "a', '"},{"', '"},{"ph": "X'):
+    for name in ('"}], "a', '"},{"', '"},]}', '"},{"ph": "X'):
         events, _, _ = read(as_trace(event_text(), event_text(name), event_text("after")))
         found = [event.get("name") for event in events]
         assert (found[0], found[-1]) == ("aten::mm", "after")

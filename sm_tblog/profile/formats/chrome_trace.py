@@ -100,8 +100,13 @@ class TraceReader(TraceText):
             yield from self._object()
         elif not self._damage:
             self.fail("a trace must begin with { or [" if first else "the file is empty")
-        if self._peek() and not self._damage:
-            self._note("there is more data after the end of the trace, which is left out")
+        while following := self._peek():
+            self._note("there is more data after the end of the trace")
+            # A name may have imitated the end. Another trace is left out.
+            if following in ("{", "[") or not self._find_event():
+                break
+            self._position -= 1
+            yield from self._list()
         if self._damage and not self.events_read:
             raise InvalidValueError(self._damage)
 
