@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import DOCS, ROOT, blocks_of
+from site_pages import Page
 
 from sm_tblog import MissingDependencyError
 from sm_tblog.storage import base as storage
@@ -114,13 +115,21 @@ def test_the_readme_quotes_rows_of_the_benchmark_table():
 NEEDED = ("mkdocs", "material", "mkdocstrings_handlers")
 
 
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(package) for package in NEEDED),
-    reason="building the site needs mkdocs, mkdocs-material and mkdocstrings[python]",
+MARKS = re.compile(
+    r"^\s*(?:={3}|!{3}|\?{3}|:{3}|`{3}|~{3}).*|-- ?8 ?<.*|\]\(.*|\{[:#].*|^#+ .*|fmt: o.*",
+    re.MULTILINE,
 )
-def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path):
+"""Marks of Markdown and of its extensions, which a page must not show."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages of the built site by path."""
+    if not all(importlib.util.find_spec(package) for package in NEEDED):
+        pytest.skip("building the site needs mkdocs, mkdocs-material and mkdocstrings[python]")
+    folder = tmp_path_factory.mktemp("site").resolve()
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -128,6 +137,40 @@ def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    pages = {path: Page(path) for path in folder.rglob("*.html") if path.name != "404.html"}
+    assert len(pages) > 40
+    return pages
+
+
+def test_the_site_builds_without_a_warning_and_asks_no_other_server(site):
     loaded = re.compile(r"<(?:script|img|iframe)[^>]* src=\"?(\w+:|//)|<link[^>]*stylesheet[^>]*//")
-    for page in (tmp_path / "site").rglob("*.html"):
+    for page in site:
         assert not loaded.search(page.read_text(encoding="utf-8")), page
+
+
+def test_no_page_shows_marks_of_its_source(site):
+    shown = [(path.parent.name, mark) for path in site for mark in MARKS.findall(site[path].prose)]
+    assert shown == []
+    # Examples are included in code.
+    for path, page in site.items():
+        assert not re.search(r"-- ?8 ?<|fmt: o(?:n|ff) -->", page.text), path
+    [ray] = (page for path, page in site.items() if path.parent.name == "others")
+    for example in ("ray_tune", "fastai_numbers"):
+        source = (ROOT / "examples" / f"{example}.py").read_text(encoding="utf-8")
+        assert source.strip() in ray.text
+
+
+def test_every_link_and_anchor_of_the_site_leads_somewhere(site):
+    broken = []
+    for path, page in site.items():
+        for link in page.links:
+            if re.match(r"\w+:|//", link):
+                continue
+            target, _, anchor = link.partition("#")
+            found = (path.parent / target).resolve() if target else path
+            found = found / "index.html" if found.is_dir() else found
+            if not found.exists() or (
+                anchor and found in site and anchor not in site[found].anchors
+            ):
+                broken.append((path.parent.name, link))
+    assert broken == []

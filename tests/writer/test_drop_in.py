@@ -478,6 +478,13 @@ def as_named_here(runs):
     return {run: tags for run, tags in shown.items() if tags}
 
 
+# tensorboardX casts memory that it has not initialized, below the pictures of its sprite image.
+of_uninitialized_memory = pytest.mark.filterwarnings(
+    "ignore:(invalid|overflow).*encountered:RuntimeWarning:tensorboardX"
+)
+
+
+@of_uninitialized_memory
 @pytest.mark.parametrize(("peer", "name"), ROUTES)
 def test_a_tour_shows_the_same_here_as_with_a_peer(tmp_path, peer, name):
     with PEERS[peer](str(tmp_path / "theirs")) as writer:
@@ -529,8 +536,7 @@ def read_embeddings(logdir):
     return found
 
 
-# tensorboardX casts memory that it has not initialized, below the pictures of its sprite image.
-@pytest.mark.filterwarnings("ignore:(invalid|overflow).*encountered:RuntimeWarning:tensorboardX")
+@of_uninitialized_memory
 @pytest.mark.parametrize("peer", PEERS)
 def test_embeddings_are_the_same_here_as_with_a_peer(tmp_path, peer):
     for folder, writer in (("theirs", PEERS[peer]), ("ours", SummaryWriter)):
