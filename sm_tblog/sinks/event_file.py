@@ -151,7 +151,7 @@ class EventFileSink:
     @property
     def dropped(self) -> int:
         """Rows, values and side files lost for good."""
-        return self._dropped + sum(files.dropped for files in self._side_files.values())
+        return self._dropped + sum(files.dropped for files in list(self._side_files.values()))
 
     @property
     def unacknowledged(self) -> int:

@@ -176,7 +176,7 @@ def identity(options: Mapping[str, Any]) -> str:
     """Return the key of a client: the options and the environment that botocore reads."""
     known = (name for name in sorted(os.environ) if name.startswith(("AWS_", "S3_")))
     return repr(
-        (sorted(_with_defaults(options).items()), [(name, os.environ[name]) for name in known])
+        (sorted(_with_defaults(options).items()), [(name, os.environ.get(name)) for name in known])
     )
 
 
@@ -288,7 +288,7 @@ def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     imported while the interpreter shuts down.
     """
     folder = os.environ.get("FSSPEC_CONFIG_DIR") or "~/.config/fsspec"
-    named = any(name.startswith("FSSPEC_S3") for name in os.environ)
+    named = any(name.startswith("FSSPEC_S3") for name in list(os.environ))
     if not named and "fsspec.config" not in sys.modules and not Path(_expanded(folder)).is_dir():
         return dict(options)
     from fsspec.config import conf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sm_tblog._compilation import uncompiled
 from sm_tblog.rules.engine import RuleEngine
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 
+@uncompiled
 class Watch:
     """A watch that runs until ``remove`` is called; also a context manager that calls it.
 

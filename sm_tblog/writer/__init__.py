@@ -5,6 +5,7 @@ Each module contains the methods for one kind of data; ``base`` contains what th
 
 from __future__ import annotations
 
+from sm_tblog._compilation import uncompiled
 from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.embeddings import EmbeddingMethods
@@ -25,6 +26,7 @@ from sm_tblog.writer.watching import WatchMethods
 __all__ = ["SummaryWriter", "Writer"]
 
 
+@uncompiled
 class Writer(
     CurveMethods,
     DistributionMethods,

@@ -338,7 +338,7 @@ class BaseWriter:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return directory and settings, without open resources and ``purge_step``."""
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_pipeline", "_enabled")}
+        state = {k: v for k, v in dict(self.__dict__).items() if k not in ("_pipeline", "_enabled")}
         return {**state, "_purge_step": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

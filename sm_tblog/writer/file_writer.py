@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog._compilation import uncompiled
 from sm_tblog._errors import InvalidTypeError
 from sm_tblog._types import Value
 from sm_tblog.arrays.convert import as_number, as_step
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FileWriter"]
 
 
+@uncompiled
 class FileWriter:
     """Logs events and summaries that are protocol buffer messages.
 

@@ -193,3 +193,16 @@ def test_the_console_says_what_to_install():
     )
     out = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert out.stdout == "the console sink needs Rich: pip install 'sm-tblog[console]'\n"
+
+
+def test_counters_can_be_read_while_the_worker_thread_adds_a_run(tmp_path):
+    sink = EventFileSink(str(tmp_path))
+
+    class Files:
+        @property
+        def dropped(self):
+            sink._side_files.setdefault("new", Files())
+            return 1
+
+    sink._side_files["old"] = Files()
+    assert sink.dropped == 1

@@ -517,3 +517,17 @@ def test_make_batch_matches_what_a_writer_gives(logdir):
     series = given[0].series
     expected = make_batch([(series[0], 3, 4.0, 1.0), (series[1], 3, 4.0, 2.0)])
     assert list(given[0].rows()) == list(expected.rows())
+
+
+def test_a_writer_can_be_copied_while_another_thread_first_uses_it(tmp_path):
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            writer.__dict__.setdefault("set meanwhile", 1)
+            return False
+
+    with Writer(tmp_path) as writer:
+        writer.__dict__[Name("name")] = 0
+        assert "_log_dir" in writer.__getstate__()

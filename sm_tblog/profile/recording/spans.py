@@ -15,6 +15,7 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from sm_tblog._compilation import uncompiled
 from sm_tblog._errors import InvalidTypeError
 from sm_tblog.pipeline import lifecycle
 from sm_tblog.profile.recording.marks import ThreadRows, as_mark, clock
@@ -138,6 +139,7 @@ class _ThreadLocal(threading.local):
         self.thread = ThreadRecorder(recorder)
 
 
+@uncompiled
 class ThreadSpan:
     """A span of one thread, while something is recorded.
 
@@ -175,6 +177,7 @@ class ThreadSpan:
         return self._thread.recorder.spans[self._mark](function)
 
 
+@uncompiled
 class Span:
     """A span while nothing is recorded, shared by all threads. It works only as a decorator."""
 

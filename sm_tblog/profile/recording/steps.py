@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from sm_tblog._compilation import uncompiled
 from sm_tblog.profile.recording.marks import SpanMark, clock
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ WAIT = "wait for input"
 _NESTED = SpanMark("step", None)
 
 
+@uncompiled
 class StepSpan:
     """A step of the training loop; a context manager, for one ``with`` block.
 
@@ -137,6 +139,7 @@ def _scalars(
     return scalars
 
 
+@uncompiled
 class Tracked(Generic[T]):
     """An iterable of batches that marks steps: the wait for a batch, and the loop's body.
 
