@@ -22,12 +22,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import CodeType
 
-__all__ = ["REASON", "uncompiled"]
+__all__ = ["REASON", "skip_frames", "uncompiled"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
 
 REASON = (
     "sm_tblog logs outside compiled graphs: with fullgraph=True, return the values from the "
@@ -36,7 +37,7 @@ REASON = (
 
 _DYNAMO = "torch._dynamo"
 
-_codes: list[CodeType] = []  # those that wait for the import of Dynamo
+_codes: list[tuple[CodeType, bool]] = []  # those that wait for the import of Dynamo
 
 
 def uncompiled(target: T) -> T:
@@ -48,12 +49,25 @@ def uncompiled(target: T) -> T:
     for function in _functions(target):
         function._torchdynamo_disable = True  # type: ignore[attr-defined] # noqa: SLF001 - Dynamo's name
         function._torchdynamo_disable_msg = REASON  # type: ignore[attr-defined] # noqa: SLF001 - Dynamo's name
-        _codes.append(inspect.unwrap(function).__code__)
+        skip_frames(function)
+    return target
+
+
+def skip_frames(function: F, *, recursively: bool = True) -> F:
+    """Return a function after making sure that its frames are never compiled.
+
+    Compiled code that calls it still traces into it.
+
+    Args:
+        function: the function.
+        recursively: whether the frames of what it calls are not compiled either.
+    """
+    _codes.append((inspect.unwrap(function).__code__, recursively))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     if _DYNAMO in sys.modules:
         _skip_codes()
-    return target
+    return function
 
 
 def _functions(target: Any) -> Iterator[FunctionType]:
@@ -78,13 +92,14 @@ class _Finder:
 
 
 def _skip_codes() -> None:
-    """Tell PyTorch never to compile the frames of the marked functions, nor what they call."""
+    """Tell PyTorch never to compile the frames of the marked functions."""
     codes = [_codes.pop() for _ in range(len(_codes))]
     try:
         frames: Any = importlib.import_module("torch._C._dynamo.eval_frame")
         actions = frames._FrameAction  # noqa: SLF001 - there is no public name
-        strategy = frames._FrameExecStrategy(actions.SKIP, actions.SKIP)  # noqa: SLF001
-        for code in codes:
+        for code, recursively in codes:
+            nested = actions.SKIP if recursively else actions.DEFAULT
+            strategy = frames._FrameExecStrategy(actions.SKIP, nested)  # noqa: SLF001
             frames.set_code_exec_strategy(code, strategy)
     except (ImportError, AttributeError):  # a release of PyTorch without it: calls are traced
         return

@@ -1,22 +1,23 @@
-"""Forward hooks that record the outputs of a PyTorch model's layers.
+"""Record the outputs of a PyTorch model's layers, without forward hooks (see ``torch_calls``).
 
-The hooks are in the model only while a log step is due. They record the first training forward pass
-of that step: gradients are enabled, the layer is in training mode, and no backward pass has begun.
-
-In a copy of the model, a hook becomes a function of the standard library that does nothing, so
-models can be copied, pickled and saved at any time. While code is being compiled or traced, the
-hooks do nothing: they cause no graph breaks, and outputs in that code are not recorded.
+The layers are observed only while a log step is due. Of each layer, the first training forward pass
+of that step is recorded: gradients are enabled, the layer is in training mode, and no backward pass
+has begun since the last optimizer step. Outputs in code that is compiled or traced are not
+recorded.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from contextlib import nullcontext
+import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog._compilation import uncompiled
 from sm_tblog.rules.layers import DeadRelu, SaturatedActivation
 from sm_tblog.watch.collector import PendingTensor
+from sm_tblog.watch.torch_calls import apart, attach, detach, is_compiled, is_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sm_tblog.watch.collector import StatisticsCollector
     from sm_tblog.watch.recorder import Recorder
 
-__all__ = ["ActivationHooks", "is_compiling"]
+__all__ = ["LayerOutputs"]
 
 logger = logging.getLogger("sm_tblog")
 
@@ -48,8 +49,9 @@ _UNSATURATED = {"tanh": (-9.4999, 9.4999), "sigmoid": (-23.0, 16.99999)}
 """Range of inputs for which an activation has a gradient, as in SageMaker Debugger."""
 
 
-class ActivationHooks:
-    """The hooks of one watch.
+@uncompiled
+class LayerOutputs:
+    """Records the layer outputs for one watch.
 
     Args:
         recorder: the recorder, whose rules define when a unit is active.
@@ -63,7 +65,7 @@ class ActivationHooks:
             "tanh": _activity(recorder, SaturatedActivation),
             "sigmoid": _activity(recorder, SaturatedActivation),
         }
-        self._hooks: list[_Hook] = []
+        self._layers: list[_Layer] = []
         self._entries: list[PendingTensor] = []
         self._collector: StatisticsCollector | None = None
         self._in_backward = False
@@ -72,75 +74,73 @@ class ActivationHooks:
         self._has_failed = False
         self._idle_passes = 0
 
-    def enable(self, model: Any, collector: StatisticsCollector) -> None:
-        """Start a new step; add hooks to the layers that have none."""
+    def begin(self, model: Any, collector: StatisticsCollector) -> None:
+        """Record the next passes; forget what has been recorded and not been finished."""
+        self.remove()
         self._collector = collector
         self._entries = []
         self._in_backward = self._has_backward_hook = False
-        hooked = {hook.module for hook in self._hooks}
-        for hook in self._hooks:
-            hook.calls = 0
         for name, module in _layers(model):
-            if module not in hooked and self._wanted(name):
-                self._hooks.append(_Hook(self, name, module))
+            if self._wanted(name):
+                layer = _Layer(self, name, module)
+                if attach(module, layer):
+                    self._layers.append(layer)
+
+    def pause(self) -> None:
+        """Go on after an optimizer's step, with the layers that have not been recorded."""
+        self._in_backward = self._has_backward_hook = False
+        for layer in self._layers:
+            layer.is_done = layer.calls > 0
 
     def finish(self) -> list[PendingTensor]:
-        """Return the recorded outputs and remove the hooks.
-
-        Hooks that were never called stay: they are in compiled code, which would have to be
-        recompiled without them, or in unused layers.
-        """
-        self._collector = None
+        """Return the recorded outputs and leave the model."""
         self._idle_passes = 0
-        kept = [hook for hook in self._hooks if not hook.is_called]
-        for hook in self._hooks:
-            if hook.is_called:
-                hook.handle.remove()
-        self._hooks = kept
+        self.remove()
         entries, self._entries = self._entries, []
         return entries
 
     def remove(self) -> None:
-        """Remove all hooks."""
+        """Leave the model."""
         self._collector = None
-        for hook in self._hooks:
-            hook.handle.remove()
-        self._hooks = []
+        for layer in self._layers:
+            layer.remove()
+        self._layers = []
 
-    def record(self, hook: _Hook, module: Any, inputs: Any, output: Any) -> None:
+    def record(self, layer: _Layer, module: Any, inputs: Any, output: Any) -> None:
         """Record an output if it belongs to the first training forward pass of the step."""
         torch = sys.modules["torch"]
-        if self._collector is None or torch.jit.is_tracing():
+        if self._collector is None or not (torch.is_grad_enabled() and module.training):
             return
-        hook.is_called = True
+        if layer.calls >= MAX_CALLS or is_traced():
+            return
         recomputing = _in_backward()
-        if not (torch.is_grad_enabled() and module.training) or hook.calls >= MAX_CALLS:
-            return
         # Checkpointing recomputes outputs in the backward pass: they are already recorded, unless
         # the first computation ran without gradients.
-        if hook.calls if recomputing else self._in_backward:
-            self._count_idle(hook)
+        if layer.is_done or (layer.calls if recomputing else self._in_backward):
+            self._count_idle(layer)
             return
-        tensor = _first_tensor(output)
-        if tensor is None or not tensor.is_floating_point():
-            return
-        if getattr(module, "_is_replica", False) and not hook.is_on_own_device(tensor):
-            return
-        hook.calls += 1
-        if not self._has_backward_hook and tensor.requires_grad and not recomputing:
-            self._has_backward_hook = True
-            tensor.register_hook(self._begin_backward)
         try:
-            with torch.no_grad():
-                self._add(hook, module, inputs, tensor)
+            with apart():
+                self._record_first(layer, module, inputs, _first_tensor(output))
         except Exception:
             if not self._has_failed:
                 self._has_failed = True
-                logger.exception("watch: could not record the output of %r", hook.name)
+                logger.exception("watch: could not record the output of %r", layer.name)
 
-    def _count_idle(self, hook: _Hook) -> None:
-        """Warn once if hooked are forward and backward passes but no optimizer steps."""
-        if hook is self._hooks[0]:
+    def _record_first(self, layer: _Layer, module: Any, inputs: Any, tensor: Any) -> None:
+        if tensor is None or not tensor.is_floating_point():
+            return
+        if module is not layer.module() and not layer.is_replica(module, tensor):
+            return
+        layer.calls += 1
+        if not self._has_backward_hook and tensor.requires_grad and not _in_backward():
+            self._has_backward_hook = True
+            tensor.register_hook(self._begin_backward)
+        self._add(layer, module, inputs, tensor)
+
+    def _count_idle(self, layer: _Layer) -> None:
+        """Warn once if there are forward and backward passes but no optimizer steps."""
+        if layer is self._layers[0]:
             self._idle_passes += 1
             if self._idle_passes == MAX_IDLE_PASSES:
                 logger.warning(
@@ -154,26 +154,26 @@ class ActivationHooks:
     def _begin_backward(self, gradient: Any) -> None:  # noqa: ARG002 - PyTorch's signature
         self._in_backward = True
 
-    def _add(self, hook: _Hook, module: Any, inputs: Any, tensor: Any) -> None:
+    def _add(self, layer: _Layer, module: Any, inputs: Any, tensor: Any) -> None:
         from sm_tblog.watch.torch_statistics import inactive_share
 
         collector: Any = self._collector
-        pending = collector.collect(tensor, hook.name)
+        pending = collector.collect(tensor, layer.name)
         if pending is None:
             return
         inactive = None
         samples = 0
-        active = _active(hook.role, inputs, tensor)
+        active = _active(layer.role, inputs, tensor)
         if active is not None and active.ndim > 1:
             axis = 1 if self._channels_first or active.ndim > 3 else -1
             samples = active.numel() // max(active.shape[axis], 1)
             inactive = collector.fetch_number(
-                inactive_share(active, axis, self._activity[hook.role])
+                inactive_share(active, axis, self._activity[layer.role])
             )
         collector.pack()
         self._entries.append(
             PendingTensor(
-                "activations", hook.name, tensor.ndim, hook.role, pending, None, inactive, samples
+                "activations", layer.name, tensor.ndim, layer.role, pending, None, inactive, samples
             )
         )
         kind = type(module).__name__
@@ -183,37 +183,34 @@ class ActivationHooks:
             self._channels_first = False
 
 
-class _Hook:
-    """The forward hook of one layer."""
+class _Layer:
+    """The observer of one layer."""
 
-    def __init__(self, hooks: ActivationHooks, name: str, module: Any) -> None:
-        self._hooks = hooks
+    def __init__(self, outputs: LayerOutputs, name: str, module: Any) -> None:
+        self._outputs = outputs
         self.name = name
-        self.module = module
+        self.module = weakref.ref(module)
         self.role = _ROLES.get(type(module).__name__, "")
         self.calls = 0
-        self.is_called = False
-        self.handle = module.register_forward_hook(self)
+        self.is_done = False
 
     def __call__(self, module: Any, inputs: Any, output: Any) -> None:
-        """Record the output, unless the code is being compiled."""
-        if not is_compiling():
-            self._hooks.record(self, module, inputs, output)
+        """Record the output."""
+        self._outputs.record(self, module, inputs, output)
 
-    def is_on_own_device(self, tensor: Any) -> bool:
-        """Return whether a tensor is on the device of the original module, not of a replica."""
-        first = next(self.module.parameters(), None)
+    def is_replica(self, module: Any, tensor: Any) -> bool:
+        """Return whether a module is the replica of the layer on the layer's own device."""
+        if not getattr(module, "_is_replica", False):  # DataParallel's; otherwise a copy
+            return False
+        original = self.module()
+        first = None if original is None else next(original.parameters(), None)
         return first is None or bool(first.device == tensor.device)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Become a function that accepts any arguments and returns None in a copy of the model."""
-        return getattr, (nullcontext(), "__exit__")
-
-
-def is_compiling() -> bool:
-    """Return whether code is being compiled; the compiler treats the result as a constant."""
-    compiler = getattr(sys.modules["torch"], "compiler", None)
-    return bool(getattr(compiler, "is_compiling", bool)())
+    def remove(self) -> None:
+        """Leave the layer, if it exists."""
+        module = self.module()
+        if module is not None:
+            detach(module, self)
 
 
 def _in_backward() -> bool:
@@ -223,7 +220,7 @@ def _in_backward() -> bool:
 def _layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the names and modules of layers that compute something, except compiled ones."""
     torch = sys.modules["torch"]
-    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+    if hasattr(model, "_orig_mod") or is_compiled(model):
         return
     if isinstance(model, torch.jit.ScriptModule):
         return
@@ -249,7 +246,7 @@ def _first_tensor(output: Any) -> Any | None:
     parts: Any = ()
     if isinstance(output, (list, tuple)):
         parts = output
-    elif hasattr(output, "values") and callable(output.values):
+    elif isinstance(output, Mapping):
         parts = output.values()
     found = (_first_tensor(part) for part in parts)
     return next((tensor for tensor in found if tensor is not None), None)

@@ -99,6 +99,8 @@ class PendingTensor(NamedTuple):
         change: returns the statistics of an update; None for all other arrays.
         inactive: returns the share of inactive units; None if unknown.
         samples: the number of values per unit.
+        skip: returns a number above 0 if the optimizer skipped the update that the tensor belongs
+            to; None if it never does.
     """
 
     kind: str
@@ -109,6 +111,7 @@ class PendingTensor(NamedTuple):
     change: Callable[[], UpdateStatistics] | None = None
     inactive: Callable[[], float] | None = None
     samples: int = 0
+    skip: Callable[[], float] | None = None
 
 
 class StatisticsCollector:

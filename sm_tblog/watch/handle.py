@@ -60,6 +60,9 @@ class Watch:
         del step
         self.check()
 
+    def finish(self) -> None:
+        """Log what has been recorded so far, if the watch waits for more."""
+
     def remove(self) -> None:
         """End the watch. Calling this again does nothing."""
         removed, self._removed = self._removed, None

@@ -106,7 +106,8 @@ class Recorder:
         collector: StatisticsCollector,
         entries: Sequence[PendingTensor],
         step: Any,
-        skip: Any = None,
+        *,
+        is_partial: bool = False,
     ) -> None:
         """Send a collector, and queue its arrays for logging on the worker thread.
 
@@ -114,12 +115,12 @@ class Recorder:
             collector: the collector; nothing can be added to it afterwards.
             entries: the tensors, with pending statistics of the collector.
             step: the step.
-            skip: returns, on the worker thread, a number above 0 if the optimizer skipped the
-                update; None if it never does.
+            is_partial: whether the tensors are only some of those usually recorded, so that values
+                for all of them together are not logged.
         """
         collector.send()
-        self._records += 1
-        self._put("watch", self._build, (step, entries, skip), step, collector.nbytes)
+        self._records += not is_partial
+        self._put("watch", self._build, (step, entries, is_partial), step, collector.nbytes)
 
     def record(self, layers: Iterable[Layer], step: Any) -> None:
         """Log the arrays of parameters.
@@ -143,9 +144,15 @@ class Recorder:
 
     # On the worker thread.
 
-    def _build(self, tag: str, step: int, entries: Sequence[PendingTensor], skip: Any) -> list[Any]:  # noqa: ARG002 - the signature of all builders
-        if skip is not None and skip() > 0:  # a gradient scaler found infinities
-            entries = [e for e in entries if e.kind not in ("gradients", "updates")]
+    def _build(
+        self,
+        tag: str,  # noqa: ARG002 - the signature of all builders
+        step: int,
+        entries: Sequence[PendingTensor],
+        is_partial: bool,
+    ) -> list[Any]:
+        # A gradient scaler may have found infinities.
+        entries = [each for each in entries if each.skip is None or each.skip() <= 0]
         results: list[Any] = []
         tensors: list[ObservedTensor] = []
         for calls in _grouped(entries):
@@ -154,7 +161,8 @@ class Recorder:
             if tensor.kind in self._log:
                 results += self._scalars(tensor)
                 results += self._histogram(calls[0])
-        results += self._totals(tensors)
+        if not is_partial:
+            results += self._totals(tensors)
         return results + self.engine.evaluate(Observation(step, tensors))
 
     def _with_ratio(self, tensor: ObservedTensor, step: int) -> ObservedTensor:

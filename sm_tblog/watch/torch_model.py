@@ -1,36 +1,41 @@
 """Watch a PyTorch model: its layer outputs, gradients, parameters and updates.
 
 The training loop needs no changes. PyTorch calls a global hook before and after every optimizer
-step. Steps of optimizers that have parameters of the model are counted. At a log step, every
-``every`` steps:
+step. ``torch_steps`` defines what these steps mean for the model. At a log step, every ``every``
+steps of the model:
 
-1. forward hooks record the layer outputs in the first forward pass before the step;
+1. the layer outputs are recorded in the first forward pass before the step;
 2. before the update, gradients and parameters are recorded as the optimizer uses them:
    accumulated, reduced over all ranks, clipped and unscaled;
 3. after the update, the change of each parameter is computed from a copy made before it;
-4. all results are copied to the host in one transfer.
+4. once every optimizer of the model has made its step, all results are copied to the host in one
+   transfer.
 
-Between log steps, the model has no hooks, and the two optimizer hooks only count.
+Between log steps, the two optimizer hooks only count. The model itself never has hooks.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sm_tblog.watch.activations import ActivationHooks, is_compiling
-from sm_tblog.watch.collector import PendingTensor
+from sm_tblog._compilation import skip_frames, uncompiled
+from sm_tblog.watch.activations import LayerOutputs
 from sm_tblog.watch.handle import Watch
-from sm_tblog.watch.recorder import add
-from sm_tblog.watch.statistics import MAX_UPDATE_SAMPLE, evenly
+from sm_tblog.watch.torch_calls import apart, is_compiling
+from sm_tblog.watch.torch_record import Contribution, LogStep, Parameter, copies
+from sm_tblog.watch.torch_steps import StepCounter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection
+    from types import FrameType
 
     from sm_tblog.watch.collector import StatisticsCollector
     from sm_tblog.watch.recorder import Recorder
+    from sm_tblog.watch.torch_steps import OptimizerState
 
 __all__ = ["TorchWatch", "is_torch_model"]
 
@@ -44,42 +49,6 @@ def is_torch_model(model: Any) -> bool:
     """Return whether ``model`` is a PyTorch module."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module)
-
-
-class _StepCount:
-    """The step count of an optimizer, and whether the optimizer is watched."""
-
-    def __init__(self) -> None:
-        self.groups = -1
-        self.is_ours = False
-        self.steps = 0
-        self.is_due = False
-
-
-class _Before(NamedTuple):
-    """A parameter before an update.
-
-    Attributes:
-        name: the name of the parameter.
-        parameter: the parameter.
-        role: see ``ObservedTensor``.
-        values: a copy of its elements, or of an evenly spaced sample of them.
-    """
-
-    name: str
-    parameter: Any
-    role: str
-    values: Any
-
-
-class _PendingUpdate:
-    """What is recorded before an update and completed after it."""
-
-    def __init__(self) -> None:
-        self.entries: list[PendingTensor] = []
-        self.before: list[_Before] = []
-        self.skip: Callable[[], float] | None = None
-        self.has_closure = False
 
 
 class TorchWatch(Watch):
@@ -112,28 +81,42 @@ class TorchWatch(Watch):
         self._every = every
         self._wanted = wanted
         self._step_of = step_of
-        self._optimizers: weakref.WeakKeyDictionary[Any, _StepCount] = weakref.WeakKeyDictionary()
-        self._manual_count = _StepCount()
-        self._is_manual = False
-        self._pending: _PendingUpdate | None = None
+        self._lock = threading.RLock()  # optimizers may run in several threads
+        self._steps = StepCounter(every)
+        self._log_step: LogStep | None = None
+        self._contributions: dict[int, Contribution] = {}  # by thread
+        self._has_looked = self._has_failed = False
+        self._manual_steps: int | None = None
+        self._manual_before: list[Any] = []
         self._collector: StatisticsCollector | None = None
-        self._hooks = ActivationHooks(recorder, wanted) if "activations" in recorder.kinds else None
+        is_recording = "activations" in recorder.kinds
+        self._outputs = LayerOutputs(recorder, wanted) if is_recording else None
         self._handles = [
             optimizer.register_optimizer_step_pre_hook(self._before),
             optimizer.register_optimizer_step_post_hook(self._after),
         ]
-        self._enable_hooks()
+        self._begin_outputs()
+
+    def finish(self) -> None:
+        """Log what has been recorded for a log step that still waits for an optimizer."""
+        with self._lock:
+            log_step = self._log_step
+            if log_step is not None and log_step.contributors:
+                self._safely(self._send, log_step)
 
     def remove(self) -> None:
         """End the watch and remove all hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        if self._hooks is not None:
-            self._hooks.remove()
-        self._pending = self._collector = None
+        self.finish()
+        if self._outputs is not None:
+            self._outputs.remove()
+        self._contributions.clear()
+        self._log_step = self._collector = None
         super().remove()
 
+    @uncompiled
     def step(self, step: int | None = None) -> None:
         """Report an update made without a PyTorch optimizer.
 
@@ -149,177 +132,193 @@ class TorchWatch(Watch):
         self.check()
         if not self._handles:
             return
-        self._is_manual = True
-        count = self._manual_count
-        if count.steps % self._every == 0:
-            before = [] if self._pending is None else self._pending.before
-            self._safely(self._record_manual_update, before, count.steps, step)
-        count.steps += 1
-        self._pending = None
-        if count.steps % self._every == 0:
+        count = self._manual_steps or 0
+        if count % self._every == 0:
+            self._safely(self._record_manual_update, count, step)
+        self._manual_steps = count + 1
+        self._manual_before = []
+        if self._manual_steps % self._every == 0:
             self._safely(self._copy_for_manual_update)
-            self._enable_hooks()
+            self._begin_outputs()
 
     # Optimizer hooks.
 
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record gradients and parameters; raise if a rule with the action ``"stop"`` fired."""
-        if is_compiling() or self._is_manual:
+        if is_compiling() or self._manual_steps is not None:
             return
-        count = self._count_of(optimizer)
-        if not count.is_ours:
+        with self._lock:
+            state = self._steps.state_of(optimizer)
+            state.refresh(optimizer, self._watched_ids)
+            if state.ids:
+                frame = sys._getframe(1)  # noqa: SLF001 - it tells nested steps apart
+                # args[0] is the optimizer itself.
+                has_closure = any(callable(one) for one in (*args[1:], kwargs.get("closure")))
+                self._begin_step(optimizer, state, frame, has_closure=has_closure)
+
+    def _begin_step(
+        self, optimizer: Any, state: OptimizerState, frame: FrameType, *, has_closure: bool
+    ) -> None:
+        thread = threading.get_ident()
+        if self._steps.is_nested(frame):
+            contribution = self._contributions.get(thread)
+            if contribution is not None:
+                self._safely(contribution.begin, optimizer, state.ids, is_nested=True)
             return
         self.check()
-        count.is_due = count.steps % self._every == 0
-        if count.is_due:
-            pending = self._pending = _PendingUpdate()
-            # args[0] is the optimizer itself.
-            pending.has_closure = any(callable(one) for one in (*args[1:], kwargs.get("closure")))
-            self._safely(self._record_before, optimizer, pending)
+        self._contributions.pop(thread, None)  # of a step that ended with an exception
+        self._steps.enter(frame)
+        self._steps.count(state)
+        log_step = self._log_step_for(state)
+        if log_step is not None:
+            contribution = Contribution(log_step, has_closure=has_closure)
+            self._contributions[thread] = contribution
+            self._safely(contribution.begin, optimizer, state.ids, is_nested=False)
 
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - PyTorch's signature
-        """Record the update, and send all results."""
-        if is_compiling() or self._is_manual:
+        """Record the update; send all results if the log step is complete."""
+        if is_compiling() or self._manual_steps is not None:
             return
-        count = self._count_of(optimizer)
-        if not count.is_ours:
+        with self._lock:
+            state = self._steps.state_of(optimizer)
+            if not state.ids or not self._steps.leave(sys._getframe(1)):  # noqa: SLF001
+                return
+            contribution = self._contributions.pop(threading.get_ident(), None)
+            if contribution is not None:
+                self._safely(self._end_step, contribution, optimizer, state)
+            if self._log_step is not None:
+                if self._outputs is not None:
+                    self._outputs.pause()
+            elif self._steps.may_be_due_next:
+                self._begin_outputs()
+
+    def _log_step_for(self, state: OptimizerState) -> LogStep | None:
+        """Return the log step to which the step of an optimizer contributes, if any."""
+        was_awaited, state.is_awaited = state.is_awaited, True
+        log_step = self._log_step
+        if (
+            log_step is not None
+            and self._steps.is_overdue(log_step.number)
+            and state not in log_step.awaited - log_step.contributors
+        ):
+            for missing in log_step.awaited - log_step.contributors:
+                missing.is_awaited = False
+            self._safely(self._send, log_step)
+            self._steps.end_log_step(in_this_round=True)
+            log_step = self._log_step
+        if log_step is None and self._steps.is_due:
+            self._safely(self._open_log_step)
+            log_step = self._log_step
+        if log_step is not None:
+            return None if state in log_step.contributors else log_step
+        if was_awaited or (state.steps - 1) % self._every:
+            return None
+        others = (each.ids for each in self._steps.awaited() if each is not state)
+        if not state.ids <= frozenset().union(*others):
+            collector = self._recorder.begin()
+            parameters = self._parameters()
+            number = self._steps.round
+            return LogStep(self._recorder, collector, parameters, number, is_partial=True)
+        return None
+
+    def _open_log_step(self) -> None:
+        parameters = self._parameters()
+        log_step = LogStep(self._recorder, self._open_collector(), parameters, self._steps.round)
+        self._log_step = log_step
+        self._steps.refresh(parameters)
+        log_step.awaited = self._steps.awaited()
+
+    def _end_step(self, contribution: Contribution, optimizer: Any, state: OptimizerState) -> None:
+        log_step = contribution.log_step
+        contribution.end(optimizer, state)
+        if log_step.step is None:
+            log_step.step = self._step_of(log_step.number)
+        if log_step.is_partial:
+            log_step.send()
             return
-        pending, self._pending = self._pending, None
-        if count.is_due and pending is not None:
-            self._safely(self._record_after, optimizer, pending, count.steps)
-        count.is_due = False
-        count.steps += 1
-        if count.steps % self._every == 0:
-            self._enable_hooks()
+        left = {
+            each
+            for each, parameter in log_step.parameters.items()
+            if parameter.tensor.requires_grad and each not in log_step.updated
+        }
+        if left and not self._has_looked:
+            self._steps.find_optimizers(left, log_step.parameters)
+            log_step.awaited |= self._steps.awaited()
+        self._has_looked = True
+        if log_step.is_complete and log_step is self._log_step:
+            self._send(log_step)
 
-    def _count_of(self, optimizer: Any) -> _StepCount:
-        count = self._optimizers.get(optimizer)
-        if count is None:
-            count = self._optimizers[optimizer] = _StepCount()
-        if count.groups != len(optimizer.param_groups):
-            count.groups = len(optimizer.param_groups)
-            count.is_ours = any(True for _ in self._parameters(_ids(optimizer)))
-        return count
+    def _send(self, log_step: LogStep) -> None:
+        self._log_step = self._collector = None
+        self._steps.end_log_step()
+        log_step.send(() if self._outputs is None else self._outputs.finish())
 
-    def _parameters(self, ids: frozenset[int] | None) -> Iterator[tuple[str, Any, str]]:
-        """Yield the name, parameter and role of watched parameters, optionally only of some ids."""
+    def _watched_ids(self) -> Collection[int]:
+        return (self._parameters() if self._log_step is None else self._log_step.parameters).keys()
+
+    def _parameters(self) -> dict[int, Parameter]:
+        """Return the watched parameters by id, whether they require gradients or not."""
         torch = sys.modules["torch"]
         model = self._model()
         if model is None:
-            return
+            return {}
         embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
         rows = {id(m.weight) for m in model.modules() if isinstance(m, embeddings)}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and (ids is None or id(parameter) in ids):
-                clean = clean_name(name)
-                if self._wanted(clean):
-                    yield clean, parameter, "embedding" if id(parameter) in rows else ""
+        named = ((clean_name(name), tensor) for name, tensor in model.named_parameters())
+        return {
+            id(tensor): Parameter(name, tensor, "embedding" if id(tensor) in rows else "")
+            for name, tensor in named
+            if self._wanted(name)
+        }
 
-    def _record_before(self, optimizer: Any, pending: _PendingUpdate) -> None:
-        collector = self._open_collector()
-        parameters = list(self._parameters(_ids(optimizer)))
-        if not pending.has_closure:
-            self._record_gradients(collector, pending, parameters, optimizer)
-        if "parameters" in self._recorder.kinds:
-            for name, parameter, role in parameters:
-                add(pending.entries, collector, "parameters", name, parameter, role)
-        if "updates" in self._recorder.kinds:
-            pending.before = _copies(parameters)
-        collector.pack()
+    # Updates without an optimizer.
 
-    def _record_after(self, optimizer: Any, pending: _PendingUpdate, steps: int) -> None:
-        collector = self._open_collector()
-        if pending.has_closure:  # the closure has computed the gradients
-            self._record_gradients(
-                collector, pending, list(self._parameters(_ids(optimizer))), optimizer
-            )
-        self._compare(collector, pending)
-        self._send(collector, pending, self._step_of(steps))
-
-    def _record_manual_update(self, before: list[_Before], steps: int, step: int | None) -> None:
-        pending = _PendingUpdate()
-        pending.before = before
-        collector = self._open_collector()
-        parameters = list(self._parameters(None))
-        self._record_gradients(collector, pending, parameters, None)
-        if "parameters" in self._recorder.kinds:
-            for name, parameter, role in parameters:
-                add(pending.entries, collector, "parameters", name, parameter, role)
-        self._compare(collector, pending)
-        self._send(collector, pending, self._step_of(steps) if step is None else step)
+    def _record_manual_update(self, count: int, step: int | None) -> None:
+        log_step = LogStep(self._recorder, self._open_collector(), self._parameters(), count)
+        log_step.step = self._step_of(count) if step is None else step
+        for parameter in log_step.parameters.values():
+            tensor = parameter.tensor
+            for kind, values in (("gradients", tensor.grad), ("parameters", tensor)):
+                if kind in log_step.kinds and tensor.requires_grad and values is not None:
+                    log_step.add(kind, parameter, values)
+        log_step.compare(self._manual_before)
+        self._send(log_step)
 
     def _copy_for_manual_update(self) -> None:
         if "updates" in self._recorder.kinds:
-            self._pending = _PendingUpdate()
-            self._pending.before = _copies(self._parameters(None))
-
-    def _record_gradients(
-        self,
-        collector: StatisticsCollector,
-        pending: _PendingUpdate,
-        parameters: Iterable[tuple[str, Any, str]],
-        optimizer: Any,
-    ) -> None:
-        if "gradients" not in self._recorder.kinds:
-            return
-        # A fused optimizer accepts scaled gradients and unscales them itself.
-        scale = getattr(optimizer, "grad_scale", None)
-        found = getattr(optimizer, "found_inf", None)
-        if found is not None:
-            pending.skip = collector.fetch_number(found.detach().reshape(1).float())
-        for name, parameter, role in parameters:
-            gradient = parameter.grad
-            if gradient is not None:
-                if scale is not None:
-                    gradient = gradient / scale.to(gradient.device, non_blocking=True)
-                add(pending.entries, collector, "gradients", name, gradient, role)
-
-    def _compare(self, collector: StatisticsCollector, pending: _PendingUpdate) -> None:
-        torch = sys.modules["torch"]
-        for name, parameter, role, before in pending.before:
-            flat = _flat(parameter)
-            now = None if flat is None else evenly(flat, MAX_UPDATE_SAMPLE)
-            if now is not None and now.shape == before.shape and now.device == before.device:
-                # Differences of 16-bit floats need float32 to be exact.
-                exact_dtype = before.dtype if before.element_size() > 2 else torch.float32
-                change = collector.compare(
-                    before, now.to(exact_dtype) - before.to(exact_dtype), name
-                )
-                pending.entries.append(
-                    PendingTensor("updates", name, parameter.ndim, role, change=change)
-                )
-
-    def _send(self, collector: StatisticsCollector, pending: _PendingUpdate, step: int) -> None:
-        entries = pending.entries
-        if self._hooks is not None:
-            entries = [*self._hooks.finish(), *entries]
-        self._collector = None
-        self._recorder.end(collector, entries, step, pending.skip)
+            parameters = self._parameters().values()
+            self._manual_before = copies(each for each in parameters if each.tensor.requires_grad)
 
     def _open_collector(self) -> StatisticsCollector:
-        """Return the collector of this log step, which already has the layer outputs."""
+        """Return the collector of the next log step, which already has the layer outputs."""
         if self._collector is None:
             self._collector = self._recorder.begin()
         return self._collector
 
-    def _enable_hooks(self) -> None:
-        """Record the layer outputs until the next optimizer step."""
+    def _begin_outputs(self) -> None:
+        """Record the layer outputs for the next log step."""
         model = self._model()
         self._collector = None
-        if self._hooks is not None and model is not None and self._handles:
-            self._hooks.enable(model, self._open_collector())
+        if self._outputs is not None and model is not None and self._handles:
+            self._outputs.begin(model, self._open_collector())
 
-    def _safely(self, function: Callable[..., None], *args: Any) -> None:
+    def _safely(self, function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         """Call a function; log its first failure, skip this log step and let training continue."""
-        torch = sys.modules["torch"]
         try:
-            with torch.no_grad():
-                function(*args)
+            with apart():
+                function(*args, **kwargs)
         except Exception:
-            self._collector = self._pending = None
-            if not getattr(self, "_has_failed", False):
+            if self._log_step is not None:
+                self._steps.end_log_step()
+            self._log_step = self._collector = None
+            self._contributions.clear()
+            if not self._has_failed:
                 self._has_failed = True
                 logger.exception("watch: could not record a step; training continues")
+
+
+for _hook in (TorchWatch._before, TorchWatch._after):  # noqa: SLF001 - of this module
+    skip_frames(_hook)
 
 
 def clean_name(name: str) -> str:
@@ -340,24 +339,3 @@ def _unwrapped(model: Any) -> Any:
             model = model._orig_mod  # noqa: SLF001 - the model passed to torch.compile
         else:
             return model
-
-
-def _ids(optimizer: Any) -> frozenset[int]:
-    return frozenset(id(p) for group in optimizer.param_groups for p in group["params"])
-
-
-def _flat(parameter: Any) -> Any:
-    """Return the local values of a parameter as a flat tensor; None if there are none."""
-    from sm_tblog.watch.torch_statistics import readable
-
-    tensor = readable(parameter)
-    return None if tensor is None or not tensor.numel() else tensor.reshape(-1)
-
-
-def _copies(parameters: Iterable[tuple[str, Any, str]]) -> list[_Before]:
-    found = ((name, parameter, role, _flat(parameter)) for name, parameter, role in parameters)
-    return [
-        _Before(name, parameter, role, evenly(flat, MAX_UPDATE_SAMPLE).clone())
-        for name, parameter, role, flat in found
-        if flat is not None
-    ]

@@ -133,7 +133,7 @@ def tensor_rows(tensor: Any) -> Any:
         numbers += [count, mean * scale, std * scale, x.abs().mean() * scale, norm * scale]
         numbers += [low * scale, high * scale, zeros]
         if x.is_cpu and norm.isfinite():  # reading a value on the host does not wait
-            numbers += [torch.zeros((), dtype=real)] * 2
+            numbers += [torch.zeros((), dtype=real, device=x.device)] * 2
         else:
             numbers += [x.isnan().count_nonzero().to(real), x.isinf().count_nonzero().to(real)]
     return torch.stack(numbers)

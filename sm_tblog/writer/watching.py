@@ -54,9 +54,12 @@ class WatchMethods(BaseWriter):
         at every ``every``-th step, and copied to the host without waiting for the device; nothing
         is computed in between. Failures are logged once and never interrupt training.
 
-        **PyTorch**: a step is a step of any optimizer that has parameters of the model. Gradients
-        are recorded as the optimizer uses them: accumulated, clipped, unscaled. If updates are made
-        without an optimizer, call ``step()`` of the returned watch after each. Outputs are recorded
+        **PyTorch**: a step is a step of the optimizer that has the parameters of the model, however
+        many optimizers it calls. If several optimizers share the model, a logged step is complete
+        when each has made a step since it began; the count is that of the one that steps most
+        often. Gradients are recorded as the optimizer uses them: accumulated, clipped, unscaled. If
+        updates are made without an optimizer, or by a compiled one, call ``step()`` of the returned
+        watch after each. Outputs are recorded
         in the first forward pass of a step, in training mode; those inside code compiled by
         ``torch.compile`` are not recorded. Parameters that do not require gradients are left out.
 
@@ -83,7 +86,7 @@ class WatchMethods(BaseWriter):
                 ``norm``, ``min``, ``max``, ``zeros``, ``nan``, ``inf``, ``ratio``, ``changed`` and
                 ``inactive``; by default a few that suit it.
             step: a function that returns the step to log at; by default ``writer.step`` if that is
-                set, otherwise the number of optimizer steps, counted from 0.
+                set, otherwise the number of steps, counted from 0.
             rank_zero_only: watch only in the process of rank 0 of a distributed job.
 
         Returns:
@@ -283,6 +286,8 @@ class WatchMethods(BaseWriter):
         Logging after this starts new files. The argument, the return value and the exceptions are
         those of ``flush``.
         """
+        for _, watch in list(self._watch_state.watches) if self._watch_state else ():
+            watch.finish()
         try:
             return super().close(timeout)
         finally:

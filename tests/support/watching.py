@@ -30,6 +30,11 @@ def update(model, optimizer, x=None, backward=True):
     return x
 
 
+def observed(model):
+    """Return the number of layers whose outputs are recorded."""
+    return sum("_compiled_call_impl" in vars(module) for module in model.modules())
+
+
 def sgd(model, rate=0.1, **options):
     return torch.optim.SGD(model.parameters(), rate, **options)
 

@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from watching import net, sgd, update
+from watching import net, observed, sgd, update
 
 from sm_tblog import Writer
 from sm_tblog._types import Scalar
@@ -40,10 +40,10 @@ def test_a_watch_ends_without_a_trace(tmp_path, event_files):
     ):
         watch = writer.watch(model)
         assert hooks_of_optimizers() != before
-        assert model[0]._forward_hooks
+        assert observed(model)
         end(watch)
         assert hooks_of_optimizers() == before
-        assert not any(module._forward_hooks for module in model.modules())
+        assert not observed(model)
         watch.remove()
         watch.step()
     update(model, sgd(model))
@@ -96,14 +96,14 @@ def test_a_fault_of_the_watch_does_not_reach_the_training(watched, monkeypatch, 
         return next(steps) or fails()
 
     def train(writer, watch):
-        from sm_tblog.watch import torch_model
+        from sm_tblog.watch import torch_record
 
         with monkeypatch.context() as patch:
             patch.setattr(collector.StatisticsCollector, "collect", fails)
             for _ in range(3):
                 update(model, optimizer)
         with monkeypatch.context() as patch:
-            patch.setattr(torch_model, "evenly", fails)
+            patch.setattr(torch_record, "evenly", fails)
             update(model, optimizer)
         update(model, optimizer)
         update(model, optimizer)
