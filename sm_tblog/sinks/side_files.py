@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import StoreError
-from sm_tblog.storage.base import InvalidNameError
+from sm_tblog.storage.base import InvalidNameError, StoreLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,10 @@ class SideFiles:
                 self.dropped += 1
             except StoreError as error:
                 failure = failure or error
+                if isinstance(error, StoreLostError) and self._store is not None:
+                    with contextlib.suppress(StoreError):
+                        self._store.close()
+                    self._store = None
                 break
             except Exception as error:  # noqa: BLE001 - a file's function may raise anything
                 failure = failure or error

@@ -8,6 +8,7 @@ that the store does not accept.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections import deque
 from pathlib import PurePosixPath
@@ -136,7 +137,7 @@ class InvalidNameError(StoreError):
 
 
 class StoreLostError(StoreError):
-    """The appended data is gone, for example because the file was deleted.
+    """The file accepts no more data, or its data is gone, for example because it was deleted.
 
     The next append goes to a new store.
     """
@@ -278,7 +279,7 @@ class Appender:
             try:
                 self._store.append(data)
             except StoreLostError:
-                self._close_store()
+                self._drop_store()
                 raise
             self._queue.popleft()
             self.pending -= len(data)
@@ -295,7 +296,7 @@ class Appender:
             try:
                 self._store.flush()
             except StoreLostError:
-                self._close_store()
+                self._drop_store()
                 raise
 
     def discard(self) -> None:
@@ -329,6 +330,11 @@ class Appender:
     def _enqueue(self, data: Bytes) -> None:
         self._queue.append(data)
         self.pending += len(data)
+
+    def _drop_store(self) -> None:
+        """Close a store that is lost. What closing it raises says less than why it is lost."""
+        with contextlib.suppress(StoreError):
+            self._close_store()
 
     def _close_store(self) -> None:
         store, self._store = self._store, None

@@ -13,15 +13,35 @@ from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import InvalidNameError, StoreLostError, side_file_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
 
 __all__ = ["LocalStore", "local_path"]
 
+
+def _numbers(*names: str) -> frozenset[int]:
+    """Return the numbers of those error names that this platform has."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ)
 """Errors of a name that no later attempt can avoid."""
+
+_PASSING_ERRORS = _numbers(
+    "EAGAIN", "EDQUOT", "EFBIG", "EINTR", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ENOSPC", "EROFS"
+)
+"""Errors that are not about the file: a later attempt with the same descriptor may succeed."""
+
+_DEAD_ERRORS = _numbers(
+    *("EBADF", "EBADFD", "ECONNABORTED", "ECONNRESET", "EHOSTDOWN", "ENODEV", "ENOENT"),
+    *("ENOLINK", "ENOTCONN", "ENXIO", "EREMOTEIO", "ESHUTDOWN", "ESTALE"),
+)
+"""Errors after which a file never takes another byte: its server or mount has forgotten it."""
+
+_PATH_ERRORS = _numbers("EACCES", "ELOOP", "ENOTDIR", "EPERM")
+"""Errors that are about a folder above the file."""
 
 _MAX_QUOTED = 200
 """Characters of an impossible name that a message quotes."""
@@ -44,6 +64,10 @@ class LocalStore:
     operating system: every reader sees them, and they survive the end of the process; only a power
     cut or a crash of the machine can lose them. A write that fails half-way is repeated from the
     same offset. The store notices if the file was deleted or replaced.
+
+    After an error that may be the descriptor's, such as those of a file server or mount that went
+    away, the descriptor is closed. The file is opened again if it may still accept data; if not,
+    ``StoreLostError`` asks for a new file, which is created once the folder is back.
     """
 
     flush_secs: ClassVar[float] = 1.0
@@ -52,7 +76,9 @@ class LocalStore:
         self._folder = local_path(folder)
         self._path = self._folder / name
         self._descriptor: int | None = None
-        self._released: os.stat_result | None = None
+        self._is_created = False
+        self._identity: os.stat_result | None = None  # unknown if the first fstat failed
+        self._is_suspect = False  # whether the last call on the descriptor failed
         self._size = 0
 
     def __str__(self) -> str:
@@ -64,19 +90,18 @@ class LocalStore:
 
         Raises:
             StoreError: the path cannot be written, or the disk is full.
-            StoreLostError: the file was deleted since the last append.
+            StoreLostError: the file was deleted since the last append, or accepts no more data.
         """
         with self._as_store_errors(self._path):
-            if self._released is not None:
-                self._check_present(self._released)
-                self._descriptor = os.open(self._path, _FLAGS)
-                self._released = None
-            elif self._descriptor is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
-            else:
-                self._check_present(os.fstat(self._descriptor))
-            self._write(self._descriptor, memoryview(data))
+            if self._descriptor is not None:
+                self._check_descriptor(self._descriptor)
+            descriptor = self._open() if self._descriptor is None else self._descriptor
+            try:
+                self._write(descriptor, memoryview(data))
+            except OSError as error:
+                self._let_go(error)
+                raise
+        self._is_suspect = False
         self._size += len(data)
 
     def put(self, name: str, data: SideData) -> None:
@@ -120,11 +145,11 @@ class LocalStore:
         """Check that the file still exists; its bytes are already visible.
 
         Raises:
-            StoreLostError: the file was deleted since the last append.
+            StoreLostError: the file was deleted since the last append, or accepts no more data.
         """
         if self._descriptor is not None:
             with self._as_store_errors(self._path):
-                self._check_present(os.fstat(self._descriptor))
+                self._check_descriptor(self._descriptor)
 
     def release(self) -> None:
         """Close the file until the next append, as the number of open files is limited.
@@ -132,18 +157,60 @@ class LocalStore:
         Raises:
             StoreError: closing it failed.
         """
-        if self._descriptor is not None:
-            released = os.fstat(self._descriptor)
-            self.close()
-            self._released = released
+        self.close()
 
     def close(self) -> None:
         """Close the file."""
-        self._released = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with self._as_store_errors(self._path):
                 os.close(descriptor)
+
+    def _open(self) -> int:
+        """Create the file, or open it again."""
+        if self._is_created:
+            return self._reopen()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError as error:  # also if an attempt that failed has created it
+            message = f"{self._path} exists already; logging continues in a file of another name"
+            raise StoreLostError(error.errno, message) from error
+        self._is_created = True
+        with contextlib.suppress(OSError):
+            self._identity = os.fstat(self._descriptor)
+        return self._descriptor
+
+    def _reopen(self) -> int:
+        self._check_path()
+        try:
+            self._descriptor = os.open(self._path, _FLAGS)
+        except OSError as error:
+            if error.errno in _PASSING_ERRORS:
+                raise
+            raise self._lost(error) from error
+        return self._descriptor
+
+    def _let_go(self, error: OSError) -> None:
+        """Close the descriptor after an error on it, unless the error is about something else.
+
+        Raises:
+            StoreLostError: the file accepts no more data. It never comes from an empty file, as a
+                new one would not be better.
+        """
+        if error.errno in _PASSING_ERRORS:
+            return
+        is_dead = error.errno in _DEAD_ERRORS or self._is_suspect
+        self._is_suspect = True
+        descriptor, self._descriptor = self._descriptor, None
+        with contextlib.suppress(OSError):
+            if descriptor is not None and error.errno != errno.EBADF:
+                os.ftruncate(descriptor, self._size)  # what a failed write has left
+        with contextlib.suppress(OSError):
+            if descriptor is not None and error.errno != errno.EBADF:  # then it is not ours
+                os.close(descriptor)
+        if is_dead and self._size:
+            raise self._lost(error) from error
 
     def _write(self, descriptor: int, data: memoryview) -> None:
         done = 0
@@ -155,17 +222,57 @@ class LocalStore:
             while done < len(data):
                 done += os.write(descriptor, data[done:])
 
-    def _check_present(self, known: os.stat_result) -> None:
+    def _check_descriptor(self, descriptor: int) -> None:
+        """Check that the descriptor and the path lead to the file that was created.
+
+        Raises:
+            OSError: the path cannot be queried.
+            StoreLostError: they do not.
+        """
+        if self._identity is None:
+            return
         try:
-            same = os.path.samestat(self._path.stat(), known)
-        except FileNotFoundError:
-            same = False
-        if not same:
+            is_ours = os.path.samestat(os.fstat(descriptor), self._identity)
+        except OSError as error:
+            self._let_go(error)
+            return  # ``append`` opens the file again
+        if not is_ours:  # somebody else closed it, and the number is in use again
+            self._descriptor = None
+            raise self._lost()
+        self._check_path()
+
+    def _check_path(self) -> None:
+        """Check that the path leads to the file that was created, as far as is known."""
+        if self._identity is None:
+            return
+        try:
+            is_ours = os.path.samestat(self._path.stat(), self._identity)
+        except OSError as error:
+            if error.errno in _DEAD_ERRORS:
+                raise self._lost(error) from error
+            if error.errno not in _PATH_ERRORS:
+                self._let_go(error)
+            raise
+        if not is_ours:
+            raise self._lost()
+
+    def _lost(self, error: OSError | None = None) -> StoreLostError:
+        """Return the error that asks for a new file.
+
+        Args:
+            error: why the file accepts no more data; None if it was deleted or replaced.
+        """
+        if error is None or error.errno == errno.ENOENT:
             message = (
                 f"{self._path} was deleted or replaced while it was being written; "
                 "its contents are lost, and logging continues in a new file"
             )
-            raise StoreLostError(message)
+            return StoreLostError(message)
+        message = (
+            f"{self._path} accepts no more data: {error.strerror or error}; "
+            "logging continues in a new file"
+        )
+        return StoreLostError(error.errno, message)
 
     @contextlib.contextmanager
     def _as_store_errors(self, path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -196,8 +303,14 @@ def _locked(folder: Path) -> Iterator[None]:
             import fcntl
 
             descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
+            stack.callback(_quietly, os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Closing is not enough: a child forked in the meantime also holds the lock.
-            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+            stack.callback(_quietly, fcntl.flock, descriptor, fcntl.LOCK_UN)
         yield
+
+
+def _quietly(action: Callable[..., object], *args: object) -> None:
+    """Call a function of a lock, whose failure must not look like a failed write."""
+    with contextlib.suppress(OSError):
+        action(*args)
