@@ -4,10 +4,8 @@ Each writer has one event file per run, opened when there is something to write.
 holds the format version. If a resumed run supersedes its earlier points, a ``SessionLog.START`` at
 that step follows.
 
-A file is named ``events.out.tfevents.<seconds>.<host>.<process>.<counter>.<random><suffix>``.
-TensorBoard requires ``tfevents`` in the name and reads the files of a run in name order, so the
-time comes first. The counter orders the files that one process creates in the same second. The
-random part separates containers that share a host name and a process ID.
+A file is named ``events.out.tfevents.<seconds>.<host>.<process>.<counter>.<random><suffix>``; see
+``storage.file_names`` for the order of names.
 
 Side files, which plugins read beside the event files, are written in order, after the events of
 the same batch. Data that a store does not accept is kept and retried. A run with only side files
@@ -17,10 +15,6 @@ run.
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
-import socket
 import struct
 import time
 from functools import partial
@@ -34,6 +28,7 @@ from sm_tblog.format.scalars import encode_scalars, encode_varint
 from sm_tblog.sinks.pending_uploads import PendingUploads
 from sm_tblog.sinks.side_files import SideFiles
 from sm_tblog.storage.base import Appender, InvalidNameError, NotUploadedError, open_store
+from sm_tblog.storage.file_names import new_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,17 +42,12 @@ __all__ = ["EventFileSink", "event_file_name"]
 MAX_OPEN_FILES = 64
 """Files that a sink keeps open, one per run; a process may open only some hundreds in total."""
 
-_counter = itertools.count()
 _DOUBLE = struct.Struct("<d")
 
 
 def event_file_name(suffix: str = "") -> str:
-    """Return a unique event file name, across time and hosts."""
-    host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "localhost"
-    return (
-        f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}"
-        f".{next(_counter):04d}.{os.urandom(4).hex()}{suffix}"
-    )
+    """Return a unique event file name, which sorts after those made before."""
+    return new_name("events.out.tfevents", suffix)
 
 
 def encode_value(value: Value) -> bytes:

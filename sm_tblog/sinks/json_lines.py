@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.format import schema
-from sm_tblog.sinks.event_file import event_file_name
 from sm_tblog.sinks.pending_uploads import PendingUploads
 from sm_tblog.storage.base import Appender, open_store
+from sm_tblog.storage.file_names import new_name
 
 if TYPE_CHECKING:
     from sm_tblog._types import Value
@@ -132,7 +132,7 @@ class JsonLinesSink:
         return Appender(self._open)
 
     def _open(self) -> Store:
-        name = event_file_name(f"{self._suffix}.jsonl").replace("events.out.tfevents", "metrics")
+        name = new_name("metrics", f"{self._suffix}.jsonl")
         store = open_store(self._logdir, name, **self._storage_options)
         self._uploads.add(store)
         return store

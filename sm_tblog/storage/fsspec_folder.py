@@ -110,6 +110,13 @@ class FsspecFolder:
             return AppendBlob(self, path, is_new=is_new)
         return FsspecObject(self, path, is_new=is_new)
 
+    def names_after(self, name: str) -> list[str]:  # noqa: ARG002 - not every listing can start there
+        """Return the names in the folder; see ``remote.RemoteFolder``."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, StoreError):
+            paths = self.call(self.fs.ls, self._path, detail=False)
+            return [posixpath.basename(path.rstrip("/")) for path in paths]
+        return []
+
     def put(self, name: str, data: bytes) -> None:
         """Write a complete object."""
         self.write(f"{self._path}/{name}", data)

@@ -11,9 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import InvalidNameError, StoreLostError, side_file_path
+from sm_tblog.storage.file_names import is_timed, later_name
+from sm_tblog.storage.folder_lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from sm_tblog._types import Bytes
     from sm_tblog.storage.base import SideData
@@ -42,6 +44,9 @@ _DEAD_ERRORS = _numbers(
 
 _PATH_ERRORS = _numbers("EACCES", "ELOOP", "ENOTDIR", "EPERM")
 """Errors that are about a folder above the file."""
+
+LOCK_TIMEOUT = 1.0
+"""Seconds to wait for other processes that create files in the folder, or lock it all the time."""
 
 _MAX_QUOTED = 200
 """Characters of an impossible name that a message quotes."""
@@ -115,7 +120,7 @@ class LocalStore:
         partial = path.with_name(f".{os.urandom(8).hex()}.partial")
         with self._as_store_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent) if callable(data) else contextlib.nullcontext():
+        with locked(path.parent) if callable(data) else contextlib.nullcontext():
             if callable(data):
                 data = data(self.get(name))
             with self._as_store_errors(path):
@@ -171,15 +176,30 @@ class LocalStore:
         if self._is_created:
             return self._reopen()
         self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError as error:  # also if an attempt that failed has created it
-            message = f"{self._path} exists already; logging continues in a file of another name"
-            raise StoreLostError(error.errno, message) from error
+        with self._in_order():
+            try:
+                self._descriptor = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError as error:  # also if an attempt that failed has created it
+                message = f"{self._path} exists already; logging continues in another file"
+                raise StoreLostError(error.errno, message) from error
         self._is_created = True
         with contextlib.suppress(OSError):
             self._identity = os.fstat(self._descriptor)
         return self._descriptor
+
+    @contextlib.contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """Give the file a name after those in the folder, while no other process does the same."""
+        name = self._path.name
+        if not is_timed(name):
+            yield
+            return
+        with locked(self._folder, timeout=LOCK_TIMEOUT):
+            names: list[str] = []
+            with contextlib.suppress(OSError):
+                names = [path.name for path in self._folder.iterdir()]
+            self._path = self._folder / later_name(str(self._folder), name, names)
+            yield
 
     def _reopen(self) -> int:
         self._check_path()
@@ -292,25 +312,3 @@ class LocalStore:
                 raise InvalidNameError(number, message) from error
             message = f"cannot write {path}: {reason}"
             raise StoreError(number, message) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other threads and processes if the file system supports it."""
-    with contextlib.ExitStack() as stack:
-        # Windows and some network file systems do not support it.
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(_quietly, os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Closing is not enough: a child forked in the meantime also holds the lock.
-            stack.callback(_quietly, fcntl.flock, descriptor, fcntl.LOCK_UN)
-        yield
-
-
-def _quietly(action: Callable[..., object], *args: object) -> None:
-    """Call a function of a lock, whose failure must not look like a failed write."""
-    with contextlib.suppress(OSError):
-        action(*args)

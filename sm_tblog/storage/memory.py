@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import posixpath
 from typing import TYPE_CHECKING, ClassVar
 
 from fsspec.implementations.memory import MemoryFileSystem
 
 from sm_tblog.storage.base import side_file_path
+from sm_tblog.storage.file_names import later_name
 
 if TYPE_CHECKING:
     from sm_tblog._types import Bytes
@@ -27,6 +30,7 @@ class MemoryStore:
         self._files = MemoryFileSystem()
         self._folder = folder.rstrip("/")
         self._path = f"{self._folder}/{name}"
+        self._is_created = False
 
     def __str__(self) -> str:
         """Return the URL of the growing file."""
@@ -34,9 +38,19 @@ class MemoryStore:
 
     def append(self, data: Bytes) -> None:
         """Append ``data``."""
+        if not self._is_created:
+            self._path = self._later_path()
+            self._is_created = True
         mode = "ab" if self._files.exists(self._path) else "wb"
         with self._files.open(self._path, mode) as file:
             file.write(data)
+
+    def _later_path(self) -> str:
+        names: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            names = [posixpath.basename(one) for one in self._files.ls(self._folder, detail=False)]
+        name = later_name(self._folder, posixpath.basename(self._path), names)
+        return f"{self._folder}/{name}"
 
     def put(self, name: str, data: SideData) -> None:
         """Write the side file ``name``.

@@ -86,7 +86,7 @@ class ObjectStore:
 
     def __str__(self) -> str:
         """Return the URL of the growing object."""
-        return f"{self._folder}/{self._name}"
+        return f"{self._folder}/{self._name if self._job is None else self._job.file.name}"
 
     def append(self, data: Bytes) -> None:
         """Append ``data`` to the spool file.

@@ -51,6 +51,13 @@ class RemoteFolder(Protocol):
         """
         ...
 
+    def names_after(self, name: str) -> list[str]:
+        """Return names of the folder, including all that sort after ``name`` and start like it.
+
+        The list is empty if the names cannot be listed, for example because that is not allowed.
+        """
+        ...
+
     def put(self, name: str, data: bytes) -> None:
         """Write a complete object."""
         ...

@@ -26,8 +26,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import StoreError
+from sm_tblog.storage.file_names import prefix_of
 from sm_tblog.storage.s3_bucket import (
     DENIED,
+    GENERAL,
     MISSING,
     NOT_IMPLEMENTED,
     PRECONDITION_FAILED,
@@ -106,9 +108,36 @@ class S3Folder(Bucket):
                 "; grant s3:GetObject to append" if any(one in reason for one in DENIED) else "",
             )
 
+    _can_list = True
+
     def open_object(self, name: str, *, is_new: bool) -> S3Object:
         """Return the object with this name, which nobody else writes."""
         return S3Object(self, self.prefix + name, is_new=is_new)
+
+    def names_after(self, name: str) -> list[str]:
+        """Return the names in the folder after this one that start like it, if they can be listed.
+
+        One request, as there are none if all clocks are right.
+
+        Raises:
+            StoreError: the store accepts no request at all at present.
+        """
+        if not self._can_list:
+            return []
+        key, found = self._prefix + name, []
+        more: dict[str, str] = {"StartAfter": key}
+        try:
+            while more:
+                prefix = self._prefix + prefix_of(name)
+                reply = self.call("ListObjectsV2", Prefix=prefix, **more)
+                found += [one["Key"][len(self._prefix) :] for one in reply.get("Contents", ())]
+                token = reply.get("NextContinuationToken")
+                more = {"ContinuationToken": token} if token else {}
+        except StoreError as error:
+            if code_of(error) in GENERAL:
+                raise
+            self._can_list = False  # most likely, it is not allowed
+        return found
 
     def put(self, name: str, data: bytes) -> None:
         """Write a complete object."""

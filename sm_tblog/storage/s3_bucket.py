@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DENIED",
+    "GENERAL",
     "MISSING",
     "NOT_IMPLEMENTED",
     "PRECONDITION_FAILED",
@@ -39,6 +40,12 @@ PRECONDITION_FAILED = ("412", "PreconditionFailed")
 NOT_IMPLEMENTED = ("501", "NotImplemented")
 DENIED = ("403", "AccessDenied")
 """Error codes; a server in between may answer with the number alone."""
+
+GENERAL = (
+    *("ConnectTimeoutError", "EndpointConnectionError", "NoCredentialsError"),
+    *("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"),
+)
+"""Errors that every request gets, whatever it asks for, until something changes."""
 
 _clients: dict[str, Any] = {}  # by ``identity``; creating one takes a large part of a second
 _clients_lock = threading.Lock()

@@ -51,6 +51,9 @@ SUFFIX = ".spool"
 _MAX_HEADER_SIZE = 1 << 16
 """Maximum length of the header line in bytes."""
 
+_SPARE_SIZE = 16
+"""Bytes that a name may grow by when it is changed."""
+
 _MAX_BODY_IN_MEMORY = 1 << 20
 """Maximum size in bytes of a request body that is read into memory instead of in chunks."""
 
@@ -131,6 +134,20 @@ class SpoolFile:
                     )
                     self._tail += data
             self.size += len(data)
+
+    def rename(self, name: str) -> None:
+        """Give the object another name, unless it does not fit in the header or cannot be noted."""
+        with self._lock:
+            if self._file is not None:
+                header = _encode_header(self.url, name, self.notes, self._start)
+                if len(header) != self._start:
+                    return
+                try:
+                    self._file.seek(0)
+                    _write(self._file, header)
+                except OSError:
+                    return
+            self.name = name
 
     def read(self, begin: int, end: int) -> bytes:
         """Return the object's bytes from ``begin`` to ``end``.
@@ -242,7 +259,7 @@ def create(folder: Path, url: str, name: str, **notes: Any) -> SpoolFile:
         name: the object's name in that folder.
         notes: further entries of the header that a later upload needs; never a secret.
     """
-    header = json.dumps({"url": url, "name": name, **notes}).encode() + b"\n"
+    header = _encode_header(url, name, notes)
     path = folder / f"{os.urandom(8).hex()}{SUFFIX}"
     file = None
     try:
@@ -258,6 +275,12 @@ def create(folder: Path, url: str, name: str, **notes: Any) -> SpoolFile:
             path.unlink(missing_ok=True)
         return SpoolFile(url, name, notes=notes)
     return SpoolFile(url, name, file, len(header), path, notes)
+
+
+def _encode_header(url: str, name: str, notes: Mapping[str, Any], size: int = 0) -> bytes:
+    """Return a header line of at least ``size`` bytes; by default, with room for a longer name."""
+    line = json.dumps({"url": url, "name": name, **notes}).encode()
+    return line.ljust((size or len(line) + _SPARE_SIZE + 1) - 1) + b"\n"
 
 
 def orphans(folder: Path, **notes: Any) -> Iterator[SpoolFile]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import RefusedError, UnreachableError
+from sm_tblog.storage.file_names import is_timed, later_name
 from sm_tblog.storage.side_spool import is_side, restore
 
 if TYPE_CHECKING:
@@ -311,6 +312,9 @@ class UploadQueue:
             jobs, sides = list(self._jobs), list(self._side)
         for job in jobs:
             if job.remote_object is None:
+                if job.is_new and is_timed(job.file.name):
+                    names = self._folder.names_after(job.file.name)
+                    job.file.rename(later_name(self._url, job.file.name, names))
                 job.remote_object = self._folder.open_object(job.file.name, is_new=job.is_new)
             self._upload_job(job, job.remote_object)
         for side in sides:

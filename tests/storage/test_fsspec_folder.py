@@ -426,3 +426,23 @@ def test_what_a_process_left_behind_is_finished(scheme, tmp_path):
     store.close()
     assert [content(scheme, name) for name in names_] == [b"line\n" * 10, b"line\n" * 20]
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_name_comes_after_those_in_the_folder(scheme):
+    prefix = "events.out.tfevents"
+    first = f"{prefix}.4000000000.host.1.0000.x"
+    FsspecFolder(f"{scheme}://box/ordered-{scheme}", {}).put(first, b"")
+    with Writer(f"{scheme}://box/ordered-{scheme}") as writer:
+        writer.add_scalar("loss", 1.0, 0)
+    files = fsspec.get_filesystem_class(scheme)
+    found = sorted(path.rpartition("/")[2] for path in files.store if f"ordered-{scheme}/" in path)
+    assert found[0] == first
+    assert [name.startswith(f"{prefix}.4000000001.") for name in found[1:]] == [True]
+
+
+def test_a_folder_that_cannot_be_listed_has_no_names(scheme, monkeypatch):
+    def ls(*_args, **_kwargs):
+        raise PermissionError("may not list")
+
+    monkeypatch.setattr(FakeFileSystem, "ls", ls)
+    assert FsspecFolder(f"{scheme}://box/run", {}).names_after("x") == []

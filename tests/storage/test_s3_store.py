@@ -447,7 +447,8 @@ def test_a_bucket_that_is_missing_may_still_be_made(moto, caplog, quick, tmp_pat
     assert not writer.flush()
     assert "s3://later/run: there is no such bucket; create it or correct the URL" in caplog.text
     assert moto.count("PutObject") > 0
-    assert {request.operation for request in moto.requests} <= {"PutObject", "GetObject"}
+    asked = {request.operation for request in moto.requests}
+    assert asked <= {"PutObject", "GetObject", "ListObjectsV2"}
     client = moto.server.make_bucket("later")
     assert writer.close()
     assert client.list_objects_v2(Bucket="later")["KeyCount"] == 1
@@ -602,3 +603,52 @@ def test_a_server_without_conditions_takes_side_files_all_the_same(moto, bucket,
     store.put("config", lambda before: (before or b"") + b"mine")
     store.close()
     assert bucket.get(bucket.keys(folder)[0]) == b"mine"
+
+
+# The order of names.
+
+
+def leave(bucket, folder, name):
+    """Leave an event file of a machine whose clock is ahead."""
+    key = f"{folder}/{name}".removeprefix("s3://bucket/")
+    bucket.client.put_object(Bucket="bucket", Key=key, Body=b"")
+    return key
+
+
+def test_a_name_comes_after_those_already_in_the_bucket(moto, bucket, folder):
+    before = leave(bucket, folder, "events.out.tfevents.4000000000.host.1.0000.x")
+    with Writer(folder, storage_options=moto.options) as writer:
+        log(writer, range(3))
+    assert bucket.keys(folder)[0] == before  # keys are listed in order
+    (after,) = bucket.keys(folder)[1:]
+    assert "tfevents.4000000001." in after
+
+
+def test_more_names_than_one_reply_holds_are_all_seen(moto, bucket, folder, monkeypatch):
+    for second in range(4000000000, 4000000003):
+        leave(bucket, folder, f"events.out.tfevents.{second}.host.1.0000.x")
+    call = s3.S3Folder.call
+
+    def small(self, operation, **parameters):
+        if operation == "ListObjectsV2":
+            parameters["MaxKeys"] = 1
+        return call(self, operation, **parameters)
+
+    monkeypatch.setattr(s3.S3Folder, "call", small)
+    with Writer(folder, storage_options=moto.options) as writer:
+        log(writer, range(3))
+    assert "tfevents.4000000003." in bucket.keys(folder)[-1]
+
+
+@pytest.mark.parametrize("fault", ["403", "500", "reset"])
+def test_a_bucket_that_cannot_be_listed_is_written_all_the_same(
+    moto, bucket, folder, fault, caplog, quick
+):
+    leave(bucket, folder, "events.out.tfevents.4000000000.host.1.0000.x")
+    moto.fail("ListObjectsV2", [fault])
+    with Writer(folder, storage_options=moto.options) as writer:
+        log(writer, range(3))
+    assert moto.count("ListObjectsV2") > 0
+    assert len(bucket.keys(folder)) == 2
+    assert "tfevents.4000000000." in bucket.keys(folder)[1]
+    assert not messages(caplog)

@@ -386,3 +386,25 @@ def test_memory_alone_needs_no_file():
     file = SpoolFile(URL, "name")
     assert_keeps_in_memory(file)
     assert not file.is_on_disk
+
+
+def test_a_renamed_object_keeps_its_name_when_its_process_ends(tmp_path):
+    file = create(tmp_path, URL, "events.out.tfevents.9999999999.x", region_name="somewhere")
+    file.append(frame(b"record"))
+    file.rename("events.out.tfevents.99999999990.x")
+    file.append(frame(b"more"))
+    file.release()
+    (found,) = orphans(tmp_path, url=URL, region_name="somewhere")
+    assert found.name == "events.out.tfevents.99999999990.x"
+    assert found.read(0, found.size) == frame(b"record") + frame(b"more")
+    found.release()
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_name_that_its_header_has_no_room_for_is_not_taken(tmp_path, in_memory):
+    file = create(Path(os.devnull) if in_memory else tmp_path, URL, "name")
+    file.append(b"x")
+    file.rename("n" * 100)
+    assert file.name == ("n" * 100 if in_memory else "name")
+    assert file.read(0, 1) == b"x"
+    file.release()

@@ -589,3 +589,18 @@ def test_what_is_finished_for_others_is_said(place, caplog):
     queue.step()
     [record] = caplog.records
     assert record.getMessage() == "sm_tblog: fake://folder: orphaned spool files to upload: 1"
+
+
+def test_only_what_this_process_created_gets_a_name_after_others(queue, place):
+    place.names_after = lambda name: ["events.out.tfevents.1800000000.x"]
+    own = SpoolFile("fake://folder", "events.out.tfevents.1700000000.own")
+    orphan = SpoolFile("fake://folder", "events.out.tfevents.1600000000.orphan")
+    for file in (own, orphan):
+        file.append(b"x")
+    queue.add(UploadJob(own))
+    queue.resume([orphan])
+    queue.step()
+    assert set(place.objects) == {
+        "events.out.tfevents.1800000001.own",
+        "events.out.tfevents.1600000000.orphan",
+    }
