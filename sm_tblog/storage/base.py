@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     from sm_tblog._types import Bytes
@@ -140,7 +140,13 @@ class StoreLostError(StoreError):
     """The file accepts no more data, or its data is gone, for example because it was deleted.
 
     The next append goes to a new store.
+
+    Attributes:
+        unsynced: the last bytes appended, if they may be missing in the file although the others
+            are there. They are written to the new store.
     """
+
+    unsynced: Sequence[Bytes] = ()
 
 
 _STORES: dict[str, tuple[str, str]] = {
@@ -278,8 +284,8 @@ class Appender:
             data = self._queue[0]
             try:
                 self._store.append(data)
-            except StoreLostError:
-                self._drop_store()
+            except StoreLostError as error:
+                self._drop_store(error)
                 raise
             self._queue.popleft()
             self.pending -= len(data)
@@ -295,8 +301,8 @@ class Appender:
         if self._store is not None:
             try:
                 self._store.flush()
-            except StoreLostError:
-                self._drop_store()
+            except StoreLostError as error:
+                self._drop_store(error)
                 raise
 
     def discard(self) -> None:
@@ -331,8 +337,12 @@ class Appender:
         self._queue.append(data)
         self.pending += len(data)
 
-    def _drop_store(self) -> None:
+    def _drop_store(self, error: StoreLostError) -> None:
         """Close a store that is lost. What closing it raises says less than why it is lost."""
+        self._queue.extendleft(reversed(error.unsynced))
+        unsynced = sum(map(len, error.unsynced))
+        self.pending += unsynced
+        self.stored -= unsynced
         with contextlib.suppress(StoreError):
             self._close_store()
 

@@ -72,7 +72,7 @@ class Writer(
             ticks twice a second. By default 16,384. A smaller number costs CPU time and gains
             nothing.
         flush_secs: the maximum time in seconds until logged data is stored. The default depends on
-            the storage; it is 1 for local directories.
+            the storage: it is 1 for directories, and 10 for buckets, mounted ones included.
         filename_suffix: suffix of every file name.
         write_to_disk: ``False`` is the same as ``enabled=False``.
         log_dir: alias of ``logdir``.
@@ -95,7 +95,9 @@ class Writer(
         rank_zero_only: enable the writer only in the process of rank 0 of a distributed job.
         max_bytes: memory limit in bytes, for buffered rows, for buffered values, and for the data
             that each sink keeps while its store rejects it. By default 32 MiB.
-        storage_options: passed to the store.
+        storage_options: passed to the store. A local directory takes ``sync``: what ``flush`` does
+            so that other machines see the data; see ``LocalStore``. Buckets take credentials, the
+            endpoint and more; see "Straight to S3" in the documentation.
 
     Raises:
         InvalidTypeError: an argument has the wrong type.
