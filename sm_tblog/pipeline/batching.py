@@ -52,6 +52,7 @@ def make_batch(
     faults: FaultLog,
     tags: TagRegistry,
     rename: Callable[[str], str] | None = None,
+    on_built: Callable[[], None] = lambda: None,
 ) -> tuple[Batch, int]:
     """Return a batch, and the number of rows and items that had to be left out of it.
 
@@ -61,10 +62,11 @@ def make_batch(
         faults: receives a fault for each row or item that is left out.
         tags: the tag registry, which assigns the tags.
         rename: a function applied to every tag.
+        on_built: called after each item.
     """
     if rename is not None:
         items = [item._replace(tag=rename(item.tag)) for item in items]
-    built, computed, lost = _build(items, faults)
+    built, computed, lost = _build(items, faults, on_built)
     rows += computed
     given = len(rows) // ENTRIES
     try:
@@ -124,7 +126,7 @@ def _encode_series(series: list[Any]) -> tuple[list[Series], Any]:
 
 
 def _build(
-    items: Sequence[Item], faults: FaultLog
+    items: Sequence[Item], faults: FaultLog, on_built: Callable[[], None]
 ) -> tuple[list[Value | Event | File], list[Any], int]:
     """Return the built parts, the rows among them, and the number of items that failed."""
     built: list[Value | Event | File] = []
@@ -147,9 +149,10 @@ def _build(
             fault.__cause__ = error
             faults.report(f"build {item.tag}", fault)
             lost += 1
-            continue
-        if warning:
-            faults.warn_once(f"warning {item.tag}", f"{item.tag!r}: {warning}")
+        else:
+            if warning:
+                faults.warn_once(f"warning {item.tag}", f"{item.tag!r}: {warning}")
+        on_built()
     return built, rows, lost
 
 

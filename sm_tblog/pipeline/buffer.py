@@ -35,6 +35,9 @@ __all__ = ["Buffer"]
 STALL_TIMEOUT = 5.0
 """Seconds without progress of the worker thread after which a full buffer stops blocking."""
 
+BUILD_TIMEOUT = 300.0
+"""Seconds that one value, such as a long video, may be built before this counts as no progress."""
+
 ROW_BYTES = 128
 """Memory of a buffered row: four references, three numbers, the list's spare capacity."""
 
@@ -78,7 +81,8 @@ class Buffer(ABC):
         self._worker: threading.Thread | None = None
         self._wake_requested = False
         self._progress = time.monotonic()
-        self._stalled = False
+        self._building = False  # rather than waiting for a store
+        self._stall = 0.0  # seconds without progress that a thread has waited since the last
 
     @abstractmethod
     def _start(self) -> None:
@@ -139,13 +143,29 @@ class Buffer(ABC):
         """
         if self._overflow == "drop" or threading.current_thread() is self._worker:
             return has_room()
+        started = time.monotonic()
         while not has_room():
-            remaining = self._progress + STALL_TIMEOUT - time.monotonic()
-            if self._stalled or remaining <= 0:
-                self._stalled = True
+            seconds = self._seconds_to_wait(STALL_TIMEOUT, started)
+            if not seconds:
                 return False
-            self._condition.wait(remaining)
+            self._condition.wait(seconds)
         return True
+
+    def _seconds_to_wait(self, limit: float, started: float) -> float:
+        """Return how long to wait for progress; 0 to give up.
+
+        Args:
+            limit: the seconds to wait without progress; while a value is built, ``BUILD_TIMEOUT``
+                if that is longer. Once a thread has waited for so long, no other does.
+            started: when the thread began to wait. The time before does not count, because the
+                worker thread may have been held up too, such as by a suspended process.
+        """
+        if self._building:
+            limit = max(limit, BUILD_TIMEOUT)
+        seconds = max(self._progress, started) + limit - time.monotonic()
+        if seconds <= 0:
+            self._stall = max(self._stall, limit)
+        return 0.0 if self._stall >= limit else seconds
 
     def _drop_at_shutdown(self, count: int) -> None:
         """Drop rows logged during interpreter shutdown.
@@ -161,7 +181,7 @@ class Buffer(ABC):
     def _drop(self, count: int) -> None:
         with self._condition:
             self._dropped += count
-        why = "nothing has been stored for a while" if self._stalled else "rows are logged too fast"
+        why = "nothing has been stored for a while" if self._stall else "rows are logged too fast"
         message = f"{self}: {why}, and the buffer is full; rows are dropped"
         self._faults.report(f"overflow: {why}", SinkError(message))
 

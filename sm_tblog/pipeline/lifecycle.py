@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["close_at_exit", "is_exiting", "register", "register_for_forks", "unregister"]
 
 EXIT_TIMEOUT = 30.0
-"""Seconds that the process waits at exit for all pipelines together."""
+"""Seconds that the process waits at exit for the stores of all pipelines together."""
 
 TERM_TIMEOUT = 15.0
 """Seconds that the ``SIGTERM`` handler waits; containers are often killed 30 s later or sooner."""
@@ -40,7 +40,7 @@ TERM_TIMEOUT = 15.0
 class _Pipeline(Protocol):
     def reset_after_fork(self) -> None: ...
     def flush(self, timeout: float | None = None) -> bool: ...
-    def close(self, timeout: float | None = None) -> bool: ...
+    def close_at_exit(self, timeout: float) -> float: ...
 
 
 _fork_hooks: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -81,7 +81,7 @@ def unregister(pipeline: _Pipeline) -> None:
 def _close(reference: weakref.ref[Any]) -> None:
     pipeline = reference()
     if pipeline is not None:
-        _call_all([pipeline], "close", EXIT_TIMEOUT)
+        _close_in_time([pipeline])
 
 
 def is_exiting() -> bool:
@@ -92,16 +92,16 @@ def is_exiting() -> bool:
 def _close_all() -> None:
     global _exiting  # noqa: PLW0603 - the interpreter exits once
     _exiting = True
-    _call_all(list(_running), "close", EXIT_TIMEOUT)
+    _close_in_time(list(_running))
 
 
-def _call_all(pipelines: list[Any], action: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+def _close_in_time(pipelines: list[Any]) -> None:
+    left = EXIT_TIMEOUT
     # Faults have been logged, and nothing is left to catch the exception.
     with contextlib.suppress(KeyboardInterrupt):
         for pipeline in pipelines:
             with contextlib.suppress(Exception):
-                getattr(pipeline, action)(max(deadline - time.monotonic(), 0.0))
+                left = pipeline.close_at_exit(left)
 
 
 def _is_multiprocessing_child() -> bool:
@@ -145,7 +145,11 @@ def _uninstall_handler() -> None:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    _call_all(list(_running), "flush", TERM_TIMEOUT)
+    deadline = time.monotonic() + TERM_TIMEOUT
+    with contextlib.suppress(KeyboardInterrupt):
+        for pipeline in list(_running):
+            with contextlib.suppress(Exception):
+                pipeline.flush(max(deadline - time.monotonic(), 0.0))
     if callable(_previous_handler):
         _previous_handler(number, frame)
     elif signal.getsignal(number) is _on_sigterm:  # otherwise a later handler called this one

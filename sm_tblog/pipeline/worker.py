@@ -11,16 +11,15 @@ and ``flush`` and ``close`` raise them if the user asked for that.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from sm_tblog._errors import FlushTimeoutError, SinkError
+from sm_tblog._errors import SinkError
 from sm_tblog._types import Stats
 from sm_tblog.pipeline import lifecycle
+from sm_tblog.pipeline.barriers import Barriers
 from sm_tblog.pipeline.batching import ENTRIES, make_batch
-from sm_tblog.pipeline.buffer import Buffer
 from sm_tblog.pipeline.faults import FaultLog
 from sm_tblog.pipeline.sink_group import SinkGroup
 from sm_tblog.pipeline.tag_registry import TagRegistry
@@ -36,15 +35,6 @@ __all__ = ["Pipeline"]
 
 TICK = 0.5
 """Seconds between two rounds of the worker thread: what is lost if the process dies suddenly."""
-
-BARRIER_TIMEOUT = 30.0
-"""Seconds that a barrier waits for a worker thread that makes no progress."""
-
-CLOSE_TIMEOUT = 60.0
-"""Seconds that ``close`` waits for remote stores."""
-
-BUILD_TIMEOUT = 600.0
-"""Seconds without progress that a barrier waits while items are built, such as a long video."""
 
 MAX_BATCH_ROWS = 16_384
 """Maximum number of rows per batch."""
@@ -69,7 +59,7 @@ class _Worker(threading.Thread):
         self._pipeline.close()
 
 
-class Pipeline(Buffer):
+class Pipeline(Barriers):
     """A buffer, a worker thread and sinks.
 
     Args:
@@ -126,10 +116,7 @@ class Pipeline(Buffer):
     def _reset(self) -> None:
         """Reset to an empty buffer and no worker thread."""
         self._reset_buffer()
-        self._building = self._closing = self._threadless = False
-        self._last_ticket = self._done_ticket = 0  # each barrier gets a ticket
-        self._failed_ticket = 0  # of the last barrier that found something not stored
-        self._reported_losses = 0  # losses up to the last barrier
+        self._reset_barriers()
         self._faults = FaultLog(self._on_error)
         self._tags = TagRegistry(self._faults)
         self._sink_group = SinkGroup(
@@ -181,117 +168,6 @@ class Pipeline(Buffer):
         self._threadless = self._worker is None
         if self._threadless:
             self.drain_once()
-
-    # Called by the calling thread: barriers.
-
-    def flush(self, timeout: float | None = None, *, force: bool = False) -> bool:
-        """Wait until everything logged before is stored.
-
-        Args:
-            timeout: maximum wait in seconds; by default, as long as the worker thread makes
-                progress.
-            force: wait for a remote store even if its next upload is due within a second.
-
-        Returns:
-            Whether everything logged since the last barrier is stored.
-
-        Raises:
-            TBLogError: the first fault since the last barrier, with ``on_error="raise"``.
-        """
-        started = time.monotonic()
-        _, stored = self._barrier(timeout, closing=False)
-        limit = BARRIER_TIMEOUT if timeout is None else timeout
-        stored &= self._wait_for_uploads(started + limit, force=force)
-        self._faults.raise_first()
-        return stored
-
-    def close(self, timeout: float | None = None) -> bool:
-        """Store everything, close the sinks and end the worker thread. A later row reopens them.
-
-        The argument, the result and the exceptions are the same as for ``flush``.
-        """
-        started = time.monotonic()
-        worker, stored = self._barrier(timeout, closing=True)
-        limit = CLOSE_TIMEOUT if timeout is None else timeout
-        stored &= self._wait_for_uploads(started + limit, force=True)
-        if worker is not None:
-            with self._condition:
-                self._condition.wait_for(lambda: not self._closing, BARRIER_TIMEOUT)
-                ended = self._worker is not worker
-            if ended:  # otherwise new rows arrived, and it continues with them
-                worker.join()
-        self._faults.raise_first()
-        return stored
-
-    def _barrier(
-        self, timeout: float | None, *, closing: bool
-    ) -> tuple[threading.Thread | None, bool]:
-        """Store everything; return the worker thread that did it, and whether it succeeded."""
-        if sys.is_finalizing():
-            if self.rows:
-                self._drop_at_shutdown(len(self.rows) // ENTRIES)
-            return None, self._losses() == self._reported_losses
-        with self._condition:
-            if self._worker is None and (self.rows or self._items):
-                self._start()
-            worker = self._worker
-            if threading.current_thread() is worker or not (worker or self._threadless):
-                return None, True
-            self._closing |= closing
-            self._last_ticket += 1
-            ticket = self._last_ticket
-            if worker is None:
-                self.drain_once()
-            elif not self._wait_for_ticket(ticket, timeout):
-                message = f"{self}: not everything could be stored in time; the rest is kept"
-                self._faults.report("barrier", FlushTimeoutError(message))
-                return None, False
-            return worker, ticket > self._failed_ticket
-
-    def _wait_for_uploads(self, deadline: float, *, force: bool) -> bool:
-        """Wait until remote stores have everything from the sinks; return whether they do."""
-        if threading.current_thread() is self._worker:
-            return True
-        missing = self._sink_group.wait(max(deadline - time.monotonic(), 0.0), force=force)
-        if missing:
-            message = (
-                f"not everything could be uploaded in time. The rest is kept and uploaded later by "
-                f"this process, the next writer to that folder, or sm-tblog upload: "
-                f"{'; '.join(missing)}"
-            )
-            self._faults.report("delivery", FlushTimeoutError(message))
-        else:
-            self._faults.resolve("delivery")
-        return not missing
-
-    def _losses(self) -> int:
-        return self._dropped + self._sink_group.losses
-
-    def _wait_for_ticket(self, ticket: int, timeout: float | None) -> bool:
-        started = time.monotonic()
-        while self._done_ticket < ticket and self._worker is not None:
-            self._wake()
-            now = time.monotonic()
-            if timeout is not None:
-                remaining = started + timeout - now
-            elif self._stalled:
-                remaining = 0.0
-            else:
-                allowed = BUILD_TIMEOUT if self._building else BARRIER_TIMEOUT
-                remaining = max(self._progress, started) + allowed - now
-                self._stalled = remaining <= 0
-            if remaining <= 0:
-                return False
-            self._condition.wait(remaining)
-        return True
-
-    def close_without_waiting(self) -> None:
-        """Tell the worker thread to store everything, close the sinks and end."""
-        with self._condition:
-            if self._worker is not None:
-                self._closing = True
-                self._last_ticket += 1
-                self._wake()
 
     # Called by the worker thread.
 
@@ -353,17 +229,18 @@ class Pipeline(Buffer):
             waiting -= count
             chosen = self._take_items(items)
             items -= len(chosen)
-            self._on_progress()
+            self._on_progress(building=True)
             try:
-                self._building = bool(chosen)
-                batch, lost = make_batch(rows, chosen, self._faults, self._tags, self._rename)
+                batch, lost = make_batch(
+                    rows, chosen, self._faults, self._tags, self._rename, self._on_built
+                )
+                self._dropped += lost
+                batch = self._process(batch)
             finally:
-                self._building = False
                 with self._condition:
                     self._item_bytes -= sum(item.nbytes for item in chosen)
-            self._dropped += lost
-            self._on_progress()
-            self._sink_group.write(self._process(batch))
+                self._on_progress()
+            self._sink_group.write(batch)
         if self.limit == self._max_length:
             self.limit = self._wake_length
 
@@ -371,10 +248,11 @@ class Pipeline(Buffer):
         for process in self.processors:
             try:
                 batch = process(batch)
-            except Exception as error:  # noqa: BLE001, PERF203 - a failing processor costs no rows
+            except Exception as error:  # noqa: BLE001 - a failing processor costs no rows
                 fault = SinkError(f"{self}: {process} failed: {type(error).__name__}: {error}")
                 fault.__cause__ = error
                 self._faults.report(f"processor {process}", fault)
+            self._on_built()
         return batch
 
     def _take_items(self, max_count: int) -> list[Item]:
@@ -389,9 +267,17 @@ class Pipeline(Buffer):
                 nbytes += taken[-1].nbytes
         return taken
 
-    def _on_progress(self) -> None:
-        """Record progress of the worker thread and notify the waiting threads."""
+    def _on_built(self) -> None:
+        self._on_progress(building=True)
+
+    def _on_progress(self, *, building: bool = False) -> None:
+        """Record progress of the worker thread and notify the waiting threads.
+
+        Args:
+            building: whether it builds values from now on, rather than waiting for a store.
+        """
         with self._condition:
             self._progress = time.monotonic()
-            self._stalled = False
+            self._building = building
+            self._stall = 0.0
             self._condition.notify_all()

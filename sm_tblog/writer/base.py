@@ -254,7 +254,8 @@ class BaseWriter:
 
         Args:
             timeout: the maximum wait in seconds. By default, wait as long as the worker thread
-                makes progress; give up on a store that hangs after 30 s.
+                makes progress; give up on a store that hangs after 30 s, and on a value that is
+                being built after 5 minutes.
             force: on an object store, wait for its acknowledgement even if it was asked less than a
                 second ago, or is known to be down. Without ``force``, a call returns as soon as
                 everything is on the local disk, and the upload follows within that second, or once

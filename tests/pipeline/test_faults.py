@@ -17,7 +17,7 @@ import time
 import pytest
 
 from sm_tblog import FlushTimeoutError, StoreError, Writer
-from sm_tblog.pipeline import buffer, worker
+from sm_tblog.pipeline import barriers, buffer
 from sm_tblog.storage.local import LocalStore
 
 pytestmark = pytest.mark.usefixtures("worker_at_barriers_alone")
@@ -408,7 +408,7 @@ def test_a_loss_is_reported_by_the_barrier_that_waited_for_it_whoever_else_flush
 @pytest.fixture
 def hanging_url(tmp_path, store_at, monkeypatch):
     """The URL of a store that hangs, an event set when it hangs, and an event that releases it."""
-    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 0.1)
+    monkeypatch.setattr(barriers, "BARRIER_TIMEOUT", 0.1)
     monkeypatch.setattr(buffer, "STALL_TIMEOUT", 0.1)
     hangs, released = threading.Event(), threading.Event()
 
@@ -466,7 +466,7 @@ def test_values_are_taken_while_a_store_hangs(tmp_path, hanging_url, read_events
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("barrier", [Writer.flush, Writer.close])
 def test_a_barrier_waits_no_longer_than_it_is_told_to(hanging_url, monkeypatch, barrier):
-    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 600.0)
+    monkeypatch.setattr(barriers, "BARRIER_TIMEOUT", 600.0)
     url, _, released = hanging_url
     errors = []
     writer = Writer(url, on_error=errors.append)
@@ -483,7 +483,7 @@ def test_flush_waits_as_long_as_it_is_told_to_for_what_has_hung(hanging_url, mon
     writer = Writer(url, on_error=lambda _: None)
     _log(writer, range(10))
     assert not writer.flush()
-    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 30.0)
+    monkeypatch.setattr(barriers, "BARRIER_TIMEOUT", 30.0)
     released.set()
     assert writer.flush(timeout=60)
 

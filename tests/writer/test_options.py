@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer
-from sm_tblog.pipeline import worker
+from sm_tblog.pipeline import barriers, worker
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event, File
 
@@ -165,7 +165,7 @@ def test_items_are_built_a_few_megabytes_at_a_time_and_counted_until_then(tmp_pa
 
 
 def test_a_barrier_waits_longer_for_a_value_being_built(tmp_path, monkeypatch, read_events):
-    monkeypatch.setattr(worker, "BARRIER_TIMEOUT", 0.05)
+    monkeypatch.setattr(barriers, "BARRIER_TIMEOUT", 0.05)
     released, building = threading.Event(), threading.Event()
 
     def build(tag):
