@@ -1,8 +1,9 @@
 """What happens to pipelines when the process forks, is terminated, or exits.
 
 =========================  ===================================================================
-``fork``                   the child discards the parent's rows and worker threads; what the
-                           child logs goes to its own files
+``fork``                   waits until no thread of this library imports a module; the child
+                           discards the parent's rows and worker threads; what the child logs goes
+                           to its own files
 interpreter exit           every pipeline is closed, with a deadline
 exit of a child of         the same, through the package's own exit hook, because such a child
 ``multiprocessing``        ends with ``os._exit``, which runs no exit handlers
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging  # noqa: F401 - see the last lines
 import os
 import signal
 import sys
@@ -23,6 +25,8 @@ import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
+
+from sm_tblog.pipeline.imports import wait_for_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,4 +163,6 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
+    # The last function registered is called first. ``logging`` has been imported and has registered
+    # its own, which takes a lock that imports need.
+    os.register_at_fork(before=wait_for_imports, after_in_child=_reset_after_fork)

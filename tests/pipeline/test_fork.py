@@ -7,11 +7,13 @@ They report failures through a pipe.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -20,6 +22,7 @@ import types
 import pytest
 
 from sm_tblog import Writer
+from sm_tblog.pipeline import imports
 from sm_tblog.sinks import event_file
 from sm_tblog.storage.local import LocalStore
 
@@ -318,6 +321,78 @@ def test_a_child_that_never_logged_dies_of_sigterm_as_ever(writer):
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
+# Modules that a thread of the library is importing at the fork.
+
+
+SLOW_MODULE = """
+import logging, shared
+shared.begun.set()
+shared.never.wait(0.5)
+logger = logging.getLogger("slow")
+value = 1.0
+"""
+
+FORK_DURING_AN_IMPORT = """
+from sm_tblog import Writer  # before ``logging``, whose lock is held while a process forks
+import os, sys, threading, types
+
+begun = threading.Event()
+sys.modules["shared"] = types.SimpleNamespace(begun=begun, never=threading.Event())
+sys.path.insert(0, sys.argv[1])
+
+def build(tag):
+    from slow import value
+    from sm_tblog.format import schema
+    return schema.Value(tag=tag, simple_value=value)
+
+def log(tag):
+    writer._put(tag, build, (), 0, None)
+    return writer.flush() and writer.stats().errors == 0
+
+def import_it():
+    import slow
+
+writer = Writer(sys.argv[1])
+if sys.argv[2] == "worker":
+    writer._put("parent", build, (), 0, None)
+else:
+    threading.Thread(target=import_it, name="sm_tblog upload").start()
+begun.wait()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if log("child") else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("thread", ["worker", "upload"])
+def test_a_fork_waits_for_a_module_that_is_being_imported(
+    tmp_path, run_script, read_scalars, thread
+):
+    (tmp_path / "slow.py").write_text(SLOW_MODULE)
+    done = run_script(FORK_DURING_AN_IMPORT, tmp_path, thread, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    expected = {"worker": {"parent", "child"}, "upload": {"child"}}
+    assert set(read_scalars(tmp_path)[""]) == expected[thread]
+
+
+def test_a_fork_does_not_wait_forever_for_an_import(tmp_path, writer, monkeypatch):
+    monkeypatch.setattr(imports, "IMPORT_TIMEOUT", 0.1)
+    shared = types.SimpleNamespace(begun=threading.Event(), go_on=threading.Event())
+    monkeypatch.setitem(sys.modules, "shared_with_the_test", shared)
+    source = "import shared_with_the_test as s\ns.begun.set()\nassert s.go_on.wait(30)\n"
+    (tmp_path / "waits_for_the_test.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    thread = threading.Thread(
+        target=importlib.import_module, args=("waits_for_the_test",), name="sm_tblog upload"
+    )
+    thread.start()
+    assert shared.begun.wait(30)
+    Child(lambda: _log_and_flush(writer, "child", range(3))).join()
+    shared.go_on.set()
+    thread.join()
 
 
 # multiprocessing: its children also end with ``os._exit``, after its own exit hooks.
