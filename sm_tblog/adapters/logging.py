@@ -10,6 +10,9 @@
 TensorBoard keeps about a hundred texts per tag. So each text contains many records, one per line:
 those of a few seconds, up to a maximum number of lines, or those up to an error.
 
+Records that wait for their text are logged when the process ends, also by ``SIGTERM``, and in a
+child of ``multiprocessing`` before it sends a result. A forked child does not repeat its parent's.
+
 The handler ignores records of this library itself, and records that other libraries log on its
 threads. Otherwise, uploading a log would add records to that log.
 """
@@ -21,6 +24,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog.adapters._target import Target
+from sm_tblog.pipeline import lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +36,9 @@ __all__ = ["TensorBoardHandler"]
 
 _PREFIX = "sm_tblog"
 """The name of this library's logger, and the prefix of its threads' names."""
+
+LOCK_TIMEOUT = 5.0
+"""Seconds that the end of the process waits for a thread that logs a record."""
 
 
 class TensorBoardHandler(logging.Handler):
@@ -79,6 +86,12 @@ class TensorBoardHandler(logging.Handler):
         # A filter runs before the handler acquires its lock. So this library's threads never wait
         # for a thread that holds the lock and waits for them.
         self.addFilter(_is_external)
+        lifecycle.register_for_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Leave the pending records to the parent. Called in a forked child."""
+        self._lines = []
+        self._timer = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add a record to the next text. Called by ``logging``, which holds the lock.
@@ -87,9 +100,13 @@ class TensorBoardHandler(logging.Handler):
             record: the record, which becomes one line or several.
         """
         try:
-            self._lines += self.format(record).splitlines() or [""]
+            lines = self.format(record).splitlines() or [""]
+            if not self._lines:
+                lifecycle.add_pending(self)
+            self._lines.extend(lines)
             self._count += 1
-            if record.levelno >= self._flush_level or len(self._lines) >= self._capacity:
+            is_full = len(self._lines) >= self._capacity
+            if record.levelno >= self._flush_level or is_full or lifecycle.is_exiting():
                 self._log_pending()
             elif self._timer is None or not self._timer.is_alive():
                 self._timer = threading.Timer(self._interval, self._log_on_timer)
@@ -112,6 +129,17 @@ class TensorBoardHandler(logging.Handler):
         self._target.close()
         super().close()
 
+    def log_pending(self) -> None:
+        """Log the pending records as a text. Called when the process ends."""
+        if threading.current_thread().name.startswith(_PREFIX):
+            return  # a thread that holds the lock may wait for this one
+        lock = self._locked()
+        if lock.acquire(timeout=LOCK_TIMEOUT):
+            try:
+                self._log_pending()
+            finally:
+                lock.release()
+
     def _log_on_timer(self) -> None:
         with self._locked():
             self._log_pending()
@@ -121,6 +149,7 @@ class TensorBoardHandler(logging.Handler):
             self._timer.cancel()
             self._timer = None
         if self._lines:
+            lifecycle.remove_pending(self)
             # Markdown shows lines indented by four spaces as code, whatever they contain.
             text = "\n".join(f"    {line}" for line in self._lines)
             self._lines = []

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import FlushTimeoutError
+from sm_tblog.pipeline import buffer
 from sm_tblog.pipeline.batching import ENTRIES
 from sm_tblog.pipeline.buffer import Buffer
 
@@ -42,6 +43,8 @@ class Barriers(Buffer):
     def _reset_barriers(self) -> None:
         """Reset to no barriers and no losses."""
         self._closing = self._threadless = False
+        self._draining = False  # whether the worker thread has taken rows that are not written yet
+        self._last_handover = self._done_handover = 0  # like the tickets below
         self._last_ticket = self._done_ticket = 0  # each barrier gets a ticket
         self._failed_ticket = 0  # of the last barrier that found something not stored
         self._reported_losses = 0  # losses up to the last barrier
@@ -98,6 +101,21 @@ class Barriers(Buffer):
             if ended:  # otherwise new rows arrived, and it continues with them
                 worker.join()
         return stored, max(deadline - time.monotonic(), 0.0)
+
+    def hand_over(self) -> None:
+        """Wait until everything logged before is written to the sinks.
+
+        Unlike a barrier, it waits neither for an upload nor for storage that hangs longer than
+        ``buffer.STALL_TIMEOUT``, and it costs nothing if there is nothing to write.
+        """
+        # In this order: the worker thread sets ``_draining`` before it takes rows and items.
+        if not (self.rows or self._items or self._draining):
+            return
+        with self._condition:
+            if threading.current_thread() is not self._worker:
+                self._last_handover += 1
+                number = self._last_handover
+                self._await_worker(lambda: self._done_handover >= number, buffer.STALL_TIMEOUT)
 
     def close_without_waiting(self) -> None:
         """Tell the worker thread to store everything, close the sinks and end."""

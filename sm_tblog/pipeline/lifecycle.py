@@ -5,12 +5,16 @@
                            discards the parent's rows and worker threads; what the child logs goes
                            to its own files
 interpreter exit           every pipeline is closed, with a deadline
-exit of a child of         the same, through the package's own exit hook, because such a child
-``multiprocessing``        ends with ``os._exit``, which runs no exit handlers
+exit of a child of         the same, through the package's own exit hook
+``multiprocessing``
+message of such a child    everything logged before is passed to the sinks first, because its
+                           parent may end it once the message has arrived; see ``child_process``
 ``SIGTERM``                every pipeline is flushed; then the earlier handler is called, or the
                            signal ends the process. Not in a child of ``multiprocessing``,
                            because such children are commonly ended with this signal
 =========================  ===================================================================
+
+Whatever keeps data back that has not reached a pipeline yet is called first; see ``add_pending``.
 """
 
 from __future__ import annotations
@@ -20,19 +24,27 @@ import contextlib
 import logging  # noqa: F401 - see the last lines
 import os
 import signal
-import sys
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sm_tblog.pipeline.child_process import call_at_exit_and_before_sending, is_child_process
 from sm_tblog.pipeline.imports import wait_for_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["close_at_exit", "is_exiting", "register", "register_for_forks", "unregister"]
+__all__ = [
+    "add_pending",
+    "close_at_exit",
+    "is_exiting",
+    "register",
+    "register_for_forks",
+    "remove_pending",
+    "unregister",
+]
 
 EXIT_TIMEOUT = 30.0
 """Seconds that the process waits at exit for the stores of all pipelines together."""
@@ -44,14 +56,16 @@ TERM_TIMEOUT = 15.0
 class _Pipeline(Protocol):
     def reset_after_fork(self) -> None: ...
     def flush(self, timeout: float | None = None) -> bool: ...
+    def hand_over(self) -> None: ...
     def close_at_exit(self, timeout: float) -> float: ...
 
 
 _fork_hooks: weakref.WeakSet[Any] = weakref.WeakSet()
 _running: set[Any] = set()
-_with_finalizer: weakref.WeakSet[Any] = weakref.WeakSet()
+_pending: set[Any] = set()
 _exiting = False
 _installed = False
+_installed_in_child = False
 _previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
 
 
@@ -70,11 +84,7 @@ def close_at_exit(pipeline: _Pipeline) -> None:
     """Close this pipeline, whose worker thread is starting, when the process exits."""
     _running.add(pipeline)
     _install_handler()
-    if _is_multiprocessing_child() and pipeline not in _with_finalizer:
-        from multiprocessing import util
-
-        _with_finalizer.add(pipeline)
-        util.Finalize(pipeline, _close, args=(weakref.ref(pipeline),), exitpriority=0)
+    _install_in_child()
 
 
 def unregister(pipeline: _Pipeline) -> None:
@@ -82,10 +92,24 @@ def unregister(pipeline: _Pipeline) -> None:
     _running.discard(pipeline)
 
 
-def _close(reference: weakref.ref[Any]) -> None:
-    pipeline = reference()
-    if pipeline is not None:
-        _close_in_time([pipeline])
+def add_pending(thing: Any) -> None:
+    """Call ``thing.log_pending()`` before pipelines are flushed or closed from here.
+
+    The call may come from any thread, and from a signal handler.
+    """
+    _pending.add(thing)
+    _install_in_child()
+
+
+def remove_pending(thing: Any) -> None:
+    """Undo ``add_pending``: everything is logged."""
+    _pending.discard(thing)
+
+
+def _log_pending() -> None:
+    for thing in list(_pending):
+        with contextlib.suppress(Exception):
+            thing.log_pending()
 
 
 def is_exiting() -> bool:
@@ -96,27 +120,36 @@ def is_exiting() -> bool:
 def _close_all() -> None:
     global _exiting  # noqa: PLW0603 - the interpreter exits once
     _exiting = True
-    _close_in_time(list(_running))
-
-
-def _close_in_time(pipelines: list[Any]) -> None:
     left = EXIT_TIMEOUT
     # Faults have been logged, and nothing is left to catch the exception.
     with contextlib.suppress(KeyboardInterrupt):
-        for pipeline in pipelines:
+        _log_pending()
+        for pipeline in list(_running):
             with contextlib.suppress(Exception):
                 left = pipeline.close_at_exit(left)
 
 
-def _is_multiprocessing_child() -> bool:
-    parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
-    return parent_process is not None and parent_process() is not None
+def _hand_over_all() -> None:
+    _log_pending()
+    for pipeline in list(_running):
+        with contextlib.suppress(Exception):
+            pipeline.hand_over()
+
+
+def _install_in_child() -> None:
+    """Install the hooks of a child of ``multiprocessing``, unless this process is none."""
+    global _installed_in_child  # noqa: PLW0603 - the hooks are global too
+    if not _installed_in_child and is_child_process():
+        _installed_in_child = True
+        call_at_exit_and_before_sending(_close_all, _hand_over_all)
 
 
 def _reset_after_fork() -> None:
+    global _installed_in_child  # noqa: PLW0603 - the hooks are global too
     _uninstall_handler()
     _running.clear()
-    _with_finalizer.clear()
+    _pending.clear()
+    _installed_in_child = False
     for pipeline in list(_fork_hooks):
         pipeline.reset_after_fork()
 
@@ -126,7 +159,7 @@ def _install_handler() -> None:
     global _previous_handler, _installed  # noqa: PLW0603 - the signal handler is global too
     if _installed or threading.current_thread() is not threading.main_thread():
         return
-    if _is_multiprocessing_child():
+    if is_child_process():
         # The parent expects the signal to end the child at once. A Python handler does not run if
         # the signal arrives just before a wait, and Pool.terminate() would then wait forever.
         return
@@ -151,6 +184,7 @@ def _uninstall_handler() -> None:
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     deadline = time.monotonic() + TERM_TIMEOUT
     with contextlib.suppress(KeyboardInterrupt):
+        _log_pending()
         for pipeline in list(_running):
             with contextlib.suppress(Exception):
                 pipeline.flush(max(deadline - time.monotonic(), 0.0))

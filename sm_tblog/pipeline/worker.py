@@ -195,7 +195,8 @@ class Pipeline(Barriers):
         """Write everything buffered to the sinks, and flush or close them if it is time."""
         with self._condition:
             ticket, closing = self._last_ticket, self._closing
-            items = len(self._items)
+            handover, items = self._last_handover, len(self._items)
+            self._draining = True
         flushed = False
         try:
             self._feed(items)
@@ -209,6 +210,7 @@ class Pipeline(Barriers):
             fault.__cause__ = error
             self._faults.report("worker", fault)
         with self._condition:
+            self._draining, self._done_handover = False, handover
             if ticket > self._done_ticket:
                 self._done_ticket = ticket
                 losses = self._losses()

@@ -1,7 +1,9 @@
 """The handler for the standard library's ``logging``."""
 
 import logging
+import os
 import re
+import signal
 import threading
 
 import pytest
@@ -202,3 +204,69 @@ def test_what_is_neither_folder_nor_writer_is_refused():
     with pytest.raises(InvalidTypeError, match="expected a log directory or a Writer"):
         TensorBoardHandler(3)
     assert adapter.__all__ == ["TensorBoardHandler"]
+
+
+PROCESSES = """
+import logging, multiprocessing, os, signal, sys, warnings
+from sm_tblog.adapters.logging import TensorBoardHandler
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, from Python 3.12
+logger = logging.getLogger("of.a.test")
+logger.setLevel("INFO")
+
+def begin(folder):
+    handler = TensorBoardHandler(folder, interval=3600)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    return handler
+
+def log(number):
+    logger.info("record %d", number)
+
+if __name__ == "__main__":
+    folder = sys.argv[1]
+    context = multiprocessing.get_context("fork")
+    begin(folder)
+"""
+
+ENDS = {
+    "a child ends": """
+    log(0)
+    process = context.Process(target=log, args=(1,))
+    process.start()
+    process.join()
+""",
+    "a pool ends": """
+    with context.Pool(1) as pool:
+        pool.map(log, range(2))
+""",
+    "a child of a fork ends": """
+    log(0)
+    pid = os.fork()
+    if pid == 0:
+        log(1)
+        logging.shutdown()
+        os._exit(0)
+    os.waitpid(pid, 0)
+""",
+    "SIGTERM": """
+    logging.getLogger("of.a.test").handlers[0].close()
+    logger.handlers.clear()
+    from sm_tblog import Writer
+    writer = Writer(folder)
+    begin(writer)
+    log(0)
+    log(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+""",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kind", ENDS)
+def test_every_record_is_logged_once_however_a_process_ends(tmp_path, run_script, texts, kind):
+    done = run_script(PROCESSES + ENDS[kind], tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM if kind == "SIGTERM" else 0, "")
+    lines = [line.strip() for _, text in texts() for line in text]
+    assert sorted(lines) == ["record 0", "record 1"]

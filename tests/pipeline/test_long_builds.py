@@ -198,8 +198,8 @@ from sm_tblog.pipeline import barriers, buffer, lifecycle
 lifecycle.EXIT_TIMEOUT = 0.1
 barriers.NOTICE_SECS = 0.1
 exiting = threading.Event()
-close_all = lifecycle._close_in_time
-lifecycle._close_in_time = lambda pipelines: exiting.set() or close_all(pipelines)
+close = barriers.Barriers.close_at_exit
+barriers.Barriers.close_at_exit = lambda *args: exiting.set() or close(*args)
 
 def build(tag):
     exiting.wait()
