@@ -117,7 +117,7 @@ class TensorBoard(_Callback):
     ) -> None:
         super().__init__()
         self._target = Target(log_dir)
-        self.log_dir = log_dir.log_dir if isinstance(log_dir, Writer) else str(log_dir)
+        self.log_dir = str(log_dir.log_dir if isinstance(log_dir, Writer) else log_dir)
         self.histogram_freq = as_frequency("histogram_freq", histogram_freq)
         self.write_graph = write_graph
         self.write_images = write_images

@@ -33,7 +33,7 @@ class Event(NamedTuple):
 
     Attributes:
         run: the folder below the log directory.
-        data: a serialized ``Event`` message.
+        data: a serialized ``Event`` message; ``b""`` only makes the run's event file exist.
     """
 
     run: str
@@ -97,7 +97,8 @@ class Sink(Protocol):
     of ``flush`` that it asks for. After ``close``, another ``write`` reopens it. It may count the
     rows and values that it has lost for good in an attribute ``dropped``. If it has a method
     ``reset_after_fork``, that is called in a forked child, where it must not touch what the parent
-    has opened.
+    has opened. ``Writer.event_files`` asks each sink that has a method ``event_files(run)`` for the
+    paths or URLs of a run's event files.
     """
 
     def write(self, batch: Batch) -> None:

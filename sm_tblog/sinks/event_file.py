@@ -27,8 +27,15 @@ from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
 from sm_tblog.sinks.pending_uploads import PendingUploads
 from sm_tblog.sinks.side_files import SideFiles
-from sm_tblog.storage.base import Appender, InvalidNameError, NotUploadedError, open_store
+from sm_tblog.storage.base import (
+    Appender,
+    InvalidNameError,
+    NotUploadedError,
+    open_store,
+    scheme_of,
+)
 from sm_tblog.storage.file_names import new_name
+from sm_tblog.storage.local import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +100,7 @@ class EventFileSink:
         # Opened to check the arguments: a bad one is the caller's mistake, and raises here.
         self.flush_secs: float = open_store(logdir, "", **self._storage_options).flush_secs
         self._files: dict[str, Appender] = {}
+        self._started: dict[str, list[str]] = {}  # the paths or URLs of every run's files
         self._open_files: dict[str, Appender] = {}  # the least recently used one is the first
         self._side_files: dict[str, SideFiles] = {}
         self._uploads = PendingUploads()
@@ -112,6 +120,7 @@ class EventFileSink:
         """
         fresh: dict[str, Any] = {
             "_files": {},
+            "_started": {},
             "_open_files": {},
             "_side_files": {},
             "_uploads": PendingUploads(),
@@ -153,6 +162,13 @@ class EventFileSink:
         """The local files that hold the bytes not yet uploaded."""
         return self._uploads.spool_files
 
+    def event_files(self, run: str) -> list[str]:
+        """Return the paths or URLs of a run's files, in the order in which they were started.
+
+        Files of the process that this one was forked from, and of a copy, are not included.
+        """
+        return list(self._started.get(run, ()))
+
     def write(self, batch: Batch) -> None:
         """Encode the batch and append it to the files of its runs.
 
@@ -181,7 +197,7 @@ class EventFileSink:
         for value in batch.values:
             blocks.setdefault(value.run, []).append(encode_value(value))
         for event in batch.events:
-            blocks.setdefault(event.run, []).append(frame(event.data))
+            blocks.setdefault(event.run, []).extend([frame(event.data)] if event.data else [])
         for file in batch.files:
             if file.run not in self._files:
                 blocks.setdefault(file.run, [])  # creates the run's event file
@@ -316,6 +332,10 @@ class EventFileSink:
         folder = f"{self._logdir.rstrip('/')}/{run}" if run else self._logdir
         store = open_store(folder, name, **self._storage_options)
         self._uploads.add(store)
+        if name:
+            is_local = scheme_of(folder) == "file"
+            path = str(local_path(folder) / name) if is_local else f"{folder.rstrip('/')}/{name}"
+            self._started.setdefault(run, []).append(path)
         return store
 
     def _preamble(self, run: str) -> bytes:

@@ -59,7 +59,7 @@ class _Writer(Protocol):
     @property
     def enabled(self) -> bool: ...
     @property
-    def log_dir(self) -> str: ...
+    def log_dir(self) -> Any: ...
     def log(
         self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None
     ) -> None: ...
@@ -115,7 +115,7 @@ class SystemMetrics:
         self._step = step
         self._prefix = prefix
         self._gpus = None if gpus is None else tuple(gpus)
-        url = os.fspath(writer.log_dir if folder is None else folder)
+        url = os.fsdecode(writer.log_dir if folder is None else folder)
         self._folder = local_path(url) if scheme_of(url) == "file" else Path()
         with contextlib.suppress(OSError):  # the working directory has been deleted
             self._folder = self._folder.absolute()

@@ -6,6 +6,7 @@ Each module contains the methods for one kind of data; ``base`` contains what th
 from __future__ import annotations
 
 from sm_tblog._compilation import uncompiled
+from sm_tblog.writer.attributes import AttributeMethods
 from sm_tblog.writer.curves import CurveMethods
 from sm_tblog.writer.distributions import DistributionMethods
 from sm_tblog.writer.embeddings import EmbeddingMethods
@@ -28,6 +29,7 @@ __all__ = ["SummaryWriter", "Writer"]
 
 @uncompiled
 class Writer(
+    AttributeMethods,
     CurveMethods,
     DistributionMethods,
     EmbeddingMethods,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "absolute",
     "as_first_step",
+    "as_given",
     "as_run",
     "as_tag_cleaner",
     "as_url",
@@ -30,6 +31,7 @@ __all__ = [
     "check_mapping",
     "check_pillow",
     "check_tag",
+    "is_same_place",
 ]
 
 
@@ -164,6 +166,38 @@ def as_url(logdir: PathLike | None) -> str:
         )
         raise InvalidValueError(message)
     return os.path.expanduser(url)  # noqa: PTH111 - it leaves every other path as it is
+
+
+def as_given(logdir: Any, url: str) -> Any:
+    """Return a path or URL in the type of ``logdir``, as the user passed it.
+
+    Args:
+        logdir: a str, bytes, any ``os.PathLike``, or None.
+        url: the path or URL as a str.
+
+    Returns:
+        ``logdir`` itself if it is this path or URL, a new object of its type otherwise, or ``url``
+        if the type cannot be made from a str.
+    """
+    if logdir is None or isinstance(logdir, str):
+        return logdir if logdir == url else url
+    if isinstance(logdir, bytes):
+        return os.fsencode(url)
+    if os.fsdecode(logdir) == url:
+        return logdir
+    try:
+        converted = type(logdir)(url)
+        return converted if os.fsdecode(converted) == url else url
+    except Exception:  # noqa: BLE001 - a path type of the user's own
+        return url
+
+
+def is_same_place(logdir: Any, url: str) -> bool:
+    """Return whether an object is this path or URL, ``~`` expanded."""
+    try:
+        return as_url(logdir) == url
+    except (InvalidTypeError, InvalidValueError):
+        return False
 
 
 def absolute(logdir: str) -> str:

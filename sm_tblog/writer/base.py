@@ -26,14 +26,15 @@ from sm_tblog.storage.base import scheme_of
 from sm_tblog.writer.arguments import (
     absolute,
     as_first_step,
+    as_given,
     as_run,
     as_tag_cleaner,
     as_url,
     check_at_least,
     check_flag,
     check_tag,
+    is_same_place,
 )
-from sm_tblog.writer.file_writer import FileWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from sm_tblog._types import OnError, Overflow, PathLike, Stats
 
 __all__ = ["BaseWriter"]
+
+OF_THE_DIRECTORY = ("log_dir", "logdir", "file_writer", "all_writers")
+OF_THE_SETTINGS = ("purge_step", "max_queue", "flush_secs", "filename_suffix", "default_bins")
+"""Attributes of ``AttributeMethods`` that a subclass may assign."""
 
 
 class BaseWriter:
@@ -94,6 +99,7 @@ class BaseWriter:
         check_at_least("flush_secs", flush_secs, 0)
         check_at_least("max_bytes", max_bytes, 1)
         self._log_dir = as_url(logdir or log_dir) or _default_logdir(comment)
+        self._given_log_dir = as_given(logdir or log_dir, self._log_dir)
         self._location = absolute(self._log_dir)
         self._purge_step = None if purge_step is None else as_first_step(purge_step, "purge_step")
         self._config: dict[str, Any] = {
@@ -109,12 +115,22 @@ class BaseWriter:
             "max_bytes": max_bytes,
             "storage_options": storage_options,
         }
-        self._step = 0
+        self._forget_assigned()
+        self._step: int = self.__dict__.get("_step", 0)  # a subclass may have assigned ``step``
         self._clock: Callable[[], float] = time.time
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
         self._open()
         if self._enabled and ranks.is_in_training_job():
             _log_upload_plan(self._location, is_given=bool(logdir or log_dir))
+
+    def _forget_assigned(self) -> None:
+        """Forget what a subclass assigned earlier to attributes that the constructor sets.
+
+        A log directory that it assigned stays as it is, in its own type, if it is the same one.
+        """
+        for name in (*OF_THE_DIRECTORY, *OF_THE_SETTINGS):
+            if name in self.__dict__ and not is_same_place(self.__dict__[name], self._log_dir):
+                del self.__dict__[name]
 
     def _open(self) -> None:
         config = self._config
@@ -125,7 +141,7 @@ class BaseWriter:
             "storage_options": dict(config["storage_options"] or {}),
         }
         names_and_sinks = ["events"] if config["sinks"] is None else config["sinks"]
-        sinks = [
+        self._sinks = [
             open_sink(sink, self._location, **options) if isinstance(sink, str) else as_sink(sink)
             for sink in names_and_sinks
         ]
@@ -139,7 +155,7 @@ class BaseWriter:
             with contextlib.suppress(OSError):
                 Path(self._location).mkdir(parents=True, exist_ok=True)
         self._pipeline = Pipeline(
-            sinks,
+            self._sinks,
             name=self._location,
             flush_secs=config["flush_secs"],
             max_queue=config["max_queue"],
@@ -195,7 +211,8 @@ class BaseWriter:
             InvalidValueError: it is empty, or not below the log directory.
         """
         child = object.__new__(type(self))
-        child.__dict__.update({**self.__dict__, **self._child_state(as_run(run))})
+        state = {k: v for k, v in self.__dict__.items() if k not in OF_THE_DIRECTORY}
+        child.__dict__.update({**state, **self._child_state(as_run(run))})
         return child
 
     def _child_state(self, run: str) -> dict[str, Any]:
@@ -205,21 +222,18 @@ class BaseWriter:
             pipeline = RunView(pipeline.pipeline, f"{pipeline.run}/{run}", self)
         elif self._enabled:
             pipeline = RunView(pipeline, run, self)
-        folders = {
-            name: f"{getattr(self, name).rstrip('/')}/{run}" for name in ("_log_dir", "_location")
+        log_dir, location = (
+            f"{folder.rstrip('/')}/{run}" for folder in (self._log_dir, self._location)
+        )
+        return {
+            "_pipeline": pipeline,
+            "_charts": {},
+            "_log_dir": log_dir,
+            "_given_log_dir": as_given(self._given_log_dir, log_dir),
+            "_location": location,
         }
-        return {"_pipeline": pipeline, "_charts": {}, **folders}
 
-    # Settings, barriers, and attributes of torch's and tensorboardX's writers.
-
-    @property
-    def step(self) -> int:
-        """The step of calls that pass none; initially 0."""
-        return self._step
-
-    @step.setter
-    def step(self, step: Any) -> None:
-        self._step = as_step(step, "writer.step")
+    # Steps, times and barriers.
 
     def _as_step(self, step: Any, tag: str) -> int:
         return self._step if step is None else as_step(step, tag)
@@ -282,44 +296,6 @@ class BaseWriter:
         """Return counters of what was written, dropped and stored, and of failures."""
         return self._pipeline.stats()
 
-    @property
-    def enabled(self) -> bool:
-        """Whether calls have any effect."""
-        return self._enabled
-
-    @property
-    def log_dir(self) -> str:
-        """The log directory, a path or URL."""
-        return self._log_dir
-
-    @property
-    def logdir(self) -> str:
-        """The log directory, a path or URL."""
-        return self._log_dir
-
-    def get_logdir(self) -> str:
-        """Return the log directory, a path or URL."""
-        return self._log_dir
-
-    @property
-    def purge_step(self) -> int | None:
-        """The step from which on earlier files are superseded, or None."""
-        return self._purge_step
-
-    @property
-    def file_writer(self) -> FileWriter:
-        """A ``FileWriter``, like that of torch's and tensorboardX's writers."""
-        return FileWriter(self._pipeline, self._log_dir, self._step, self._clock)
-
-    @property
-    def all_writers(self) -> dict[str, FileWriter]:
-        """``{log_dir: file_writer}``: one ``FileWriter`` writes to all subdirectories."""
-        return {self._log_dir: self.file_writer}
-
-    def _get_file_writer(self) -> FileWriter:
-        """Return ``file_writer``, by the name that Lightning and other frameworks use."""
-        return self.file_writer
-
     def __enter__(self) -> Self:
         """Return the writer."""
         return self
@@ -339,7 +315,8 @@ class BaseWriter:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return directory and settings, without open resources and ``purge_step``."""
-        state = {k: v for k, v in dict(self.__dict__).items() if k not in ("_pipeline", "_enabled")}
+        opened = ("_pipeline", "_enabled", "_sinks", "file_writer", "all_writers")
+        state = {k: v for k, v in dict(self.__dict__).items() if k not in opened}
         return {**state, "_purge_step": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -45,7 +45,8 @@ class DistributionMethods(BaseWriter):
             values: real numbers of any shape, dtype, library and device, including sparse arrays
                 and nested lists. Masked and missing values are treated as NaN.
             global_step: any integer; by default ``writer.step``.
-            bins: ``"tensorflow"`` for TensorBoard's default buckets, or what ``numpy.histogram``
+            bins: ``"tensorflow"`` for TensorBoard's default buckets, or for the ``default_bins``
+                that were assigned to the writer; or what ``numpy.histogram``
                 accepts: the number of bins, their edges, or the name of a method, which makes at
                 most 16,384 bins. Names are not supported for sparse arrays.
             walltime: seconds since the epoch; by default now.
@@ -59,6 +60,8 @@ class DistributionMethods(BaseWriter):
         if self._enabled:
             check_tag(tag)
             is_default = isinstance(bins, str) and bins == "tensorflow"
+            if is_default and "default_bins" in self.__dict__:
+                bins, is_default = self.__dict__["default_bins"], False
             elements, size = stored_elements(values, tag)
             if not is_default or max_bins is not None:
                 from sm_tblog.summary.histogram import check_bins, check_max_bins

@@ -6,6 +6,8 @@ from TensorFlow, tensorboard or tensorboardX, because only their serialized byte
 
 from __future__ import annotations
 
+import os
+from itertools import chain
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +17,16 @@ from sm_tblog._types import Value
 from sm_tblog.arrays.convert import as_number, as_step
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event
+from sm_tblog.storage.base import scheme_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sm_tblog.pipeline.disabled import DisabledPipeline
     from sm_tblog.pipeline.run_view import RunView
     from sm_tblog.pipeline.worker import Pipeline
 
-__all__ = ["FileWriter"]
+__all__ = ["EventWriter", "FileWriter", "find_event_files"]
 
 
 @uncompiled
@@ -33,6 +36,7 @@ class FileWriter:
     Args:
         pipeline: receives the messages.
         logdir: the log directory.
+        sinks: the sinks of the pipeline.
         step: the step of summaries that have none.
         clock: returns the default wall time, in seconds since the epoch.
     """
@@ -41,17 +45,28 @@ class FileWriter:
         self,
         pipeline: Pipeline | RunView | DisabledPipeline,
         logdir: str,
+        sinks: Sequence[Any] = (),
         step: int = 0,
         clock: Callable[[], float] = time,
     ) -> None:
         self._pipeline = pipeline
+        self._sinks = sinks
         self._logdir = logdir
         self._step = step
         self._clock = clock
 
+    @property
+    def event_writer(self) -> EventWriter:
+        """An ``EventWriter``, like that of torch's and tensorboardX's file writers."""
+        return EventWriter(self)
+
     def get_logdir(self) -> str:
         """Return the log directory, a path or URL."""
         return self._logdir
+
+    def event_files(self) -> list[str]:
+        """Return the event files of this log directory; see ``Writer.event_files``."""
+        return list(chain.from_iterable(find_event_files(self._pipeline, self._sinks)))
 
     def add_event(self, event: Any, step: int | None = None, walltime: float | None = None) -> None:
         """Log a whole ``Event``.
@@ -141,6 +156,90 @@ class FileWriter:
 
     def reopen(self) -> None:
         """Do nothing: logging after ``close`` starts a new file automatically."""
+
+
+class EventWriter:
+    """The part of a ``FileWriter`` that writes, as torch and tensorboardX have it.
+
+    Scripts reach into it for the path of the event file: ``event_writer._file_name`` in PyTorch,
+    ``event_writer._ev_writer._file_name`` in tensorboardX. Use ``Writer.event_files`` instead.
+
+    Args:
+        writer: the ``FileWriter``.
+    """
+
+    def __init__(self, writer: FileWriter) -> None:
+        self._writer = writer
+
+    @property
+    def _ev_writer(self) -> EventWriter:
+        return self
+
+    @property
+    def _file_name(self) -> str:
+        """The path or URL of the file that grows; ``""`` if the writer writes no event files."""
+        writer = self._writer
+        found = find_event_files(writer._pipeline, writer._sinks)  # noqa: SLF001 - a part of it
+        return next((files[-1] for files in found if files), "")
+
+    def get_logdir(self) -> str:
+        """Return the log directory, a path or URL."""
+        return self._writer.get_logdir()
+
+    def add_event(self, event: Any) -> None:
+        """Log a whole ``Event``, with its own step and wall time.
+
+        Args:
+            event: an ``Event`` message of any class.
+
+        Raises:
+            InvalidTypeError: ``event`` is not a message.
+        """
+        self._writer.add_event(event, walltime=getattr(event, "wall_time", 0) or None)
+
+    def flush(self) -> None:
+        """Wait until everything logged so far is stored."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Store everything and close the files."""
+        self._writer.close()
+
+    def reopen(self) -> None:
+        """Do nothing: logging after ``close`` starts a new file automatically."""
+
+
+def find_event_files(
+    pipeline: Pipeline | RunView | DisabledPipeline, sinks: Sequence[Any]
+) -> list[list[str]]:
+    """Return the paths or URLs of each sink's event files in the pipeline's run.
+
+    Everything logged before is stored then, and each list has at least one file. Files that were
+    deleted are left out.
+
+    Raises:
+        TBLogError: with ``on_error="raise"``, the first failure since the last barrier.
+    """
+    run = getattr(pipeline, "run", "")
+    asked = [sink.event_files for sink in sinks if hasattr(sink, "event_files")]
+    pipeline.flush()
+    if not all(any(map(_exists, event_files(run))) for event_files in asked):
+        pipeline.put(Item("", "event file", 0, time(), 0, _build_start, ()))
+        pipeline.flush()
+    found = []
+    for event_files in asked:
+        files = event_files(run)
+        # If the store does not accept the file yet, this is the path that it is going to have.
+        found.append([path for path in files if _exists(path)] or files[-1:])
+    return found
+
+
+def _exists(path: str) -> bool:
+    return scheme_of(path) != "file" or os.path.lexists(path)
+
+
+def _build_start(_: str) -> list[Event]:
+    return [Event("", b"")]
 
 
 def _serialize(message: Any, kind: str) -> bytes:

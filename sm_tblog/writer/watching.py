@@ -339,7 +339,8 @@ class WatchMethods(BaseWriter):
             if step is not None:
                 return as_step(step(), "watch")
             writer = reference()
-            return (writer.step if writer is not None else 0) or count
+            own = 0 if writer is None else writer._step  # noqa: SLF001 - this class
+            return own or count
 
         return step_of
 

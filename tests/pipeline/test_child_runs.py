@@ -20,7 +20,7 @@ def test_a_child_logs_to_a_run_below(tmp_path, read_scalars):
         child.child("deep/er").add_scalar("a", 5.0, 3)
         child.add_scalars("main", {"x": 6.0}, 4)
         writer.add_scalar("a", 7.0, 5)
-    assert child.log_dir == f"{tmp_path}/validation"
+    assert child.log_dir == tmp_path / "validation"
     assert read_scalars(tmp_path) == {
         "": {"a": [(5, 7.0)]},
         "validation": {"a": [(0, 1.0)], "b": [(1, 2.0)], "c/d": [(1, 3.0)], "e": [(2, 4.0)]},

@@ -107,11 +107,7 @@ def test_every_parameter_of_a_peer_is_one_here(peer, method):
 
 
 ATTRIBUTES = {
-    "default_bins": "the bins are chosen by their name, 'tensorflow'",
-    "filename_suffix": "a setting, to be given and not to be read",
-    "flush_secs": "a setting, to be given and not to be read",
     "kwargs": "nothing is passed on",
-    "max_queue": "a setting, to be given and not to be read",
     "scalar_dict": "what was logged is not kept in memory",
 }
 """Public attributes of their writers that have no counterpart here, and why."""

@@ -342,7 +342,7 @@ def test_the_default_folder_is_the_peers(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [str, os.fspath, lambda p: p])
 def test_the_folder_has_the_peers_names(logdir, name, kind):
     writer = SummaryWriter(**{name: kind(logdir)})
-    assert writer.log_dir == writer.logdir == writer.get_logdir() == str(logdir)
+    assert writer.log_dir == writer.logdir == writer.get_logdir() == kind(logdir)
     assert repr(writer) == f"Writer('{logdir}')"
 
 
