@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,8 @@ REASON = (
 )
 
 _DYNAMO = "torch._dynamo"
+
+_PACKAGE = str(Path(__file__).parent)
 
 _codes: list[tuple[CodeType, bool]] = []  # those that wait for the import of Dynamo
 
@@ -62,7 +65,9 @@ def skip_frames(function: F, *, recursively: bool = True) -> F:
         function: the function.
         recursively: whether the frames of what it calls are not compiled either.
     """
-    _codes.append((inspect.unwrap(function).__code__, recursively))
+    for code in {function.__code__, inspect.unwrap(function).__code__}:
+        if code.co_filename.startswith(_PACKAGE):  # not those of contextlib, which users share
+            _codes.append((code, recursively))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     if _DYNAMO in sys.modules:

@@ -3,7 +3,8 @@
 ::
 
     TBLogError
-    ├── InvalidTypeError (TypeError)      invalid call: an argument has an unsupported type
+    ├── InvalidTypeError (TypeError, NotImplementedError)
+    │                                     invalid call: an argument has an unsupported type
     ├── InvalidValueError (ValueError)    invalid call: an argument has an unusable value
     ├── MissingDependencyError (ImportError)  an optional package is missing; tells what to install
     ├── StoreError (OSError)              a store did not accept data, which is kept and retried
@@ -39,8 +40,12 @@ class TBLogError(Exception):
     """Base class of all exceptions that this library raises on purpose."""
 
 
-class InvalidTypeError(TBLogError, TypeError):
-    """An argument has a type that cannot be logged."""
+class InvalidTypeError(TBLogError, TypeError, NotImplementedError):
+    """An argument has a type that cannot be logged.
+
+    It is also a ``NotImplementedError``, because torch's and tensorboardX's writers raise that for
+    a value that they cannot convert to an array, and scripts catch it.
+    """
 
 
 class InvalidValueError(TBLogError, ValueError):

@@ -17,6 +17,7 @@ from sm_tblog.writer.geometry import GeometryMethods
 from sm_tblog.writer.graphs import GraphMethods
 from sm_tblog.writer.hparams import HParamsMethods
 from sm_tblog.writer.media import MediaMethods
+from sm_tblog.writer.naming import with_public_names
 from sm_tblog.writer.profiling import ProfilingMethods
 from sm_tblog.writer.scalars import ScalarMethods
 from sm_tblog.writer.tensors import TensorMethods
@@ -28,6 +29,7 @@ __all__ = ["SummaryWriter", "Writer"]
 
 
 @uncompiled
+@with_public_names
 class Writer(
     AttributeMethods,
     CurveMethods,
@@ -60,6 +62,8 @@ class Writer(
     Any number of threads may share a writer. A forked child process that logs writes to its own
     file; one that does not log leaves no trace. A pickled or copied writer logs to the same
     directory, in its own file, from its first use on. Logging after ``close`` starts a new file.
+
+    Every method that takes a step accepts it as ``global_step`` and as ``step``.
 
     The arguments up to ``comet_config`` are those of ``torch.utils.tensorboard.SummaryWriter`` and
     tensorboardX's ``SummaryWriter``; the others are specific to this library.

@@ -18,6 +18,7 @@ from sm_tblog.arrays.convert import as_number, as_step
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event
 from sm_tblog.storage.base import scheme_of
+from sm_tblog.writer.naming import with_public_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ __all__ = ["EventWriter", "FileWriter", "find_event_files"]
 
 
 @uncompiled
+@with_public_names
 class FileWriter:
     """Logs events and summaries that are protocol buffer messages.
 

@@ -10,6 +10,7 @@ from sm_tblog._types import Series
 from sm_tblog.arrays.convert import as_number
 from sm_tblog.writer.arguments import check_mapping, check_tag
 from sm_tblog.writer.layouts import LayoutMethods
+from sm_tblog.writer.naming import one_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ class ScalarMethods(LayoutMethods):
         double_precision: bool = False,
         display_name: str = "",
         summary_description: str = "",
+        step: Any = None,
     ) -> None:
         """Log one number.
 
@@ -48,6 +50,7 @@ class ScalarMethods(LayoutMethods):
                 TensorBoard 2.21 only shows such curves with ``--load_fast=false``.
             display_name: the name that TensorBoard shows instead of the tag.
             summary_description: Markdown, shown beside the chart.
+            step: alias of ``global_step``.
 
         Raises:
             InvalidTypeError: the tag, value or step has the wrong type.
@@ -60,6 +63,7 @@ class ScalarMethods(LayoutMethods):
             and type(global_step) is int
             and type(tag) is str
             and walltime is None
+            and step is None
             and not (new_style or double_precision or display_name or summary_description)
         ):
             pipeline.extend((tag, scalar_value, global_step, self._clock()))
@@ -68,10 +72,16 @@ class ScalarMethods(LayoutMethods):
             return
         style = (new_style, double_precision, display_name, summary_description)
         series = _as_series(tag, *style) if any(style) else tag
-        self._add_rows(((series, tag, scalar_value),), global_step, walltime)
+        self._add_rows(
+            ((series, tag, scalar_value),), one_step("add_scalar", global_step, step), walltime
+        )
 
     def log(
-        self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None
+        self,
+        values: Mapping[str, Any],
+        step: Any = None,
+        walltime: float | None = None,
+        global_step: Any = None,
     ) -> None:
         """Log many numbers at one step.
 
@@ -80,6 +90,7 @@ class ScalarMethods(LayoutMethods):
                 logged as ``tag/key``.
             step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
+            global_step: alias of ``step``.
 
         Raises:
             InvalidTypeError: a tag, a value or the step has the wrong type.
@@ -87,7 +98,7 @@ class ScalarMethods(LayoutMethods):
                 an int64.
         """
         check_mapping(values, "log")
-        if type(step) is int and walltime is None:
+        if type(step) is int and walltime is None and global_step is None:
             now = self._clock()
             rows: list[Any] = []
             for tag, value in values.items():
@@ -100,6 +111,7 @@ class ScalarMethods(LayoutMethods):
                 if len(pipeline.rows) > pipeline.limit:
                     pipeline.on_limit()
                 return
+        step = one_step("log", global_step, step)
         self._add_rows(((tag, tag, value) for tag, value in _flatten(values)), step, walltime)
 
     def add_scalars(
