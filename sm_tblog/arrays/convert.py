@@ -104,7 +104,8 @@ def _not_a_number(value: Any, tag: str, what: str) -> str:
 def as_step(step: Any, tag: str) -> int:
     """Return a step of any integer type as an int.
 
-    A float is truncated, as in torch's and tensorboardX's writers.
+    A float is truncated and the text of an integer is read, as in torch's and tensorboardX's
+    writers.
 
     Raises:
         InvalidTypeError: ``step`` is not a number.
@@ -125,7 +126,12 @@ def as_step(step: Any, tag: str) -> int:
 
 
 def _maybe_index(step: Any) -> int | None:
-    """Return an integer of any type as an int, None if it is not one."""
+    """Return an integer of any type, or the text of one, as an int; None if it is not one."""
+    if isinstance(step, (str, bytes)):
+        try:
+            return int(step)
+        except ValueError:
+            return None
     if not hasattr(type(step), "__index__"):
         return None
     try:

@@ -249,8 +249,8 @@ def check_buckets(
     """Raise an error if these are not the right edges and counts of the same buckets.
 
     Raises:
-        InvalidValueError: their lengths differ, or the edges do not ascend. For an array on a
-            device, only the shape is checked, without waiting.
+        InvalidValueError: their lengths differ, or an edge is NaN. For an array on a device, only
+            the shape is checked, without waiting.
     """
     if limits.shape != counts.shape or limits.ndim != 1:
         message = (
@@ -258,8 +258,8 @@ def check_buckets(
             f"{limits.shape} and counts of shape {counts.shape}"
         )
         raise InvalidValueError(message)
-    if not isinstance(limits, Deferred) and not (limits[1:] > limits[:-1]).all():
-        message = f"{tag!r}: a histogram's limits must ascend, got {limits}"
+    if not isinstance(limits, Deferred) and np.isnan(limits).any():
+        message = f"{tag!r}: a histogram's limits must not be NaN, got {limits}"
         raise InvalidValueError(message)
 
 
@@ -312,8 +312,10 @@ def raw_histogram_value(
     total: float | Deferred,
     squares: float | Deferred,
 ) -> Any:
-    """Return a ``Summary.Value`` of buckets counted by the caller."""
+    """Return a ``Summary.Value`` of buckets counted by the caller, sorted by their right edges."""
     limits, counts = resolve(limits, tag), resolve(counts, tag)
+    order = np.argsort(limits, kind="stable")
+    limits, counts = limits[order], counts[order]
     # ``float`` waits for a ``Deferred``.
     moments = float(low), float(high), float(num), float(total), float(squares)
     return _value(tag, Histogram(limits, counts, *moments))

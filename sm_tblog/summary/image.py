@@ -102,7 +102,8 @@ def boxes_value(
         tag: the tag, used unchanged.
         pixels: as for ``grid_value``.
         layout: as for ``grid_value``.
-        boxes: left, top, right and bottom of each box, in pixels; shape (boxes, 4).
+        boxes: left, top, right and bottom of each box, in pixels; shape (boxes, 4), and any further
+            columns are ignored.
         labels: one label for each box; None for no labels.
         rescale: the factor by which the image is resized.
 
@@ -153,7 +154,7 @@ def _draw_boxes(
     from PIL import ImageDraw
 
     corners = boxes.array() if isinstance(boxes, Deferred) else boxes
-    corners = corners.reshape(-1, 4).astype(np.float64)
+    corners = corners[..., :4].reshape(-1, 4).astype(np.float64)
     if not np.isfinite(corners).all():
         message = f"{tag!r}: the corners of boxes must be finite, got {corners.tolist()!r:.80}"
         raise InvalidValueError(message)

@@ -127,8 +127,8 @@ def check_raw_curve(
 
     Raises:
         InvalidTypeError: ``num_thresholds`` is not an integer.
-        InvalidValueError: the lengths of the rows differ from each other or from
-            ``num_thresholds``, or the weights do not fit them.
+        InvalidValueError: the lengths of the rows differ from each other, ``num_thresholds`` is
+            less than 2, or the weights do not fit them.
     """
     shapes = [row.shape for row in rows]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1 or shapes[0][0] < 2:
@@ -138,9 +138,8 @@ def check_raw_curve(
         )
         raise InvalidValueError(message)
     (length,) = shapes[0]
-    if num_thresholds is not None and check_thresholds(num_thresholds, tag) != length:
-        message = f"{tag!r}: num_thresholds is {num_thresholds}, but there are {length} counts"
-        raise InvalidValueError(message)
+    if num_thresholds is not None:
+        check_thresholds(num_thresholds, tag)
     if weights is not None and not _broadcasts(weights.shape, shapes[0]):
         message = (
             f"{tag!r}: weights must be a number or one for each of {length} thresholds, got shape "
@@ -216,18 +215,30 @@ def pr_curve_value(
     return _value(tag, counts_at_thresholds(labels, predictions, num_thresholds, weights)), warning
 
 
-def raw_pr_curve_value(tag: str, rows: list[Snapshot], weights: Snapshot | None = None) -> Any:
-    """Return a ``Summary.Value`` of a curve counted by the caller.
+def raw_pr_curve_value(
+    tag: str,
+    rows: list[Snapshot],
+    weights: Snapshot | None = None,
+    num_thresholds: int | None = None,
+) -> tuple[Any, str]:
+    """Return a ``Summary.Value`` of a curve counted by the caller, and a warning.
 
     Args:
         tag: the tag, used unchanged.
         rows: the plugin's six rows, each of shape (thresholds,).
         weights: factors for the four counts; a scalar or shape (thresholds,).
+        num_thresholds: the number that the caller expects, for the warning.
     """
     data = np.stack([_resolve(row, tag).astype(np.float64) for row in rows])
     if weights is not None:
         data[:4] *= _resolve(weights, tag)
-    return _value(tag, data)
+    length, warning = data.shape[1], ""
+    if num_thresholds not in (None, length):
+        warning = (
+            f"num_thresholds is {num_thresholds}, but there are {length} counts; they are shown at "
+            f"{length} thresholds, evenly spaced from 0 to 1"
+        )
+    return _value(tag, data), warning
 
 
 def _resolve(array: Snapshot, tag: str) -> npt.NDArray[Any]:

@@ -95,14 +95,16 @@ class CurveMethods(BaseWriter):
             precision: shape (thresholds,).
             recall: shape (thresholds,).
             global_step: any integer; by default ``writer.step``.
-            num_thresholds: the number of thresholds; by default the number of counts.
+            num_thresholds: accepted for compatibility with torch's and tensorboardX's writers: the
+                number of thresholds is the number of counts. A warning is logged once per tag if it
+                differs.
             weights: factor for the four counts: one number, or shape (thresholds,).
             walltime: seconds since the epoch; by default now.
 
         Raises:
             InvalidTypeError: an argument has the wrong type.
-            InvalidValueError: the arrays differ in length from each other or from
-                ``num_thresholds``, or the weights do not fit them.
+            InvalidValueError: the arrays differ in length from each other, ``num_thresholds`` is
+                less than 2, or the weights do not fit the arrays.
         """
         if self._enabled:
             check_tag(tag)
@@ -122,4 +124,5 @@ class CurveMethods(BaseWriter):
             weight_copy = None if weights is None else snapshot(weights, tag)
             check_raw_curve(rows, num_thresholds, weight_copy, tag)
             nbytes = sum(row.nbytes for row in rows)
-            self._put(tag, _build_raw_pr_curve, (rows, weight_copy), global_step, walltime, nbytes)
+            args = (rows, weight_copy, num_thresholds)
+            self._put(tag, _build_raw_pr_curve, args, global_step, walltime, nbytes)

@@ -95,14 +95,15 @@ class DistributionMethods(BaseWriter):
             num: the number of values.
             sum: the sum of the values.
             sum_squares: the sum of the squares of the values.
-            bucket_limits: the right edges of the buckets, ascending; shape (buckets,).
+            bucket_limits: the right edges of the buckets; shape (buckets,). If they do not ascend,
+                the buckets are sorted by them.
             bucket_counts: the number of values in each bucket; shape (buckets,).
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
 
         Raises:
             InvalidTypeError: an argument has the wrong type.
-            InvalidValueError: the numbers of limits and counts differ, or the limits do not ascend.
+            InvalidValueError: the numbers of limits and counts differ, or a limit is NaN.
         """
         if self._enabled:
             from sm_tblog.summary.histogram import check_buckets

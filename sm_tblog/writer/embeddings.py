@@ -52,14 +52,15 @@ class EmbeddingMethods(BaseWriter):
                 than three dimensions, they are padded with zeros, because TensorBoard needs three.
             metadata: one label per point: anything that ``str`` converts. With a header, a sequence
                 of labels per point. Or a mapping of column names to labels, such as a pandas data
-                frame.
+                frame. Of a mapping of labels to anything else, such as a vocabulary, the keys are
+                the labels.
             label_img: one picture per point, all of the same size: an array of shape (points,
                 channels, height, width), (points, height, width, channels) or (points, height,
                 width), with one to four channels; or a list of arrays or Pillow images. Pixels are
                 interpreted as in ``add_images``. Pictures need not be square.
             global_step: any integer; by default ``writer.step``.
             tag: the embedding's name, used as is.
-            metadata_header: the column names of the labels.
+            metadata_header: the column names of the labels; without ``metadata`` it has no effect.
 
         Raises:
             InvalidTypeError: the tag, step or ``metadata`` has the wrong type, or an array does not
@@ -126,12 +127,15 @@ def _copy_labels(
     metadata: Any, names: Sequence[str] | None, points: int, tag: str
 ) -> tuple[tuple[str, ...], Any]:
     """Return the column names, and one label per point, or one row per point if there are names."""
+    if metadata is None:
+        return (), None  # a header alone has no effect
     if hasattr(metadata, "keys") and getattr(metadata, "ndim", 2) == 2:  # excludes a pandas Series
-        names = names or tuple(metadata)
-        metadata = _rows_of(metadata, points, tag)
+        if len(metadata) == points and not any(_is_column(metadata[k], points) for k in metadata):
+            metadata = list(metadata)  # such as a vocabulary, which maps words to numbers
+        else:
+            names = names or tuple(metadata)
+            metadata = _rows_of(metadata, points, tag)
     header = tuple(map(str, names or ()))
-    if metadata is None and not header:
-        return header, None
     if hasattr(metadata, "shape"):
         labels = snapshot(metadata, tag, kinds="biufcMmOSU")
         _check_count(points, (labels.shape or (0,))[0], "labels", tag)
@@ -150,7 +154,21 @@ def _copy_labels(
     return header, rows
 
 
+def _is_column(labels: Any, points: int) -> bool:
+    """Return whether these are several labels, or a text of a letter per point, and not a label."""
+    if isinstance(labels, (str, bytes)):
+        return len(labels) == points
+    return hasattr(labels, "__iter__") and getattr(labels, "shape", True) != ()
+
+
 def _rows_of(columns: Any, points: int, tag: str) -> list[tuple[Any, ...]]:
+    for name in columns:
+        if not hasattr(columns[name], "__iter__") or getattr(columns[name], "shape", True) == ():
+            message = (
+                f"{tag!r}: metadata must map column names to one label per point, got "
+                f"{columns[name]!r:.60} for {name!r}"
+            )
+            raise InvalidTypeError(message)
     copies = [tuple(columns[name]) for name in columns]
     for name, column in zip(columns, copies, strict=True):
         _check_count(points, len(column), f"labels in column {name!r}", tag)

@@ -150,6 +150,7 @@ class MediaMethods(BaseWriter):
             tag: the image's name, used as is.
             img_tensor: as in ``add_image``.
             box_tensor: left, top, right and bottom of each box, in pixels; shape (boxes, 4).
+                Further columns, such as scores and classes, are ignored.
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             rescale: factor by which the image is scaled. A str is interpreted as ``dataformats``.
@@ -288,10 +289,13 @@ def _as_labels(labels: Any, tag: str) -> tuple[str, ...] | None:
 
 def _check_boxes(shape: tuple[int, ...], labels: Sequence[str] | None, tag: str) -> None:
     """Raise if boxes have the wrong shape, or the numbers of labels and boxes differ."""
-    if math.prod(shape) and (len(shape) not in (1, 2) or shape[-1] != 4):
-        message = f"{tag!r}: boxes must have shape (boxes, 4), left top right bottom, got {shape}"
+    if math.prod(shape) and shape != (4,) and (len(shape) != 2 or shape[1] < 4):
+        message = (
+            f"{tag!r}: boxes must have shape (boxes, 4), left top right bottom, or more columns, "
+            f"which are ignored; got {shape}"
+        )
         raise InvalidValueError(message)
-    count = math.prod(shape) // 4
+    count = math.prod(shape) // max(shape[-1], 1) if shape else 0
     if labels is not None and len(labels) != count:
         message = f"{tag!r}: got {len(labels)} labels for {count} boxes; label all boxes or none"
         raise InvalidValueError(message)

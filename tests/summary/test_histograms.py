@@ -236,10 +236,8 @@ def test_edges_are_taken_once():
     [
         ([1.0, 2.0], [1]),
         ([[1.0]], [[1]]),
-        ([2.0, 1.0], [1, 1]),
-        ([1.0, 1.0], [1, 1]),
         ([1.0, math.nan], [1, 1]),
-        (np.array([2, 1], np.uint8), [1, 1]),
+        ([math.nan], [1]),
     ],
 )
 def test_raw_buckets_that_are_none_are_refused(tmp_path, limits, counts):

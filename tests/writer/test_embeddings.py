@@ -683,7 +683,6 @@ def test_a_disabled_writer_looks_at_nothing(tmp_path):
         ({"metadata": {"x": "abcdef", "y": "ab"}}, InvalidValueError, "2 labels in column 'y'"),
         ({"metadata": "abcdef"}, InvalidTypeError, "a sequence of labels, got 'abcdef'"),
         ({"metadata": 6}, InvalidTypeError, "a sequence of labels, got 6"),
-        ({"metadata_header": ["x"]}, InvalidTypeError, "a sequence of labels, got None"),
         (
             {"metadata": [["a", 1]] * 4 + [["a"]] * 2, "metadata_header": ["x", "y"]},
             InvalidValueError,
