@@ -37,14 +37,15 @@ class GraphMethods(BaseWriter):
         The model is read during the call; the worker thread encodes the graph. A PyTorch module
         is run once with the input; its mode, parameters, buffers and attributes, and the random
         generators, are restored afterwards. If it does not run, its modules are shown without the
-        data flow between them, and a warning is logged once. In distributed training, a model that
+        data flow between them, and a warning is logged once. The graph of a TorchScript model is
+        read without running it; the input only adds shapes. In distributed training, a model that
         communicates with other processes must be logged in all of them.
 
         Args:
-            model: a PyTorch module; a Keras 3 model; a function of PyTorch, JAX or TensorFlow,
-                which needs an input; a Flax module; a closed jaxpr; an ONNX ``ModelProto``; a
-                scikit-learn estimator; an XGBoost booster, of which the first ten trees are shown;
-                a ``GraphDef``, or an object that has one.
+            model: a PyTorch module; a TorchScript model or function; a Keras 3 model; a function of
+                PyTorch, JAX or TensorFlow, which needs an input; a Flax module; a closed jaxpr; an
+                ONNX ``ModelProto``; a scikit-learn estimator; an XGBoost booster, of which the
+                first ten trees are shown; a ``GraphDef``, or an object that has one.
             input_to_model: the input to call the model with: a tuple or list of arguments, a
                 mapping of keyword arguments (PyTorch), or the only argument. Without it, a PyTorch
                 module or a subclassed Keras model is shown as a tree of its parts.
