@@ -38,6 +38,7 @@ __all__ = [
     "DT_UINT32",
     "DT_UINT64",
     "FILE_VERSION",
+    "PLUGINS",
     "AttrValue",
     "AudioPluginData",
     "EmbeddingInfo",
@@ -70,6 +71,7 @@ __all__ = [
     "TensorShapeProto",
     "TextPluginData",
     "Value",
+    "maybe_plugin",
 ]
 
 FILE_VERSION = "brain.Event:2"
@@ -116,6 +118,21 @@ TensorProto = _message("TensorProto")
 TensorShapeProto = _message("TensorShapeProto")
 TextPluginData = _message("TextPluginData")
 Value = _message("Summary.Value")
+
+PLUGINS = {
+    "simple_value": "scalars",
+    "histo": "histograms",
+    "image": "images",
+    "audio": "audio",
+}
+"""The plugin that shows a value, by its field, if its metadata names none."""
+
+
+def maybe_plugin(value: Any) -> str:
+    """Return the plugin that shows a ``Summary.Value``, "" if it is unknown."""
+    named: str = value.metadata.plugin_data.plugin_name
+    return named or PLUGINS.get(value.WhichOneof("value"), "")
+
 
 _DATA_TYPES = _POOL.FindEnumTypeByName("tensorboard.DataType").values_by_name
 _DATA_CLASSES = _POOL.FindEnumTypeByName("tensorboard.DataClass").values_by_name

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sm_tblog.pipeline.faults import FaultLog
     from sm_tblog.pipeline.tag_registry import TagRegistry
 
-__all__ = ["ENTRIES", "Item", "make_batch"]
+__all__ = ["ENTRIES", "Item", "claim_earlier", "make_batch"]
 
 ENTRIES = 4
 """Entries of the flat list per row: series, value, step, wall time."""
@@ -35,6 +35,7 @@ class Item(NamedTuple):
             messages, ``Scalar``, ``Value``, ``Event`` and ``File``; or a tuple of that and a
             warning, which is logged once per tag.
         args: the arguments of ``build`` after the tag.
+        position: the number of entries of rows that were logged before it, set by ``Buffer.put``.
     """
 
     run: str
@@ -44,6 +45,7 @@ class Item(NamedTuple):
     nbytes: int
     build: Callable[..., Any]
     args: tuple[Any, ...]
+    position: int = 0
 
 
 def make_batch(
@@ -51,7 +53,7 @@ def make_batch(
     items: Sequence[Item],
     faults: FaultLog,
     tags: TagRegistry,
-    rename: Callable[[str], str] | None = None,
+    position: int = 0,
     on_built: Callable[[], None] = lambda: None,
 ) -> tuple[Batch, int]:
     """Return a batch, and the number of rows and items that had to be left out of it.
@@ -61,13 +63,12 @@ def make_batch(
         items: the items to build.
         faults: receives a fault for each row or item that is left out.
         tags: the tag registry, which assigns the tags.
-        rename: a function applied to every tag.
+        position: the number of entries of rows that were logged before these.
         on_built: called after each item.
     """
-    if rename is not None:
-        items = [item._replace(tag=rename(item.tag)) for item in items]
-    built, computed, lost = _build(items, faults, on_built)
-    rows += computed
+    built, computed, lost = _build(items, rows[0::ENTRIES], position, faults, tags, on_built)
+    if computed:
+        rows = rows + computed
     given = len(rows) // ENTRIES
     try:
         columns = _columns(rows)
@@ -75,14 +76,11 @@ def make_batch(
         rows = _readable_rows(rows, faults)
         columns = _columns(rows)
     series, codes = _encode_series(rows[0::ENTRIES])
-    if rename is not None:
-        series = [one._replace(tag=rename(one.tag)) for one in series]
-    series = tags.assign_series(series)
     batch = Batch(
-        series,
+        tags.assign_series(series),
         codes,
         *columns,
-        [tags.assign_value(one) for one in built if isinstance(one, Value)],
+        [one for one in built if isinstance(one, Value)],
         [one for one in built if isinstance(one, Event)],
         [one for one in built if isinstance(one, File)],
     )
@@ -114,7 +112,7 @@ def _readable_rows(rows: list[Any], faults: FaultLog) -> list[Any]:
     return good
 
 
-def _encode_series(series: list[Any]) -> tuple[list[Series], Any]:
+def _encode_series(series: list[str | Series]) -> tuple[list[str | Series], Any]:
     """Return the distinct series, ordered by first row, and each row's index into them."""
     distinct = dict.fromkeys(series)
     if len(distinct) < 2:
@@ -122,28 +120,48 @@ def _encode_series(series: list[Any]) -> tuple[list[Series], Any]:
     else:
         position = {one: i for i, one in enumerate(distinct)}
         codes = np.fromiter(map(position.__getitem__, series), np.intp, len(series))
-    return [s if isinstance(s, Series) else Series(s) for s in distinct], codes
+    return list(distinct), codes
 
 
 def _build(
-    items: Sequence[Item], faults: FaultLog, on_built: Callable[[], None]
+    items: Sequence[Item],
+    series: list[str | Series],
+    position: int,
+    faults: FaultLog,
+    tags: TagRegistry,
+    on_built: Callable[[], None],
 ) -> tuple[list[Value | Event | File], list[Any], int]:
-    """Return the built parts, the rows among them, and the number of items that failed."""
+    """Return the built parts, the rows among them, and the number of items that failed.
+
+    The tags are assigned in the order of the calls, those of the batch's rows among them.
+
+    Args:
+        items: the items to build.
+        series: the series of each row.
+        position: as for ``make_batch``.
+        faults: receives a fault for each item that fails.
+        tags: assigns the tags.
+        on_built: called after each item.
+    """
     built: list[Value | Event | File] = []
     rows: list[Any] = []
     lost = 0
+    claimed = 0
     for item in items:
+        claimed = claim_earlier(series, claimed, item.position - position, tags)
         try:
-            made = item.build(item.tag, *item.args)
+            made = item.build(tags.stored_tag(item.tag), *item.args)
             warning = ""
             if isinstance(made, tuple) and not isinstance(made, _PARTS):
                 made, warning = made
             parts = made if isinstance(made, list) else [made]
             scalars = [part for part in parts if isinstance(part, Scalar)]
-            built += [_as_part(part, item) for part in parts if not isinstance(part, Scalar)]
-            for tag, value in scalars:
-                series = Series(tag, item.run) if item.run else tag
-                rows += (series, value, item.step, item.wall_time)
+            values = [_as_part(part, item) for part in parts if not isinstance(part, Scalar)]
+            built += [tags.assign_value(v) if isinstance(v, Value) else v for v in values]
+            curves = [Series(tag, item.run) if item.run else tag for tag, _ in scalars]
+            tags.claim_series(curves)
+            for curve, (_, value) in zip(curves, scalars, strict=True):
+                rows += (curve, value, item.step, item.wall_time)
         except Exception as error:  # noqa: BLE001 - builders process arbitrary user data
             fault = SinkError(f"{item.tag!r} at step {item.step} is not logged: {error}")
             fault.__cause__ = error
@@ -156,6 +174,19 @@ def _build(
     return built, rows, lost
 
 
+def claim_earlier(series: list[str | Series], start: int, end: int, tags: TagRegistry) -> int:
+    """Claim the tags of the rows from ``start`` that were logged before entry ``end``.
+
+    Returns:
+        The first row of which the tag is not claimed yet.
+    """
+    stop = min(end // ENTRIES, len(series))
+    if stop <= start:
+        return start
+    tags.claim_series(filter(tags.is_new, dict.fromkeys(series[start:stop])))
+    return stop
+
+
 _PARTS = (Value, Event, File, Scalar)
 
 
@@ -163,6 +194,8 @@ def _as_part(part: Any, item: Item) -> Value | Event | File:
     """Return a part made by a builder; convert a message to a ``Value``."""
     if isinstance(part, Value | Event | File):
         return part
-    plugin = part.metadata.plugin_data.plugin_name
+    from sm_tblog.format import schema  # not at the top: only builders need protobuf
+
     data = part.SerializeToString()
+    plugin = schema.maybe_plugin(part)
     return Value(item.run, item.step, item.wall_time, data, part.tag, plugin)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sm_tblog._types import Overflow
     from sm_tblog.pipeline.batching import Item
     from sm_tblog.pipeline.faults import FaultLog
+    from sm_tblog.pipeline.tag_registry import TagRegistry
 
 __all__ = ["Buffer"]
 
@@ -43,6 +44,12 @@ ROW_BYTES = 128
 
 WAKE_ROWS = 16_384
 """Number of buffered rows that wakes the worker thread before its next tick."""
+
+MAX_BATCH_ROWS = 16_384
+"""Maximum number of rows per batch."""
+
+MAX_BATCH_BYTES = 8 << 20
+"""Maximum memory of a batch's items in bytes; a single item may exceed it."""
 
 
 class Buffer(ABC):
@@ -75,6 +82,8 @@ class Buffer(ABC):
         self.extend: Callable[[Iterable[Any]], None] = self.rows.extend
         self.limit = -1  # the first row starts the worker thread
         self._items: deque[Item] = deque()
+        self._taken = 0  # entries of rows that the worker thread has taken
+        self._in_progress: tuple[list[Any], list[Item]] = [], []  # taken, but not made a batch yet
         self._item_bytes = 0  # of buffered items and of those being built
         self._dropped = 0
         self._condition = threading.Condition()
@@ -99,7 +108,8 @@ class Buffer(ABC):
                 if not self._wait_for_room(lambda: self._has_room_for(item)):
                     self._drop(1)
                     return
-            self._items.append(item)
+            position = self._taken + len(self.rows)
+            self._items.append(item._replace(position=position))
             self._item_bytes += item.nbytes
             if self._worker is None:
                 self._start()
@@ -184,6 +194,39 @@ class Buffer(ABC):
         why = "nothing has been stored for a while" if self._stall else "rows are logged too fast"
         message = f"{self}: {why}, and the buffer is full; rows are dropped"
         self._faults.report(f"overflow: {why}", SinkError(message))
+
+    def _take(self, waiting: int, items: int, tags: TagRegistry) -> tuple[list[Any], list[Item]]:
+        """Remove and return the next rows and items for a batch.
+
+        Where an item and a row have the same tag, the batch with the one that was logged first
+        comes first, unless it is the same. So an item waits for the rows before it; and if it
+        has to wait, so do rows after it whose tag nothing has claimed.
+
+        Args:
+            waiting: the number of entries of rows that may be taken.
+            items: the number of items that may be taken; more than one only if they are small.
+            tags: tells which tags are claimed.
+        """
+        with self._condition:
+            count = min(waiting, MAX_BATCH_ROWS * ENTRIES)
+            chosen: list[Item] = []
+            nbytes = 0
+            while len(chosen) < items and (
+                count == waiting or self._items[0].position <= self._taken + count
+            ):
+                nbytes += self._items[0].nbytes
+                if chosen and nbytes >= MAX_BATCH_BYTES:
+                    break
+                chosen.append(self._items.popleft())
+            if len(chosen) < items:
+                behind = max(self._items[0].position - self._taken, 0)
+                new = (i for i in range(behind, count, ENTRIES) if tags.is_new(self.rows[i]))
+                count = next(new, count)
+            rows = self.rows[:count]
+            self._in_progress = rows, chosen
+            del self.rows[:count]
+            self._taken += count
+        return rows, chosen
 
     def _wake(self) -> None:
         if not self._wake_requested:

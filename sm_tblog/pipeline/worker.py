@@ -19,28 +19,21 @@ from sm_tblog._errors import SinkError
 from sm_tblog._types import Stats
 from sm_tblog.pipeline import lifecycle
 from sm_tblog.pipeline.barriers import Barriers
-from sm_tblog.pipeline.batching import ENTRIES, make_batch
+from sm_tblog.pipeline.batching import ENTRIES, claim_earlier, make_batch
 from sm_tblog.pipeline.faults import FaultLog
 from sm_tblog.pipeline.sink_group import SinkGroup
 from sm_tblog.pipeline.tag_registry import TagRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sm_tblog._types import OnError, Overflow
-    from sm_tblog.pipeline.batching import Item
     from sm_tblog.sinks.base import Batch, Sink
 
 __all__ = ["Pipeline"]
 
 TICK = 0.5
 """Seconds between two rounds of the worker thread: what is lost if the process dies suddenly."""
-
-MAX_BATCH_ROWS = 16_384
-"""Maximum number of rows per batch."""
-
-MAX_BATCH_BYTES = 8 << 20
-"""Maximum memory of a batch's items in bytes; a single item may exceed it."""
 
 
 class _Worker(threading.Thread):
@@ -76,6 +69,7 @@ class Pipeline(Barriers):
         on_error: how to report faults on the worker thread, besides counting them; see
             ``FaultLog``.
         rename: a function that the worker thread applies to every tag.
+        find_kinds: the kinds of data by tag that earlier files of a run hold; see ``TagRegistry``.
 
     Attributes:
         processors: functions that the worker thread applies to each batch in turn; the sinks get
@@ -93,6 +87,7 @@ class Pipeline(Barriers):
         overflow: Overflow = "block",
         on_error: OnError = "warn",
         rename: Callable[[str], str] | None = None,
+        find_kinds: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__(max_queue, max_bytes, overflow)
         self._sinks = sinks
@@ -100,25 +95,37 @@ class Pipeline(Barriers):
         self._flush_secs = flush_secs
         self._tick = TICK if flush_secs is None else min(TICK, max(flush_secs, 0.001))
         self._on_error = on_error
-        self._rename = rename
         self.processors: list[Callable[[Batch], Batch]] = []
         self._reset()
+        self._tags = TagRegistry(self._faults, rename, find_kinds)
         lifecycle.register(self)
 
     def reset_after_fork(self) -> None:
         """Reset in a forked child, where the existing data and thread belong to the parent."""
+        self._claim_tags()
         self.rows.clear()
         self._reset()
+        self._tags.faults = self._faults
         for sink in self._sinks:
             if hasattr(sink, "reset_after_fork"):
                 sink.reset_after_fork()
+
+    def _claim_tags(self) -> None:
+        """Claim the tags of what the parent of a forked child had logged, but not yet written."""
+        taken, building = self._in_progress
+        series = [*taken[0::ENTRIES], *self.rows[0::ENTRIES]]
+        position = self._taken - len(taken)
+        claimed = 0
+        for item in (*building, *self._items):
+            claimed = claim_earlier(series, claimed, item.position - position, self._tags)
+            self._tags.claim(item.run, item.tag)
+        claim_earlier(series, claimed, len(series) * ENTRIES, self._tags)
 
     def _reset(self) -> None:
         """Reset to an empty buffer and no worker thread."""
         self._reset_buffer()
         self._reset_barriers()
         self._faults = FaultLog(self._on_error)
-        self._tags = TagRegistry(self._faults)
         self._sink_group = SinkGroup(
             self._sinks, self._flush_secs, self._max_bytes, self._faults, self._on_progress
         )
@@ -195,11 +202,12 @@ class Pipeline(Barriers):
         """Write everything buffered to the sinks, and flush or close them if it is time."""
         with self._condition:
             ticket, closing = self._last_ticket, self._closing
-            handover, items = self._last_handover, len(self._items)
+            waiting, items = len(self.rows), len(self._items)
+            handover = self._last_handover
             self._draining = True
         flushed = False
         try:
-            self._feed(items)
+            self._feed(waiting, items)
             if ticket > self._done_ticket or self._sink_group.is_due:
                 flushed = self._sink_group.flush()
             if closing:
@@ -221,24 +229,22 @@ class Pipeline(Barriers):
                     self._faults.resolve("barrier")
             self._on_progress()
 
-    def _feed(self, items: int) -> None:
-        """Write the rows buffered now, and the first ``items`` items, to the sinks."""
-        waiting = len(self.rows)
+    def _feed(self, waiting: int, items: int) -> None:
+        """Write the first ``waiting`` entries of rows and ``items`` items to the sinks."""
         while waiting or items:
-            count = min(waiting, MAX_BATCH_ROWS * ENTRIES)
-            rows = self.rows[:count]
-            del self.rows[:count]
-            waiting -= count
-            chosen = self._take_items(items)
+            position = self._taken
+            rows, chosen = self._take(waiting, items, self._tags)
+            waiting = min(waiting - len(rows), len(self.rows))  # cleared during shutdown
             items -= len(chosen)
             self._on_progress(building=True)
             try:
                 batch, lost = make_batch(
-                    rows, chosen, self._faults, self._tags, self._rename, self._on_built
+                    rows, chosen, self._faults, self._tags, position, self._on_built
                 )
                 self._dropped += lost
                 batch = self._process(batch)
             finally:
+                self._in_progress = [], []
                 with self._condition:
                     self._item_bytes -= sum(item.nbytes for item in chosen)
                 self._on_progress()
@@ -256,18 +262,6 @@ class Pipeline(Barriers):
                 self._faults.report(f"processor {process}", fault)
             self._on_built()
         return batch
-
-    def _take_items(self, max_count: int) -> list[Item]:
-        """Remove and return up to ``max_count`` items, and more than one only if they are small."""
-        taken: list[Item] = []
-        nbytes = 0
-        with self._condition:
-            while len(taken) < max_count and (
-                not taken or nbytes + self._items[0].nbytes < MAX_BATCH_BYTES
-            ):
-                taken.append(self._items.popleft())
-                nbytes += taken[-1].nbytes
-        return taken
 
     def _on_built(self) -> None:
         self._on_progress(building=True)

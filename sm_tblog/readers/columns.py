@@ -34,13 +34,7 @@ __all__ = ["Columns"]
 
 _SCALARS = "scalars"
 
-_KINDS = {
-    "simple_value": _SCALARS,
-    "histo": "histograms",
-    "image": "images",
-    "audio": "audio",
-    "tensor": "tensors",
-}
+_KINDS = {**schema.PLUGINS, "tensor": "tensors"}
 """The plugin of a value, by its field, if its metadata names none."""
 
 _GRAPHS = frozenset({"graph_def", "meta_graph_def", "tagged_run_metadata"})

@@ -140,7 +140,7 @@ class BaseWriter:
             "purge_step": self._purge_step,
             "storage_options": dict(config["storage_options"] or {}),
         }
-        names_and_sinks = ["events"] if config["sinks"] is None else config["sinks"]
+        names_and_sinks = ["events"] if config["sinks"] is None else list(config["sinks"])
         self._sinks = [
             open_sink(sink, self._location, **options) if isinstance(sink, str) else as_sink(sink)
             for sink in names_and_sinks
@@ -149,6 +149,7 @@ class BaseWriter:
         if not self._enabled:
             self._pipeline = DisabledPipeline()
             return
+        has_events = any(sink == "events" for sink in names_and_sinks if isinstance(sink, str))
         if scheme_of(self._location) == "file":
             # Scripts save checkpoints in writer.log_dir. If this fails, the first write fails
             # too, and its error is handled there.
@@ -163,6 +164,7 @@ class BaseWriter:
             overflow=config["overflow"],
             on_error=config["on_error"],
             rename=as_tag_cleaner(config["clean_tags"]),
+            find_kinds=partial(_find_kinds, self._location) if has_events else None,
         )
         if self._purge_step is not None:
             # The marker must supersede only existing data, not what a child logs from now on.
@@ -327,6 +329,15 @@ class BaseWriter:
 
 def _build_nothing(tag: str) -> list[Any]:  # noqa: ARG001 - the signature of a builder
     return []
+
+
+def _find_kinds(logdir: str, run: str) -> dict[str, str]:
+    """Return the kinds of data by tag in the earlier files of a run, if they are local."""
+    if scheme_of(logdir) != "file":
+        return {}
+    from sm_tblog.readers.kinds import find_kinds
+
+    return find_kinds(logdir, run)
 
 
 def _log_upload_plan(logdir: str, *, is_given: bool) -> None:

@@ -274,6 +274,8 @@ def _build_summary(_: str, data: bytes, step: int, wall_time: float) -> list[Any
 
 
 def _values(summary: Any, step: int, wall_time: float) -> list[Any]:
+    from sm_tblog.format import schema
+
     return [
         Value(
             "",
@@ -281,7 +283,7 @@ def _values(summary: Any, step: int, wall_time: float) -> list[Any]:
             wall_time,
             value.SerializeToString(),
             value.tag,
-            value.metadata.plugin_data.plugin_name,
+            schema.maybe_plugin(value),
         )
         for value in summary.value
     ]

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer
-from sm_tblog.pipeline import barriers, worker
+from sm_tblog.pipeline import barriers, buffer, worker
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event, File
 
@@ -140,7 +140,7 @@ def test_a_builder_may_return_messages_values_events_and_files_at_once(tmp_path,
 
 
 def test_items_are_built_a_few_megabytes_at_a_time_and_counted_until_then(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "MAX_BATCH_BYTES", 1000)
+    monkeypatch.setattr(buffer, "MAX_BATCH_BYTES", 1000)
     batches = []
     seen = []
 
