@@ -1,4 +1,4 @@
-"""Types shared by several layers."""
+"""Types, and one function, shared by several layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
 
-__all__ = ["Bytes", "Change", "PathLike", "Scalar", "Series", "Stats", "Value"]
+__all__ = ["Bytes", "Change", "PathLike", "Scalar", "Series", "Stats", "Value", "as_utf8"]
+
+
+def as_utf8(text: str) -> str:
+    """Return text that UTF-8 can encode: a lone surrogate becomes a question mark.
+
+    ``os.fsdecode`` makes such text of a name that is not UTF-8. Every text that is stored is
+    treated alike, so that one tag remains one tag.
+    """
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 class Series(NamedTuple):

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, TBLogError
+from sm_tblog._types import as_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,10 +119,10 @@ def _maybe_names(kind: type) -> list[str] | None:
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Plain:
-    if value is None or type(value) in {bool, str}:
-        return value  # type: ignore[no-any-return]
+    if value is None or type(value) is bool:
+        return value
     if isinstance(value, str):
-        return str.__str__(value)  # perhaps an enum member, whose own str is its name
+        return as_utf8(str.__str__(value))  # perhaps an enum member, whose own str is its name
     if isinstance(value, Enum):
         return value.name
     try:
@@ -179,7 +180,7 @@ def _text(value: Any, where: str, depth: int) -> str:
             "number or a string instead"
         )
         raise InvalidTypeError(message)
-    return text
+    return as_utf8(text)
 
 
 def _check_depth(where: str, depth: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sm_tblog._types import Series
+from sm_tblog._types import Series, as_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,14 +34,14 @@ class TagRegistry:
 
     Args:
         faults: receives a warning for each tag that is renamed.
-        rename: a function applied to every tag.
+        rename: a function applied to every tag; its results can be encoded as UTF-8.
         find_kinds: returns the kinds of data by tag that earlier files of a run hold.
     """
 
     def __init__(
         self,
         faults: FaultLog,
-        rename: Callable[[str], str] | None = None,
+        rename: Callable[[str], str] = as_utf8,
         find_kinds: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
         self.faults = faults
@@ -51,7 +51,7 @@ class TagRegistry:
 
     def stored_tag(self, tag: str) -> str:
         """Return a tag as it is stored if no other kind of data has it."""
-        return tag if self._rename is None else self._rename(tag)
+        return self._rename(tag)
 
     def is_new(self, series: str | Series) -> bool:
         """Return whether nothing has claimed the tag of a series."""

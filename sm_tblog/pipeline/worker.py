@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sm_tblog._errors import SinkError
-from sm_tblog._types import Stats
+from sm_tblog._types import Stats, as_utf8
 from sm_tblog.pipeline import lifecycle
 from sm_tblog.pipeline.barriers import Barriers
 from sm_tblog.pipeline.batching import ENTRIES, claim_earlier, make_batch
@@ -86,7 +86,7 @@ class Pipeline(Barriers):
         max_bytes: int = 32 << 20,
         overflow: Overflow = "block",
         on_error: OnError = "warn",
-        rename: Callable[[str], str] | None = None,
+        rename: Callable[[str], str] = as_utf8,
         find_kinds: Callable[[str], Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__(max_queue, max_bytes, overflow)

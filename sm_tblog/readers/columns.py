@@ -106,7 +106,7 @@ class Columns:
                 break
             try:
                 event = schema.Event.FromString(content)
-            except DecodeError:
+            except (DecodeError, UnicodeDecodeError):  # the latter of pure-Python protobuf
                 invalid.append(record)
             else:
                 events[record] = event, Place(file, offset + begin, end - begin)
@@ -191,7 +191,7 @@ class Columns:
         """Return the scalars of an event, None if the data are anything else."""
         try:
             event = schema.Event.FromString(data)
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the latter of pure-Python protobuf
             return None
         values = [self._scalar_of(value) for value in event.summary.value]
         return None if any(value.number is None for value in values) else values

@@ -203,7 +203,7 @@ class EventStream:
         for offset, data in self._records(unframer):
             try:
                 event = schema.Event.FromString(data)
-            except DecodeError:
+            except (DecodeError, UnicodeDecodeError):  # the latter of pure-Python protobuf
                 self._reasons.append(_NO_EVENT)
                 continue
             self._columns.add_event(event, Place(self._file, offset + HEADER, len(data)))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sm_tblog._types import as_utf8
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalars, encode_varint
@@ -54,7 +55,7 @@ _DOUBLE = struct.Struct("<d")
 
 def event_file_name(suffix: str = "") -> str:
     """Return a unique event file name, which sorts after those made before."""
-    return new_name("events.out.tfevents", suffix)
+    return new_name("events.out.tfevents", as_utf8(suffix))
 
 
 def encode_value(value: Value) -> bytes:

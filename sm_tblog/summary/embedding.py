@@ -25,7 +25,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from sm_tblog._errors import InvalidValueError
-from sm_tblog._types import Change
+from sm_tblog._types import Change, as_utf8
 from sm_tblog.arrays.convert import Deferred, resolve
 from sm_tblog.arrays.pixels import arranged, as_bytes
 from sm_tblog.format import schema
@@ -167,7 +167,7 @@ def _folder_name(tag: str) -> str:
 
 def _shown_name(tag: str) -> str:
     """Return a tag as a name that TensorBoard can request."""
-    return tag.encode(errors="replace").decode().translate(_UNESCAPED)
+    return as_utf8(tag).translate(_UNESCAPED)
 
 
 def encode_matrix(points: npt.NDArray[np.float32]) -> tuple[bytes, str]:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sm_tblog._types import as_utf8
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -222,7 +224,7 @@ def _write_rotated(
 
 def _truncated(text: str, font: FreeTypeFont, width: int) -> str:
     """Return text on one line, truncated to a width."""
-    text = re.sub(r"\s+", " ", text).encode(errors="replace").decode()
+    text = as_utf8(re.sub(r"\s+", " ", text))
     text = text[: width + 1]  # a letter is at least one pixel wide
     if font.getlength(text) <= width:
         return text

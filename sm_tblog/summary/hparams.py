@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 
 from sm_tblog._errors import CorruptRecordError
+from sm_tblog._types import as_utf8
 from sm_tblog.format import schema
 from sm_tblog.format.records import Unframer, frame
 
@@ -89,12 +90,12 @@ def experiment_value(
     for name, value in values.items():
         if value is None:
             continue
-        info = experiment.hparam_infos.add(name=_utf8(name), type=_data_type(value))
+        info = experiment.hparam_infos.add(name=as_utf8(name), type=_data_type(value))
         if name in domains:
             info.domain_discrete.SetInParent()
             info.domain_discrete.values.extend(map(_json_value, domains[name]))
     for tag in metrics:
-        experiment.metric_infos.add().name.tag = _utf8(tag)
+        experiment.metric_infos.add().name.tag = as_utf8(tag)
     return _value("experiment", experiment)
 
 
@@ -146,13 +147,13 @@ def _plugin_data(file: bytes) -> Iterator[Any]:
         for _, record in records:
             for value in schema.Event.FromString(record).summary.value:
                 yield schema.HParamsPluginData.FromString(value.metadata.plugin_data.content)
-    except (CorruptRecordError, DecodeError):
+    except (CorruptRecordError, DecodeError, UnicodeDecodeError):
         return
 
 
 def _update(start: Any, values: Mapping[str, Plain]) -> None:
     for name, value in values.items():
-        key = _utf8(name)
+        key = as_utf8(name)
         if value is not None:
             start.hparams[key].CopyFrom(_json_value(value))
         elif key in start.hparams:
@@ -174,7 +175,7 @@ def _json_value(value: Plain) -> Any:
     if isinstance(value, bool):
         return schema.JsonValue(bool_value=value)
     if isinstance(value, str):
-        return schema.JsonValue(string_value=_utf8(value))
+        return schema.JsonValue(string_value=as_utf8(value))
     return schema.JsonValue(number_value=value)
 
 
@@ -182,8 +183,3 @@ def _data_type(value: Plain) -> str:
     if isinstance(value, bool):
         return "DATA_TYPE_BOOL"
     return "DATA_TYPE_STRING" if isinstance(value, str) else "DATA_TYPE_FLOAT64"
-
-
-def _utf8(text: str) -> str:
-    """Return text that protobuf accepts: without lone surrogates."""
-    return text.encode(errors="replace").decode()

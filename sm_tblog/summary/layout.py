@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog._types import as_utf8
 from sm_tblog.format import schema
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def layout_value(
     layout = schema.Layout()
     categories: dict[str, Any] = {}
     warning = ""
-    for category, title, kind, tags in charts:
+    for given_category, given_title, kind, tags in charts:
+        category, title = as_utf8(given_category), as_utf8(given_title)
         if category not in categories:
             categories[category] = layout.category.add(title=category)
         chart = categories[category].chart.add(title=title)
@@ -43,7 +45,7 @@ def layout_value(
             chart.margin.series.add(value=value, lower=lower, upper=upper)
         elif kind == "Multiline":
             for given in tags:
-                chart.multiline.tag.extend(_patterns(given, clean(given)))
+                chart.multiline.tag.extend(map(as_utf8, _patterns(given, clean(given))))
         else:
             chart.multiline.tag.extend(_exact_pattern(clean(given)) for given in tags)
     value = schema.Value(tag=tag)

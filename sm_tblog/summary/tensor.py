@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog._types import as_utf8
 from sm_tblog.arrays.convert import resolve
 from sm_tblog.format import schema
 
@@ -54,7 +55,7 @@ def tensor_value(
     """
     array = resolve(values, tag, kinds)
     value = schema.Value(tag=tag, tensor=tensor_proto(array))
-    value.metadata.plugin_data.plugin_name = plugin or "tensor"
+    value.metadata.plugin_data.plugin_name = as_utf8(plugin or "tensor")
     value.metadata.plugin_data.content = content
     if plugin is None:  # other plugins recognise their data by plugin name
         value.metadata.data_class = schema.DATA_CLASS_TENSOR

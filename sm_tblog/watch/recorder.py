@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError
-from sm_tblog._types import Scalar
+from sm_tblog._types import Scalar, as_utf8
 from sm_tblog.rules.observation import Observation, ObservedTensor, Statistics, UpdateStatistics
 from sm_tblog.summary import builder
 from sm_tblog.watch.collector import PendingTensor, StatisticsCollector
@@ -86,7 +86,7 @@ class Recorder:
         self._log = frozenset(log)
         self._statistics = statistics
         self._histograms = histograms
-        self._clean = clean or str
+        self._clean = clean or as_utf8
         self._records = 0
         self._norms: dict[str, tuple[int, float]] = {}  # by parameter: the step and the norm
         self.engine = engine

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
+from sm_tblog._types import as_utf8
 from sm_tblog.arrays.convert import as_step
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
@@ -79,7 +80,7 @@ def as_run(name: Any) -> str:
     if not parts or ".." in parts or PurePosixPath(name).is_absolute():
         message = f"a run's name must be a path below the log directory, got {name!r:.60}"
         raise InvalidValueError(message)
-    return "/".join(parts)
+    return as_utf8("/".join(parts))
 
 
 def as_first_step(step: Any, name: str) -> int:
@@ -131,13 +132,14 @@ def check_flag(name: str, value: Any) -> None:
         raise InvalidTypeError(message)
 
 
-def as_tag_cleaner(enabled: bool) -> Callable[[str], str] | None:
-    """Return the function that cleans tags as tensorboardX does, or None if not ``enabled``.
+def as_tag_cleaner(enabled: bool) -> Callable[[str], str]:
+    """Return the function that makes of a tag what is stored.
 
-    It replaces every character except letters, digits and ``-/_.`` by ``_``, and removes leading
-    slashes.
+    If ``enabled``, it cleans tags as tensorboardX does: it replaces every character except letters,
+    digits and ``-/_.`` by ``_``, and removes leading slashes. Otherwise it only replaces what UTF-8
+    cannot encode.
     """
-    return _clean_tag if enabled else None
+    return _clean_tag if enabled else as_utf8
 
 
 def _clean_tag(tag: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sm_tblog._errors import InvalidTypeError
-from sm_tblog._types import Change
+from sm_tblog._types import Change, as_utf8
 from sm_tblog.sinks.base import File
 from sm_tblog.storage.base import side_file_path
 from sm_tblog.writer.base import BaseWriter
@@ -31,14 +31,14 @@ class FileMethods(BaseWriter):
             InvalidTypeError: the name or the data has the wrong type.
             InvalidValueError: the name is not below the log directory.
         """
-        content: Any = data.encode() if isinstance(data, str) else data
+        content: Any = data.encode(errors="replace") if isinstance(data, str) else data
         if type(name) is not str or not isinstance(content, bytes):
             message = (
                 f"add_file: expected a str as name, and bytes or a str, got {name!r:.60} and "
                 f"{type(data).__name__}"
             )
             raise InvalidTypeError(message)
-        path = str(side_file_path(name))
+        path = str(side_file_path(as_utf8(name)))
         args = (path, content if overwrite else Change(keep, content))
         self._put(name, _build_file, args, 0, None, len(content))
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog._types import Change, Series
+from sm_tblog._types import Change, Series, as_utf8
 from sm_tblog.arrays.convert import as_number
 from sm_tblog.arrays.flatten import flatten
 from sm_tblog.pipeline.best import BestTracker
@@ -90,7 +90,7 @@ class HParamsMethods(ScalarMethods):
         flat = flatten(values, "hparams")
         modes = _check_modes({} if metrics is None else metrics)
         best_values = _check_best_values({} if best is None else best, modes)
-        clean = as_tag_cleaner(self._config["clean_tags"]) or str
+        clean = as_tag_cleaner(self._config["clean_tags"])
         if isinstance(self._pipeline, RunView):
             self._best.run = self._pipeline.run
             if self._best not in self._pipeline.processors:
@@ -193,7 +193,7 @@ class HParamsMethods(ScalarMethods):
         if ".." in Path(name).parts or not path.is_relative_to(root):
             message = f"add_hparams: run {name!r} is not below the log directory {self._log_dir!r}"
             raise InvalidValueError(message)
-        run = path.relative_to(root).as_posix()
+        run = as_utf8(path.relative_to(root).as_posix())
         return "" if run == "." else run
 
     def _timestamp_name(self) -> str:
@@ -236,7 +236,8 @@ def _check_domains(values: Mapping[str, Plain], domains: Any) -> dict[str, list[
         message = f"hparam_domain_discrete: expected a mapping of lists, got {domains!r:.60}"
         raise InvalidTypeError(message)
     checked = {}
-    for name, domain in domains.items():
+    for given, domain in domains.items():
+        name = as_utf8(str(given))
         if not isinstance(domain, (list, tuple)) or values.get(name) is None:
             message = (
                 f"hparam_domain_discrete: expected a list for a hyperparameter that has a value, "

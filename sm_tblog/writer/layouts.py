@@ -104,7 +104,7 @@ class LayoutMethods(BaseWriter):
 
     def _put_layout(self) -> None:
         """Write the layout, again if another thread changed it, so that the last is complete."""
-        clean = as_tag_cleaner(self._config["clean_tags"]) or str
+        clean = as_tag_cleaner(self._config["clean_tags"])
         written = None
         while written != (charts := self._list_charts()):
             self._put(LAYOUT_TAG, _build_layout, (charts, clean), 0, None)

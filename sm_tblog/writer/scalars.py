@@ -6,7 +6,7 @@ import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._types import Series
+from sm_tblog._types import Series, as_utf8
 from sm_tblog.arrays.convert import as_number
 from sm_tblog.writer.arguments import check_mapping, check_tag
 from sm_tblog.writer.layouts import LayoutMethods
@@ -177,7 +177,7 @@ class ScalarMethods(LayoutMethods):
 
 def _as_folder(name: str) -> str:
     """Return a curve's name as the end of a directory name."""
-    return str(name).replace("/", "_").replace("\\", "_")
+    return as_utf8(str(name)).replace("/", "_").replace("\\", "_")
 
 
 def _as_series(

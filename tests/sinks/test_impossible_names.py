@@ -5,10 +5,11 @@ import pytest
 from sm_tblog import InvalidValueError, StoreError, Writer
 from sm_tblog.storage.object_store import MAX_KEY_SIZE, ObjectStore
 
-NAMES = ["x" * 300, "nul\0", "half \ud800"]
+NAMES = ["x" * 300, "nul\0"]
+SURROGATE = "half \ud800"
 
 
-@pytest.mark.parametrize("name", NAMES, ids=["long", "nul", "surrogate"])
+@pytest.mark.parametrize("name", NAMES, ids=["long", "nul"])
 def test_an_impossible_run_is_refused_and_others_live(tmp_path, read_scalars, caplog, name):
     with Writer(tmp_path, max_bytes=200_000) as writer:
         for step in range(2000):
@@ -73,7 +74,7 @@ def test_an_impossible_side_file_holds_up_no_other(tmp_path, caplog):
     assert "xxx" in caplog.text
 
 
-@pytest.mark.parametrize("logdir", NAMES[1:], ids=["nul", "surrogate"])
+@pytest.mark.parametrize("logdir", [NAMES[1], SURROGATE], ids=["nul", "surrogate"])
 def test_an_impossible_log_directory_raises_at_the_call(tmp_path, monkeypatch, logdir):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidValueError, match="no directory can be called"):

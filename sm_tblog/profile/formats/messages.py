@@ -14,7 +14,6 @@ __all__ = [
     "line_end",
     "plane_end",
     "rebase_times",
-    "utf8_text",
     "write_extent",
 ]
 
@@ -79,8 +78,3 @@ def integer_stat(value: int) -> dict[str, Any]:
     if value in _INT64:
         return {"int64_value": int(value)}  # int() converts a bool
     return {"uint64_value": value} if value in _UINT64 else {"str_value": str(value)}
-
-
-def utf8_text(text: str) -> str:
-    """Return text that UTF-8 can encode: a lone surrogate, which JSON may contain, becomes "?"."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

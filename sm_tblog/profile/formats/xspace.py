@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sm_tblog._errors import InvalidTypeError
+from sm_tblog._types import as_utf8
 from sm_tblog.format.xspace import XEvent, XSpace
 from sm_tblog.profile.formats.messages import (
     Ids,
@@ -31,7 +32,6 @@ from sm_tblog.profile.formats.messages import (
     line_end,
     plane_end,
     rebase_times,
-    utf8_text,
     write_extent,
 )
 from sm_tblog.profile.formats.nesting import nested_rows
@@ -94,7 +94,7 @@ class Space:
             plane_id: the id of a new plane, such as the number of its device; by default, or
                 if it does not fit into 63 bits, the lowest unused id.
         """
-        if (name := utf8_text(name)) not in self._planes:
+        if (name := as_utf8(name)) not in self._planes:
             if plane_id is None or plane_id not in range(2**63):
                 plane_id = self._ids.free()
             number = self._ids.add(int(plane_id))  # int() converts a bool
@@ -140,9 +140,9 @@ class Space:
                 f"{(self._cutoff - begin) / 1e9:.6f} s: the limit is {self._max_events:,}"
             )
             self._dropped = 0
-        space = XSpace(warnings=map(utf8_text, self.warnings))
+        space = XSpace(warnings=map(as_utf8, self.warnings))
         if self.hostname:
-            space.hostnames.append(utf8_text(self.hostname))
+            space.hostnames.append(as_utf8(self.hostname))
         for plane in self.planes():
             plane.write(space.planes.add(), begin, end)
         for included in self._included:
@@ -231,7 +231,7 @@ class Plane:
         key = name if line_id is None else line_id
         if key not in self._lines:
             shown = int(line_id) if line_id is not None and line_id in _LINE_IDS else None
-            self._lines[key] = Line(self._space, self, utf8_text(name), shown)
+            self._lines[key] = Line(self._space, self, as_utf8(name), shown)
         return self._lines[key]
 
     def stat(self, name: str, value: Stat) -> None:
@@ -275,7 +275,7 @@ class Plane:
         for name, value in stats.items():
             number = ids.setdefault(name, len(ids) + 1)
             if isinstance(value, str):
-                message.stats.add(metadata_id=number, str_value=utf8_text(value))
+                message.stats.add(metadata_id=number, str_value=as_utf8(value))
             elif isinstance(value, int):
                 message.stats.add(metadata_id=number, **integer_stat(value))
             elif isinstance(value, float):
@@ -300,10 +300,10 @@ class Plane:
         self._add_stats(message, self._stats)
         for name, number in self._event_ids.items():
             message.event_metadata[number].id = number
-            message.event_metadata[number].name = utf8_text(name)
+            message.event_metadata[number].name = as_utf8(name)
         for name, number in self._stat_ids.items():
             message.stat_metadata[number].id = number
-            message.stat_metadata[number].name = utf8_text(name)
+            message.stat_metadata[number].name = as_utf8(name)
         unused = Ids(line.id for line in self.lines() if line.id is not None)
         for line in self.lines():
             for position, rows in enumerate(line.nested() or [[]]):

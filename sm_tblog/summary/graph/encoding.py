@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog._types import as_utf8
 from sm_tblog.format import schema
 from sm_tblog.format.scalars import encode_varint
 
@@ -37,9 +38,10 @@ def encode_graph(nodes: Sequence[Node] | bytes) -> bytes:
             f"{nodes[ref.node].name}:{ref.output}" if ref.output else nodes[ref.node].name
             for ref in node.inputs
         ]
-        proto = graph.node.add(name=node.name, op=node.op, input=inputs, device=node.device)
+        name, op, device = as_utf8(node.name), as_utf8(node.op), as_utf8(node.device)
+        proto = graph.node.add(name=name, op=op, input=map(as_utf8, inputs), device=device)
         for key, text in node.attributes.items():
-            proto.attr[key].s = text.encode()
+            proto.attr[as_utf8(key)].s = text.encode(errors="replace")
         if node.outputs:
             proto.attr["output"].s = ", ".join(map(str, node.outputs)).encode("ascii", "replace")
             shapes = proto.attr["_output_shapes"].list.shape
