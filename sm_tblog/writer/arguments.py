@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import re
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 from sm_tblog._types import as_utf8
-from sm_tblog.arrays.convert import as_step
+from sm_tblog.arrays.convert import as_number, as_step
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
 
@@ -27,6 +28,7 @@ __all__ = [
     "as_run",
     "as_tag_cleaner",
     "as_url",
+    "as_wall_time",
     "check_at_least",
     "check_flag",
     "check_mapping",
@@ -103,6 +105,60 @@ def as_first_step(step: Any, name: str) -> int:
         )
         raise InvalidTypeError(message)
     return number
+
+
+_END_OF_TIME = 253_402_300_800
+"""The year 10,000, which no datetime reaches. Today's milliseconds are far beyond it."""
+
+_TOO_LATE = "; divide milliseconds by 1e3, nanoseconds by 1e9"
+
+
+def as_wall_time(walltime: Any) -> float:
+    """Return a wall time as seconds since the epoch.
+
+    Args:
+        walltime: seconds since the epoch, a number as for ``as_number``; or a ``datetime``, where
+            one without a time zone is local time, a pandas ``Timestamp`` or ``np.datetime64``.
+
+    Raises:
+        InvalidTypeError: it is neither.
+        InvalidValueError: it is NaN, at which TensorBoard's default loader stops reading the file;
+            infinite, which it leaves out; or before 1970 or after 9999.
+    """
+    try:
+        if hasattr(type(walltime), "timestamp"):
+            seconds = float(walltime.timestamp())
+        elif (kind := _time_kind(walltime)) == "M":
+            seconds = _seconds_of(walltime)
+        else:
+            seconds = float(as_number(str(walltime) if kind == "m" else walltime, "walltime"))
+    except (TypeError, ValueError, OverflowError) as error:
+        message = (
+            f"walltime must be seconds since the epoch or a datetime, got {walltime!r:.60} "
+            f"({type(walltime).__name__})"
+        )
+        kind_of_error = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
+        raise kind_of_error(message) from error
+    if not 0 <= seconds < _END_OF_TIME:
+        message = (
+            f"walltime must be seconds since the epoch, from 1970 to 9999, got {walltime!r:.60}"
+            f"{_TOO_LATE if seconds >= _END_OF_TIME else ''}"
+        )
+        raise InvalidValueError(message)
+    return seconds
+
+
+def _time_kind(value: Any) -> str:
+    """Return the kind of a NumPy dtype, which is "M" for datetimes and "m" for timedeltas."""
+    return str(getattr(getattr(value, "dtype", None), "kind", ""))
+
+
+def _seconds_of(datetime: Any) -> float:
+    """Return one NumPy datetime as seconds since the epoch; NaN for NaT."""
+    import numpy as np
+
+    [time] = np.asarray(datetime).reshape(-1).astype("datetime64[us]")
+    return math.nan if np.isnat(time) else float(time.astype(np.int64)) / 1e6
 
 
 def check_at_least(name: str, value: Any, minimum: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sm_tblog import ranks
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
-from sm_tblog.arrays.convert import as_number, as_step
+from sm_tblog.arrays.convert import as_step
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.pipeline.disabled import DisabledPipeline
 from sm_tblog.pipeline.run_view import RunView
@@ -30,6 +30,7 @@ from sm_tblog.writer.arguments import (
     as_run,
     as_tag_cleaner,
     as_url,
+    as_wall_time,
     check_at_least,
     check_flag,
     check_tag,
@@ -119,6 +120,7 @@ class BaseWriter:
         self._step: int = self.__dict__.get("_step", 0)  # a subclass may have assigned ``step``
         self._clock: Callable[[], float] = time.time
         self._charts: dict[tuple[str, str], tuple[str, Any]] = {}
+        self._curves: dict[tuple[str, str, str], str] = {}  # see ``ScalarMethods._curve_run``
         self._open()
         if self._enabled and ranks.is_in_training_job():
             _log_upload_plan(self._location, is_given=bool(logdir or log_dir))
@@ -241,7 +243,7 @@ class BaseWriter:
         return self._step if step is None else as_step(step, tag)
 
     def _as_time(self, walltime: Any) -> float:
-        return self._clock() if walltime is None else float(as_number(walltime, "walltime"))
+        return self._clock() if walltime is None else as_wall_time(walltime)
 
     @contextlib.contextmanager
     def use_metadata(

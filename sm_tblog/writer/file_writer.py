@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from sm_tblog._compilation import uncompiled
 from sm_tblog._errors import InvalidTypeError
 from sm_tblog._types import Value
-from sm_tblog.arrays.convert import as_number, as_step
+from sm_tblog.arrays.convert import as_step
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event
 from sm_tblog.storage.base import scheme_of
+from sm_tblog.writer.arguments import as_wall_time
 from sm_tblog.writer.naming import with_public_names
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class FileWriter:
         self._pipeline.put(Item("", "graph", 0, now, nbytes, build, (*args, now)))
 
     def _as_time(self, walltime: float | None) -> float:
-        return self._clock() if walltime is None else float(as_number(walltime, "walltime"))
+        return self._clock() if walltime is None else as_wall_time(walltime)
 
     def flush(self) -> None:
         """Wait until everything logged so far is stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._types import Series, as_utf8
@@ -43,7 +44,8 @@ class ScalarMethods(LayoutMethods):
                 Fraction, bool, or an array of any library with one element, on any device. A number
                 on an accelerator is copied without waiting for the device.
             global_step: any integer; by default ``writer.step``.
-            walltime: seconds since the epoch; by default now.
+            walltime: seconds since the epoch, or a datetime of the standard library, of pandas or
+                of NumPy; by default now.
             new_style: write a tensor of the scalars plugin, as TensorFlow 2 does, instead of the
                 shorter ``simple_value``. TensorBoard shows both alike.
             double_precision: write a float64 instead of a float32. Implies ``new_style``.
@@ -130,8 +132,10 @@ class ScalarMethods(LayoutMethods):
             global_step: any integer; by default ``writer.step``.
             walltime: seconds since the epoch; by default now.
             layout: ``False`` makes each curve a run of its own below the log directory, named
-                ``<main_tag>_<curve>``, as PyTorch does. ``True`` keeps all curves in this run, as
-                ``<main_tag>/<curve>``, and defines a chart of them for the Custom Scalars tab.
+                ``<main_tag>_<curve>``, as PyTorch does, with ``_`` for each slash; a curve whose
+                run would be that of an earlier curve gets a number at the end. ``True`` keeps all
+                curves in this run, as ``<main_tag>/<curve>``, and defines a chart of them for the
+                Custom Scalars tab.
 
         Raises:
             InvalidTypeError: a tag, a value or the step has the wrong type.
@@ -142,16 +146,38 @@ class ScalarMethods(LayoutMethods):
         check_mapping(tag_scalar_dict, repr(main_tag))
         if layout:
             self._extend_chart(main_tag, tag_scalar_dict)
-        folder = _as_folder(main_tag)
-        rows = (
+        rows = [
             (
-                f"{main_tag}/{key}" if layout else Series(main_tag, f"{folder}_{_as_folder(key)}"),
+                f"{main_tag}/{key}" if layout else Series(main_tag, self._curve_run(main_tag, key)),
                 f"{main_tag}/{key}",
                 value,
             )
             for key, value in tag_scalar_dict.items()
-        )
+        ]
         self._add_rows(rows, global_step, walltime)
+
+    def _curve_run(self, main_tag: str, key: Any) -> str:
+        """Return the run of a curve of ``add_scalars``, which no other curve of the chart has."""
+        name = as_utf8(str(key))
+        preferred = run = f"{_as_folder(main_tag)}_{_as_folder(name)}"
+        for number in count(2):
+            place = self._location, main_tag, run
+            is_new = place not in self._curves
+            if self._curves.setdefault(place, name) == name:
+                break
+            run = f"{preferred}_{number}"
+        if is_new and run != preferred:
+            other = self._curves[self._location, main_tag, preferred]
+            logger.warning(
+                "add_scalars: the curves %r and %r of %r would both be the run %r; the latter is "
+                "logged as the run %r. Rename one of them to choose its run",
+                other,
+                name,
+                main_tag,
+                preferred,
+                run,
+            )
+        return run
 
     def _add_rows(
         self, rows: Iterable[tuple[Any, str, Any]], step: Any, walltime: float | None
