@@ -24,6 +24,7 @@ bytes and noise.
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -51,19 +52,23 @@ class _Codec(NamedTuple):
         unit: the unit of a frame's duration, in milliseconds.
         min_duration: the shortest duration of a frame, in milliseconds. Browsers replace shorter
             ones by a tenth of a second.
+        max_duration: the longest duration of a frame, in milliseconds.
         options: further options for Pillow.
     """
 
     name: str
     unit: int
     min_duration: int
+    max_duration: float
     options: Mapping[str, Any]
 
 
 _CODECS = {
-    "gif": _Codec("GIF", 10, 20, {}),
-    "apng": _Codec("PNG", 1, 11, {}),
-    "webp": _Codec("WEBP", 1, 11, {"quality": 80, "method": 0, "allow_mixed": True}),
+    "gif": _Codec("GIF", 10, 20, 655_350, {}),
+    "apng": _Codec("PNG", 1, 11, 65_535, {}),
+    "webp": _Codec(
+        "WEBP", 1, 11, math.inf, {"quality": 80, "method": 0, "allow_mixed": True}
+    ),  # adds frames
 }
 
 
@@ -88,7 +93,12 @@ def video_value(
     if fps > max_fps:
         slower = f"browsers play at most {max_fps:.0f} frames per second of {codec}, not {fps:g}"
         warning = f"{warning}; {slower}" if warning else slower
-    encoded = _encode(frames, _durations(len(frames), min(fps, max_fps), chosen.unit), chosen)
+    durations = _durations(len(frames), min(fps, max_fps), chosen.unit)
+    encoded, cut = _encode(frames, durations, chosen)
+    if cut:
+        longest = f"{chosen.max_duration / 1000:g} s, the longest that {codec} can show one picture"
+        shorter = f"stills are cut to {longest}, so the video is {cut / 1000:g} s shorter"
+        warning = f"{warning}; {shorter}" if warning else shorter
     return picture_value(tag, encoded, frames.shape[1:]), warning
 
 
@@ -109,8 +119,31 @@ def _durations(frames: int, fps: float, unit: int) -> list[int]:
     return durations
 
 
-def _encode(frames: UInt8Array, durations: list[int], codec: _Codec) -> bytes:
-    """Return frames of shape (T, H, W, C) as an animation that loops forever."""
+def _short_stills(pictures: list[Any], durations: list[int], max_duration: float) -> list[int]:
+    """Return the frames to keep, so that no picture stands still for longer than possible.
+
+    Pillow makes one frame of equal frames that follow each other, and fails if it is too long.
+    """
+    if sum(durations) <= max_duration:
+        return [*range(len(pictures))]
+    kept: list[int] = []
+    still = 0
+    before = b""
+    for i, picture in enumerate(pictures):
+        pixels = picture.convert("RGBA").tobytes()  # those of different palettes may be equal
+        still = still * (pixels == before) + durations[i]
+        before = pixels
+        if still <= max_duration:
+            kept.append(i)
+    return kept
+
+
+def _encode(frames: UInt8Array, durations: list[int], codec: _Codec) -> tuple[bytes, int]:
+    """Return frames of shape (T, H, W, C) as an animation that loops forever.
+
+    Returns:
+        The animation, and the milliseconds by which it is shorter than ``durations``.
+    """
     from PIL import Image
 
     channels = frames.shape[-1]
@@ -121,17 +154,19 @@ def _encode(frames: UInt8Array, durations: list[int], codec: _Codec) -> bytes:
     elif codec.name == "GIF":
         pictures = [picture.convert("RGBA") for picture in pictures]
         options["disposal"] = 2  # else transparent pixels show the previous frame
+    kept = _short_stills(pictures, durations, codec.max_duration)
+    shown = [durations[i] for i in kept]
     file = io.BytesIO()
-    pictures[0].save(
+    pictures[kept[0]].save(
         file,
         codec.name,
         save_all=True,
-        append_images=pictures[1:],
-        duration=durations,
+        append_images=[pictures[i] for i in kept[1:]],
+        duration=shown,
         loop=0,
         **options,
     )
-    return file.getvalue()
+    return file.getvalue(), sum(durations) - sum(shown)
 
 
 def _with_palette(picture: Any) -> Any:

@@ -326,3 +326,35 @@ def test_a_pillow_without_webp_is_named(tmp_path, monkeypatch):
 def test_a_disabled_writer_looks_at_nothing(tmp_path):
     Writer(tmp_path / "none", enabled=False).add_video("video", "no film", codec="none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("codec", "longest"), [("gif", 655.35), ("apng", 65.535)])
+def test_a_long_still_is_cut_and_the_film_goes_on(channels, codec, longest):
+    count = int(longest) + 20
+    frames = plain([0, *[100] * count, 200], channels)
+    if channels == 4:
+        frames[..., 3] = 255
+    shown, durations, warning = video_of(frames, fps=1, codec=codec)
+    assert shown[:, 0, 0, 0].tolist() == [0, 100, 200]
+    assert durations == [1000, int(longest) * 1000, 1000]
+    assert f"stills are cut to {longest} s" in warning
+    assert "the video is 20 s shorter" in warning
+
+
+def test_frames_that_a_palette_makes_equal_are_one_still():
+    rng = np.random.default_rng(0)
+    photograph = rng.integers(0, 255, (16, 32, 3)).astype(np.uint8)
+    frames = np.stack([photograph] * 700 + [photograph // 2])
+    frames[1::2, 0, 0] ^= 1  # more than 256 colors, so that this may be lost
+    shown, durations, _ = video_of(frames, fps=1, codec="gif")
+    assert len(shown) >= 2
+    assert max(durations) <= 655_350
+
+
+def test_webp_shows_a_still_for_as_long_as_it_takes():
+    if not importlib.import_module("PIL.features").check("webp"):
+        pytest.skip("Pillow lacks WebP")
+    shown, _, warning = video_of(plain([0, *[100] * 17_000, 200]), fps=1, codec="webp")
+    assert sorted({int(level) for level in shown[:, 0, 0, 0]}) == [0, 100, 200]
+    assert warning == ""
