@@ -124,10 +124,10 @@ class HParamsMethods(ScalarMethods):
             hparam_dict: values as in ``hparams``; those that are None are left out.
             metric_dict: numbers by tag, each as in ``add_scalar``.
             hparam_domain_discrete: all possible values of hyperparameters, as lists by name. As in
-                tensorboardX, a str here is the run's name, and a number in the next argument the
-                step.
-            run_name: the run's directory below the log directory; by default the current time.
-                ``"."`` is the log directory itself.
+                tensorboardX, a str here is the run's name, and then a number in the next argument
+                is the step.
+            run_name: the run's directory below the log directory; by default the current time. An
+                int is a name too. ``"."`` is the log directory itself.
             global_step: any integer; by default ``writer.step``.
             name: alias of ``run_name``.
 
@@ -139,13 +139,14 @@ class HParamsMethods(ScalarMethods):
             return
         if isinstance(hparam_domain_discrete, str):  # tensorboardX's name
             name, hparam_domain_discrete = hparam_domain_discrete, None
-        if global_step is None and hasattr(type(run_name), "__index__"):  # tensorboardX's step
-            global_step, run_name = run_name, None
+            if global_step is None and hasattr(type(run_name), "__index__"):
+                global_step, run_name = run_name, None
         values = flatten(hparam_dict, "add_hparams")
         domains = _check_domains(values, hparam_domain_discrete or {})
         check_mapping(metric_dict, "add_hparams: metric_dict")
         step = self._as_step(global_step, "add_hparams")
-        run = self._as_run(name or run_name or self._timestamp_name())
+        given = run_name if name in (None, "") else name
+        run = self._as_run(self._timestamp_name() if given in (None, "") else given)
         rows = ((Series(tag, run), tag, value) for tag, value in metric_dict.items())
         self._add_rows(rows, step, None)
         self._put("add_hparams", _build_run, (values, [*metric_dict], domains), step, None, run=run)
@@ -181,8 +182,10 @@ class HParamsMethods(ScalarMethods):
 
         The name is joined to the log directory, as torch's and tensorboardX's writers do.
         """
+        if hasattr(type(name), "__index__") and not isinstance(name, bool):
+            name = str(name)  # of a trial, which is often a number
         if not isinstance(name, (str, os.PathLike)):
-            message = f"add_hparams: a run's name must be a str, got {name!r:.60}"
+            message = f"add_hparams: a run's name must be a str, a path or an int, got {name!r:.60}"
             raise InvalidTypeError(message)
         name = os.fspath(name)
         is_local = scheme_of(self._location) == "file"
