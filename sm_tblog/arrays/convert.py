@@ -32,8 +32,14 @@ __all__ = [
     "unwrapped",
 ]
 
+_MAX_AXES = 64
+"""The maximum number of axes of a NumPy array."""
+
 REAL = "biuf"
 """The NumPy dtype kinds of bools and real numbers."""
+
+_MAX_VARIABLES = 8
+"""Variables around a variable, beyond which one is assumed to return itself."""
 
 
 def as_number(value: Any, tag: str, what: str = "") -> float | Deferred:
@@ -202,7 +208,9 @@ def resolve(values: npt.NDArray[Any] | Deferred, tag: str, kinds: str = REAL) ->
 
 def unwrapped(value: Any) -> Any:
     """Return the current value of a variable; return anything else unchanged."""
-    while protocol(value) == "variable":
+    for _ in range(_MAX_VARIABLES):
+        if protocol(value) != "variable":
+            break
         if hasattr(type(value), "__jax_array__"):
             value = value.__jax_array__()
         else:  # a method in TensorFlow, a property in Keras
@@ -254,8 +262,13 @@ def _unmasked(masked: Any) -> npt.NDArray[Any]:
 def _stacked(values: list[Any] | tuple[Any, ...]) -> npt.NDArray[Any] | Deferred:
     """Stack numbers or arrays into a new array, which is deferred if one of them is."""
     first: Any = values
-    while isinstance(first, (list, tuple)) and first:
+    for _ in range(_MAX_AXES):
+        if not isinstance(first, (list, tuple)) or not first:
+            break
         first = first[0]
+    else:
+        message = f"it is nested more than {_MAX_AXES} levels deep; does it contain itself?"
+        raise ValueError(message)
     if isinstance(first, np.generic) or not hasattr(type(first), "shape"):
         return np.array(values)
     parts = [_array(value, copy=False) for value in values]

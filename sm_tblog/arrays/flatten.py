@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Plain: TypeAlias = bool | int | float | str | None
+    _Parents: TypeAlias = tuple[int, ...]  # the ids of the values around a value
 
 __all__ = ["flatten"]
 
@@ -57,7 +58,7 @@ def flatten(values: Any, what: str) -> dict[str, Plain]:
         )
         raise InvalidTypeError(message)
     flat: dict[str, Plain] = {}
-    for name, value in _leaves(fields, "", what, 0):
+    for name, value in _leaves(fields, "", what, (id(values),)):
         if name in flat:
             message = f"{what}: two values are named {name!r}; rename one of them"
             raise InvalidValueError(message)
@@ -66,7 +67,7 @@ def flatten(values: Any, what: str) -> dict[str, Plain]:
 
 
 def _leaves(
-    fields: dict[Any, Any], prefix: str, what: str, depth: int
+    fields: dict[Any, Any], prefix: str, what: str, parents: _Parents
 ) -> Iterator[tuple[str, Plain]]:
     for key, value in fields.items():
         text = str(_plain(key, f"{what}: the key {key!r:.60}"))
@@ -76,10 +77,9 @@ def _leaves(
         name = prefix + text
         where = f"{what}: {name!r}"
         if (inner := _maybe_fields(value, where)) is None:
-            yield name, _plain(value, where, depth)
+            yield name, _plain(value, where, parents)
         else:
-            _check_depth(where, depth)
-            yield from _leaves(inner, f"{name}/", what, depth + 1)
+            yield from _leaves(inner, f"{name}/", what, _within(value, where, parents))
 
 
 def _maybe_fields(value: Any, where: str) -> dict[Any, Any] | None:
@@ -118,15 +118,15 @@ def _maybe_names(kind: type) -> list[str] | None:
     return list(kind.model_fields) if hasattr(kind, "model_fields") else None  # pydantic
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> Plain:
+def _plain(value: Any, where: str, parents: _Parents = ()) -> Plain:
     if value is None or type(value) is bool:
         return value
     if isinstance(value, str):
         return as_utf8(str.__str__(value))  # perhaps an enum member, whose own str is its name
     if isinstance(value, Enum):
-        return value.name
+        return as_utf8(value.name or str(value))  # a combination of flags has no name in 3.10
     try:
-        return _converted(value, where, depth)
+        return _converted(value, where, parents)
     except TBLogError:
         raise
     except OverflowError as error:
@@ -137,39 +137,50 @@ def _plain(value: Any, where: str, depth: int = 0) -> Plain:
         raise InvalidTypeError(message) from error
 
 
-def _converted(value: Any, where: str, depth: int) -> Plain:
+def _converted(value: Any, where: str, parents: _Parents) -> Plain:
     kind = type(value)
     if hasattr(kind, "shape"):
-        return _plain(_element(value, where), where, depth)
+        element = _element(value, where)
+        if not hasattr(type(element), "shape"):
+            return _plain(element, where, parents)
+        if type(element) is not kind or hasattr(kind, "__len__"):  # an array of arrays
+            return _plain(element, where, _within(value, where, parents))
+        if getattr(element.dtype, "kind", "") == "c":
+            return str(complex(element))
+        # NumPy's longdouble is its own element.
     if isinstance(value, int) and math.isfinite(value):  # raises if it is too large
         return int(value)
     if hasattr(kind, "__float__"):
         return float(value)
-    return _text(value, where, depth)
+    return _text(value, where, parents)
 
 
 def _element(array: Any, where: str) -> Any:
-    """Return the only element of an array, waiting for its device."""
+    """Return the only element of an array, waiting for its device.
+
+    A moment or duration becomes text: NumPy returns a bare count for some of their units.
+    """
     if math.prod(array.shape) != 1:
         message = (
             f"{where}: a value must have one element, got an array of shape {tuple(array.shape)}; "
             "pass its tolist() if it is short"
         )
         raise InvalidValueError(message)
+    if getattr(array.dtype, "kind", "") in ("m", "M"):
+        return str(array.reshape(()))
     return array.item() if hasattr(array, "item") else array.numpy().item()
 
 
-def _text(value: Any, where: str, depth: int) -> str:
+def _text(value: Any, where: str, parents: _Parents) -> str:
     """Return a value as text that is the same in every run."""
-    _check_depth(where, depth)
+    within = _within(value, where, parents)
     if (fields := _maybe_fields(value, where)) is not None:
         items = (
-            f"{_plain(key, where)}: {_plain(inner, where, depth + 1)}"
-            for key, inner in fields.items()
+            f"{_plain(key, where)}: {_plain(inner, where, within)}" for key, inner in fields.items()
         )
         return f"{{{', '.join(items)}}}"
     if isinstance(value, (Sequence, AbstractSet)) and not isinstance(value, (bytes, bytearray)):
-        items = (str(_plain(inner, where, depth + 1)) for inner in value)
+        items = (str(_plain(inner, where, within)) for inner in value)
         return f"[{', '.join(sorted(items) if isinstance(value, AbstractSet) else items)}]"
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
@@ -183,12 +194,14 @@ def _text(value: Any, where: str, depth: int) -> str:
     return as_utf8(text)
 
 
-def _check_depth(where: str, depth: int) -> None:
-    if depth >= _MAX_DEPTH:
+def _within(value: Any, where: str, parents: _Parents) -> _Parents:
+    """Return the parents of what a value contains."""
+    if id(value) in parents or len(parents) > _MAX_DEPTH:
         message = (
             f"{where:.160}: nested more than {_MAX_DEPTH} levels deep; does it contain itself?"
         )
         raise InvalidValueError(message)
+    return *parents, id(value)
 
 
 def _name(kind: type) -> str:

@@ -102,7 +102,7 @@ def _as_json(tag: str, config: Any) -> str:
         raise InvalidTypeError(message)
     try:
         return json.dumps(config or {}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         message = f"{tag!r}: config_dict cannot be encoded as JSON: {error}"
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(message) from error

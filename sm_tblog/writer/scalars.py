@@ -7,6 +7,7 @@ from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from sm_tblog._errors import InvalidValueError
 from sm_tblog._types import Series, as_utf8
 from sm_tblog.arrays.convert import as_number
 from sm_tblog.writer.arguments import check_mapping, check_tag
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["ScalarMethods"]
 
 logger = logging.getLogger("sm_tblog")
+
+_MAX_DEPTH = 32
+"""Levels of nesting beyond which a mapping is assumed to contain itself."""
 
 
 class ScalarMethods(LayoutMethods):
@@ -229,10 +233,18 @@ def _warn_about_double_precision() -> None:
     )
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _flatten(
+    values: Mapping[str, Any], prefix: str = "", parents: tuple[int, ...] = ()
+) -> Iterable[tuple[str, Any]]:
+    if id(values) in parents or len(parents) > _MAX_DEPTH:
+        message = (
+            f"log: {prefix[:60]!r} is nested more than {_MAX_DEPTH} levels deep; does it contain "
+            "itself?"
+        )
+        raise InvalidValueError(message)
     for tag, value in values.items():
         check_tag(tag)
         if hasattr(value, "items"):
-            yield from _flatten(value, f"{prefix}{tag}/")
+            yield from _flatten(value, f"{prefix}{tag}/", (*parents, id(values)))
         else:
             yield prefix + tag, value

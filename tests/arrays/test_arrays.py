@@ -643,3 +643,26 @@ def test_nested_tensors_are_what_they_store():
     assert (snapshot(elements, "tag").tolist(), size) == ([1, 1, 0, 0, 0], None)
     with pytest.raises(InvalidTypeError, match="'my/tag'"):
         snapshot(ragged, "my/tag")
+
+
+def test_a_list_that_contains_itself_is_refused():
+    holds_itself = []
+    holds_itself += [holds_itself, 1.0]
+    deep = [1.0]
+    for _ in range(70):
+        deep = [deep]
+    for values in (holds_itself, deep):
+        with pytest.raises(InvalidTypeError, match="does it contain itself"):
+            snapshot(values, "tag")
+
+
+def test_a_variable_that_returns_itself_is_no_endless_loop():
+    class Variable:
+        assign = None
+
+        @property
+        def value(self):
+            return self
+
+    with pytest.raises(InvalidTypeError):
+        as_number(Variable(), "tag")

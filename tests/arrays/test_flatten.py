@@ -6,7 +6,7 @@ import json
 import math
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, Flag, IntEnum
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -167,7 +167,7 @@ class Unreadable(Configuration):
         ({"": 1}, InvalidValueError, "the name of the value 1 is empty"),
         ({"a": {"": 1}}, InvalidValueError, "the name of the value 1 is empty"),
         ({object(): 1}, InvalidTypeError, "the key <object"),
-        (holds_itself(), InvalidValueError, "'inner/inner.*does it contain itself"),
+        (holds_itself(), InvalidValueError, "'inner'.*does it contain itself"),
         (list_that_holds_itself(), InvalidValueError, "'a': nested.*does it contain itself"),
         ({"a": Unreadable(b=1)}, InvalidTypeError, "'a': cannot read.*mandatory"),
     ],
@@ -175,3 +175,94 @@ class Unreadable(Configuration):
 def test_what_is_not_plain_and_has_no_text_is_refused_by_name(values, error, says):
     with pytest.raises(error, match=says):
         flatten(values, "hparams")
+
+
+def nested(levels):
+    value = [1]
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def branching():
+    tree = []
+    tree += [tree, tree, {"again": tree}]
+    return tree
+
+
+def branching_mapping():
+    tree = {}
+    tree.update(left=tree, right={"inner": tree})
+    return tree
+
+
+def object_array():
+    array = np.empty((), object)
+    array[()] = array
+    return array
+
+
+def array_in_list():
+    array = np.empty(1, object)
+    array[0] = [array]
+    return array
+
+
+def namespace():
+    tree = SimpleNamespace()
+    tree.left = tree.right = tree
+    return tree
+
+
+@pytest.mark.parametrize(
+    "make",
+    [branching, branching_mapping, object_array, array_in_list, namespace, lambda: nested(40)],
+)
+def test_nothing_recurses_for_ever(make):
+    with pytest.raises(InvalidValueError, match="does it contain itself"):
+        flatten({"a": make()}, "hparams")
+
+
+def test_equal_parts_may_be_repeated():
+    part = {"b": [1, 2]}
+    shared = [part, part]
+    assert flatten({"a": shared, "c": part}, "hparams") == {
+        "a": "[{b: [1, 2]}, {b: [1, 2]}]",
+        "c/b": "[1, 2]",
+    }
+    assert flatten({"a": nested(20)}, "hparams") == {"a": "[" * 21 + "1" + "]" * 21}
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.longdouble(4), 4.0),
+        (np.array([np.longdouble(4)]), 4.0),
+        (np.clongdouble(1 + 2j), "(1+2j)"),
+        (np.complex64(1 + 2j), "(1+2j)"),
+        (np.float16(0.5), 0.5),
+        (np.datetime64("2026-12-01T01:02:03", "ns"), "2026-12-01T01:02:03.000000000"),
+        (np.datetime64("2026-12-01"), "2026-12-01"),
+        (np.array(["2026-12-01"], "datetime64[D]"), "2026-12-01"),
+        (np.timedelta64(5, "ns"), "5 nanoseconds"),
+        (np.array([["x"]], object), "x"),
+        (np.void(b"ab"), "b'ab'"),
+        (np.str_("x"), "x"),
+        (np.bool_(1), True),
+    ],
+    ids=repr,
+)
+def test_odd_scalars_of_numpy(value, plain):
+    found = flatten({"a": value}, "hparams")["a"]
+    assert (found, type(found)) == (plain, type(plain))
+
+
+def test_combinations_of_flags_have_a_name():
+    class Color(Flag):
+        RED = 1
+        BLUE = 2
+
+    found = flatten({"none": Color(0), "both": Color.RED | Color.BLUE, "one": Color.RED}, "hparams")
+    assert found["one"] == "RED"
+    assert "RED" in found["both"]
+    assert found["none"]

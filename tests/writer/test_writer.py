@@ -531,3 +531,10 @@ def test_a_writer_can_be_copied_while_another_thread_first_uses_it(tmp_path):
     with Writer(tmp_path) as writer:
         writer.__dict__[Name("name")] = 0
         assert "_log_dir" in writer.__getstate__()
+
+
+def test_log_refuses_a_mapping_that_contains_itself(writer):
+    values = {"a": 1.0}
+    values["b"] = {"left": values, "right": values}
+    with pytest.raises(InvalidValueError, match="does it contain itself"):
+        writer.log(values, 0)
