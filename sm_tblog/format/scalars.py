@@ -49,6 +49,9 @@ _MAX_TEMPLATE_SIZE = (MAX_ROW - 64) // 2
 """Bytes of the longest template in a matrix: its parts before and after the value may both be as
 wide, besides the other fields."""
 
+_MAX_CACHED_KINDS = 1024
+"""Kinds of record of the largest layout that is kept; each takes about 450 bytes."""
+
 _DOUBLE = struct.Struct("<d")
 _FLOAT = struct.Struct("<f")
 _VARINT_WIDTHS = np.array([1 << 7 * i for i in range(10)], np.uint64)
@@ -108,16 +111,23 @@ def _uncached_template(series: Series) -> _Template:
     return _Template(b"\x0a" + length + head, tail, width)
 
 
-_template = lru_cache(maxsize=65536)(_uncached_template)
+# About 450 bytes each, for a writer that logs ever new tags.
+_template = lru_cache(maxsize=16_384)(_uncached_template)
+
+
+def _text_length(series: Series) -> int:
+    return len(series.tag) + len(series.display_name) + len(series.description)
 
 
 def _has_long_texts(series: Series) -> bool:
-    texts = len(series.tag) + len(series.display_name) + len(series.description)
-    return texts > _MAX_TEMPLATE_SIZE
+    return _text_length(series) > _MAX_TEMPLATE_SIZE
 
 
 def _is_long(series: Series) -> bool:
     """Return whether the records of a series are too long for a matrix."""
+    longest = 4 * _text_length(series) + 64  # in UTF-8, with everything else
+    if longest <= _MAX_TEMPLATE_SIZE:
+        return False
     return _has_long_texts(series) or _template(series).size > _MAX_TEMPLATE_SIZE
 
 
@@ -242,10 +252,12 @@ class _Layout(NamedTuple):
     starts: IndexArray
 
 
-# A loop logs the same series at every step, so few layouts are needed repeatedly.
-@lru_cache(maxsize=16)
 def _layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
     """Return the layout of records of these series and step widths."""
+    return (_cached_layout if len(kinds) <= _MAX_CACHED_KINDS else _uncached_layout)(kinds)
+
+
+def _uncached_layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
     records = [_fields(series, step_width) for series, step_width in kinds]
     lengths = np.array([[len(field) for field in fields.values()] for fields in records])
     widths = lengths.max(axis=0)
@@ -279,6 +291,10 @@ def _layout(kinds: tuple[tuple[Series, int], ...]) -> _Layout:
         variable,
         table_starts(np.where(kept, after, -1)[:, variable].T.copy()),
     )
+
+
+# A loop logs the same series at every step, so few layouts are needed repeatedly.
+_cached_layout = lru_cache(maxsize=16)(_uncached_layout)
 
 
 def _fields(series: Series, step_width: int) -> dict[str, bytes]:

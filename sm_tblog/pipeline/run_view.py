@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["RunView"]
 
 
+MAX_CACHED_SERIES = 4096
+"""The number of series that a view keeps, so that ever new tags take no memory."""
+
+
 class RunView:
     """A view of a pipeline with the same interface.
 
@@ -83,8 +87,11 @@ class RunView:
 
     def _in_run(self, one: str | Series) -> Series:
         series = Series(one) if isinstance(one, str) else one
-        self._series[one] = series._replace(run=_join_runs(self.run, series.run))
-        return self._series[one]
+        in_run = series._replace(run=_join_runs(self.run, series.run))
+        if len(self._series) >= MAX_CACHED_SERIES:
+            self._series.clear()
+        self._series[one] = in_run
+        return in_run
 
 
 def _join_runs(run: str, below: str) -> str:

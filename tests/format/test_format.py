@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sm_tblog._types import Series
+from sm_tblog.format import scalars as scalar_format
 from sm_tblog.format import schema
 from sm_tblog.format.crc32c import (
     MAX_ROW,
@@ -290,3 +291,17 @@ def test_the_descriptor_set_is_compiled_from_the_source(name, tmp_path):
     command = ["protoc", f"-I{folder}", f"--descriptor_set_out={out}", f"{name}.proto"]
     assert protoc.main(command) == 0
     assert out.read_bytes() == (folder / f"{name}.binpb").read_bytes(), "run make proto"
+
+
+def test_many_new_tags_leave_little_behind():
+    scalar_format._cached_layout.cache_clear()
+    scalar_format._template.cache_clear()
+    count = 2 * scalar_format._MAX_CACHED_KINDS
+    for batch in range(10):
+        series = [Series(f"{batch}/{i}") for i in range(count)]
+        column = np.arange(count)
+        encode_scalars(series, column, column, column.astype(float), column.astype(float))
+    assert scalar_format._cached_layout.cache_info().currsize == 0
+    info = scalar_format._template.cache_info()
+    assert info.currsize <= info.maxsize <= 16_384
+    assert info.misses == 10 * count  # one template each, although the cache holds fewer

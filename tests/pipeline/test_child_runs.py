@@ -9,6 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
+from sm_tblog.pipeline import run_view
+from sm_tblog.readers import read_all
 
 
 def test_a_child_logs_to_a_run_below(tmp_path, read_scalars):
@@ -168,3 +170,13 @@ def test_a_file_has_a_name_and_bytes(name, data, tmp_path):
 def test_a_file_is_below_the_log_folder(name, tmp_path):
     with pytest.raises(InvalidValueError):
         Writer(tmp_path).add_file(name, b"")
+
+
+def test_a_child_remembers_a_limited_number_of_tags(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_view, "MAX_CACHED_SERIES", 10)
+    with Writer(tmp_path) as writer:
+        child = writer.child("run")
+        for i in range(100):
+            child.add_scalar(f"tag {i % 25}", 1.0, i)
+        assert len(child._pipeline._series) <= 10
+    assert len(read_all(tmp_path)["run"].scalars) == 25
