@@ -1,4 +1,4 @@
-"""Types, and one function, shared by several layers."""
+"""Types and small functions shared by several layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,29 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 PathLike = str | os.PathLike[str]
 
-__all__ = ["Bytes", "Change", "PathLike", "Scalar", "Series", "Stats", "Value", "as_utf8"]
+MAX_TAG_LENGTH = 1 << 20
+"""Characters of the longest tag. Every record repeats its tag, so a longer one is a mistake."""
+
+__all__ = [
+    "MAX_TAG_LENGTH",
+    "Bytes",
+    "Change",
+    "PathLike",
+    "Scalar",
+    "Series",
+    "Stats",
+    "Value",
+    "as_utf8",
+    "too_long",
+]
+
+
+def too_long(tag: str) -> str:
+    """Return the message on a tag of more than ``MAX_TAG_LENGTH`` characters."""
+    return (
+        f"a tag must have at most {MAX_TAG_LENGTH:,} characters, got {len(tag):,}: {tag[:40]!r}…; "
+        "log long texts with add_text"
+    )
 
 
 def as_utf8(text: str) -> str:

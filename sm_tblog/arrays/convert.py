@@ -38,6 +38,9 @@ _MAX_AXES = 64
 REAL = "biuf"
 """The NumPy dtype kinds of bools and real numbers."""
 
+_TIMES: tuple[type, ...] = (np.datetime64, np.timedelta64)
+"""The latter is an integer for NumPy."""
+
 _MAX_VARIABLES = 8
 """Variables around a variable, beyond which one is assumed to return itself."""
 
@@ -69,7 +72,7 @@ def as_number(value: Any, tag: str, what: str = "") -> float | Deferred:
 
 
 def _number(value: Any, tag: str, what: str) -> float | Deferred:
-    if isinstance(value, (float, int, np.floating, np.integer)):
+    if isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, _TIMES):
         return float(value)
     value = unwrapped(value)
     shape = tuple(getattr(value, "shape", ()))
@@ -84,9 +87,10 @@ def _number(value: Any, tag: str, what: str) -> float | Deferred:
             value = np.asarray(value)
         elif isinstance(value, np.ma.MaskedArray):
             value = _unmasked(value)
-        if hasattr(type(value), "item"):
+        if hasattr(type(value), "item") and not _is_time(value):
             value = value.item()
-        if hasattr(type(value), "__float__") or hasattr(type(value), "__index__"):
+        is_number = hasattr(type(value), "__float__") or hasattr(type(value), "__index__")
+        if is_number and not _is_time(value):
             return float(value)
     elif deferred.dtype is None or _is_of_kind(deferred.dtype, REAL):
         return deferred
@@ -105,6 +109,11 @@ def _not_a_number(value: Any, tag: str, what: str) -> str:
     elif isinstance(value, Mapping):
         message += "; use log or add_scalars for several values"
     return message
+
+
+def _is_time(value: Any) -> bool:
+    """Return whether a value is a moment or duration of NumPy, whose item may be a bare count."""
+    return getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M")
 
 
 def as_step(step: Any, tag: str) -> int:
@@ -126,7 +135,8 @@ def as_step(step: Any, tag: str) -> int:
         kind = InvalidTypeError if isinstance(error, TypeError) else InvalidValueError
         raise kind(message) from error
     if not -(2**63) <= number < 2**63:
-        message = f"{tag!r}: the step {number} does not fit an int64"
+        shown = number if abs(number) < 10**40 else f"one of {number.bit_length():,} bits"
+        message = f"{tag!r}: a step must be an integer that fits an int64, got {shown}"
         raise InvalidValueError(message)
     return number
 
@@ -138,7 +148,7 @@ def _maybe_index(step: Any) -> int | None:
             return int(step)
         except ValueError:
             return None
-    if not hasattr(type(step), "__index__"):
+    if not hasattr(type(step), "__index__") or isinstance(step, _TIMES):
         return None
     try:
         return int(step.__index__())

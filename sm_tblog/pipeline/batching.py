@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sm_tblog._errors import InvalidValueError, SinkError
-from sm_tblog._types import Scalar, Series, Value
+from sm_tblog._types import MAX_TAG_LENGTH, Scalar, Series, Value, too_long
+from sm_tblog.arrays.convert import as_step
 from sm_tblog.sinks.base import Batch, Event, File
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ def make_batch(
         rows = _readable_rows(rows, faults)
         columns = _columns(rows)
     series, codes = _encode_series(rows[0::ENTRIES])
+    if any(len(tag) > MAX_TAG_LENGTH for tag in map(_tag_of, series)):
+        rows = _rows_with_possible_tags(rows, series, faults)
+        columns = _columns(rows)
+        series, codes = _encode_series(rows[0::ENTRIES])
     batch = Batch(
         tags.assign_series(series),
         codes,
@@ -100,16 +105,37 @@ def _readable_rows(rows: list[Any], faults: FaultLog) -> list[Any]:
     good: list[Any] = []
     for i in range(0, len(rows), ENTRIES):
         series, value, step, wall_time = rows[i : i + ENTRIES]
+        tag = _tag_of(series)
         try:
-            row = series, float(value), int(np.int64(step)), float(wall_time)
+            row = series, float(value), as_step(step, tag), float(wall_time)
+        except InvalidValueError as error:  # what other calls raise
+            faults.report(f"step {tag}", error)
         except Exception as error:  # noqa: BLE001 - an array library may raise anything
-            tag = series if isinstance(series, str) else series.tag
             fault = InvalidValueError(f"{tag!r}: the value at step {step} cannot be read: {error}")
             fault.__cause__ = error
             faults.report(f"read {tag}", fault)
         else:
             good.extend(row)
     return good
+
+
+def _rows_with_possible_tags(
+    rows: list[Any], series: Sequence[str | Series], faults: FaultLog
+) -> list[Any]:
+    """Return the rows without those whose tags are too long; calls for one number check nothing."""
+    refused = {one for one in series if len(_tag_of(one)) > MAX_TAG_LENGTH}
+    for one in refused:
+        faults.report("long tag", InvalidValueError(too_long(_tag_of(one))))
+    return [
+        entry
+        for i in range(0, len(rows), ENTRIES)
+        if rows[i] not in refused
+        for entry in rows[i : i + ENTRIES]
+    ]
+
+
+def _tag_of(series: str | Series) -> str:
+    return series if isinstance(series, str) else series.tag
 
 
 def _encode_series(series: list[str | Series]) -> tuple[list[str | Series], Any]:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
-from sm_tblog._types import as_utf8
+from sm_tblog._types import MAX_TAG_LENGTH, as_utf8, too_long
 from sm_tblog.arrays.convert import as_number, as_step
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
@@ -43,14 +43,17 @@ _COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 
 
 def check_tag(tag: Any) -> None:
-    """Raise if a tag is not a str.
+    """Raise if a tag is not a str, or is absurdly long.
 
     Raises:
-        InvalidTypeError: it is not.
+        InvalidTypeError: it is not a str.
+        InvalidValueError: it has more than ``MAX_TAG_LENGTH`` characters.
     """
     if not isinstance(tag, str):
         message = f"a tag must be a str, got {tag!r:.60} ({type(tag).__name__})"
         raise InvalidTypeError(message)
+    if len(tag) > MAX_TAG_LENGTH:
+        raise InvalidValueError(too_long(tag))
 
 
 def check_mapping(values: Any, what: str) -> None:

@@ -60,8 +60,10 @@ class ScalarMethods(LayoutMethods):
 
         Raises:
             InvalidTypeError: the tag, value or step has the wrong type.
-            InvalidValueError: the value does not have exactly one element. The worker thread checks
-                that the step fits an int64: otherwise the row is left out, counted and logged.
+            InvalidValueError: the value does not have exactly one element. If tag, value and step
+                are a str, a float and an int, the worker thread checks that the step fits an int64
+                and that the tag has at most 1,048,576 characters: otherwise the row is left out,
+                counted in ``rows_dropped`` and logged.
         """
         pipeline = self._pipeline
         if (
@@ -101,7 +103,7 @@ class ScalarMethods(LayoutMethods):
         Raises:
             InvalidTypeError: a tag, a value or the step has the wrong type.
             InvalidValueError: a value does not have exactly one element, or the step does not fit
-                an int64.
+                an int64; the latter as in ``add_scalar``.
         """
         check_mapping(values, "log")
         if type(step) is int and walltime is None and global_step is None:
