@@ -335,11 +335,12 @@ def _build_nothing(tag: str) -> list[Any]:  # noqa: ARG001 - the signature of a 
 
 def _find_kinds(logdir: str, run: str) -> dict[str, str]:
     """Return the kinds of data by tag in the earlier files of a run, if they are local."""
-    if scheme_of(logdir) != "file":
-        return {}
-    from sm_tblog.readers.kinds import find_kinds
+    with contextlib.suppress(OSError, ValueError):  # a ValueError is about a NUL or a surrogate
+        if scheme_of(logdir) == "file" and any(Path(logdir, run).glob("*tfevents*")):
+            from sm_tblog.readers.kinds import find_kinds  # a new run does not need the readers
 
-    return find_kinds(logdir, run)
+            return find_kinds(logdir, run)
+    return {}
 
 
 def _log_upload_plan(logdir: str, *, is_given: bool) -> None:
