@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from sm_tblog.readers.base import is_event_file
-from sm_tblog.readers.columns import Columns
-from sm_tblog.readers.event_stream import EventStream
+from google.protobuf.message import DecodeError
+
+from sm_tblog._errors import CorruptRecordError
+from sm_tblog.format import schema
+from sm_tblog.format.records import Unframer
 
 __all__ = ["find_kinds"]
 
@@ -31,10 +33,21 @@ def find_kinds(logdir: str, run: str) -> dict[str, str]:
         logdir: a local log directory.
         run: the folder below it, "" for the log directory itself.
     """
-    columns = Columns()
+    kinds: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):  # a ValueError is about a NUL or a surrogate
-        paths = sorted(path for path in Path(logdir, run).iterdir() if is_event_file(path.name))
-        for path in paths[:MAX_FILES]:
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                EventStream(path.name, columns).feed(file.read(HEAD_SIZE))
-    return {tag: kind for tag, kind in columns.tags.items() if kind not in ("", "tensors")}
+        for path in sorted(Path(logdir, run).glob("*tfevents*"))[:MAX_FILES]:
+            with contextlib.suppress(OSError):
+                _add_kinds(kinds, path)
+    return kinds
+
+
+def _add_kinds(kinds: dict[str, str], path: Path) -> None:
+    """Add the tags at the beginning of a file, up to the first damage."""
+    records = Unframer()
+    with path.open("rb") as file:
+        records.feed(file.read(HEAD_SIZE))
+    with contextlib.suppress(CorruptRecordError, DecodeError, UnicodeDecodeError):
+        for _, data in records:
+            for value in schema.Event.FromString(data).summary.value:
+                if plugin := schema.maybe_plugin(value):
+                    kinds.setdefault(value.tag, plugin)

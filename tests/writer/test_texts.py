@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sm_tblog import InvalidTypeError, InvalidValueError, Writer
-from sm_tblog.readers.events import find_runs, read_events
 
 MANY = {
     "str": ("a", (), ["a"]),
@@ -37,23 +36,25 @@ MANY = {
 }
 
 
-def texts(logdir):
-    [run] = find_runs(logdir)
-    with run.files[0].open() as file:
-        events = list(read_events(file, "", []))
-    [value] = [value for event in events for value in event.summary.value]
-    shape = tuple(dim.size for dim in value.tensor.tensor_shape.dim)
-    return shape, [text.decode() for text in value.tensor.string_val]
+@pytest.fixture
+def texts(read_events, event_files):
+    def read(logdir):
+        [path] = event_files(logdir)
+        [value] = [value for event in read_events(path) for value in event.summary.value]
+        shape = tuple(dim.size for dim in value.tensor.tensor_shape.dim)
+        return shape, [text.decode() for text in value.tensor.string_val]
+
+    return read
 
 
 @pytest.mark.parametrize(("text", "shape", "strings"), MANY.values(), ids=MANY)
-def test_texts_of_every_kind_are_logged(tmp_path, text, shape, strings):
+def test_texts_of_every_kind_are_logged(tmp_path, texts, text, shape, strings):
     with Writer(tmp_path, on_error="raise") as writer:
         writer.add_text("note", text)
     assert texts(tmp_path) == (shape, strings)
 
 
-def test_tensors_and_series(tmp_path):
+def test_tensors_and_series(tmp_path, texts):
     torch = pytest.importorskip("torch")
     pd = pytest.importorskip("pandas")
     for name, given, expected in (
@@ -115,7 +116,7 @@ def test_the_size_of_all_texts_counts(tmp_path):
     assert _size_of((("x" * 1000, "y"), ("", "z" * 1000))) >= 2000
 
 
-def test_json_is_a_way_to_log_a_mapping(tmp_path):
+def test_json_is_a_way_to_log_a_mapping(tmp_path, texts):
     with Writer(tmp_path) as writer:
         writer.add_text("config", json.dumps({"lr": 0.1}))
     assert texts(tmp_path) == ((), ['{"lr": 0.1}'])
