@@ -65,9 +65,10 @@ def skip_frames(function: F, *, recursively: bool = True) -> F:
         function: the function.
         recursively: whether the frames of what it calls are not compiled either.
     """
-    for code in {function.__code__, inspect.unwrap(function).__code__}:
-        if code.co_filename.startswith(_PACKAGE):  # not those of contextlib, which users share
-            _codes.append((code, recursively))
+    codes = {function.__code__, inspect.unwrap(function).__code__}
+    # Not those of contextlib, which other code shares.
+    own = [code for code in codes if code.co_filename.startswith(_PACKAGE)]
+    _codes.extend((code, recursively) for code in own)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     if _DYNAMO in sys.modules:

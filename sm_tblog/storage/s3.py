@@ -124,13 +124,13 @@ class S3Folder(Bucket):
         """
         if not self._can_list:
             return []
-        key, found = self._prefix + name, []
+        key, found = self.prefix + name, []
         more: dict[str, str] = {"StartAfter": key}
         try:
             while more:
-                prefix = self._prefix + prefix_of(name)
+                prefix = self.prefix + prefix_of(name)
                 reply = self.call("ListObjectsV2", Prefix=prefix, **more)
-                found += [one["Key"][len(self._prefix) :] for one in reply.get("Contents", ())]
+                found += [one["Key"][len(self.prefix) :] for one in reply.get("Contents", ())]
                 token = reply.get("NextContinuationToken")
                 more = {"ContinuationToken": token} if token else {}
         except StoreError as error:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from sm_tblog import InvalidTypeError, InvalidValueError, SinkError, SummaryWriter, Writer
-from sm_tblog.pipeline import barriers, buffer, worker
+from sm_tblog.pipeline import barriers, buffer
 from sm_tblog.pipeline.batching import Item
 from sm_tblog.sinks.base import Event, File
 
