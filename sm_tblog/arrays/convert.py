@@ -148,6 +148,8 @@ def _maybe_index(step: Any) -> int | None:
             return int(step)
         except ValueError:
             return None
+    if isinstance(step, np.bool_):
+        return int(bool(step))  # NumPy warns that it will not be an index one day
     if not hasattr(type(step), "__index__") or isinstance(step, _TIMES):
         return None
     try:

@@ -99,7 +99,7 @@ class FaultLog:
 def _describe(error: Exception) -> str:
     """Return what happened, what follows for the training, and what to do."""
     if not isinstance(error, StoreError):
-        return str(error)
+        return str(getattr(error, "strerror", None) or error)
     remedies = [text for text, codes in _REMEDIES.items() if error.errno in codes]
     if isinstance(error, StoreLostError):
         consequence = "training continues, and logging with it, in a new file"

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, MissingDependencyError
 from sm_tblog._types import MAX_TAG_LENGTH, as_utf8, too_long
 from sm_tblog.arrays.convert import as_number, as_step
@@ -98,7 +100,8 @@ def as_first_step(step: Any, name: str) -> int:
     """
     number = as_step(step, name)
     try:
-        is_integer = not isinstance(step, bool) and operator.index(step) == number
+        is_bool = isinstance(step, (bool, np.bool_))
+        is_integer = not is_bool and operator.index(step) == number
     except TypeError:
         is_integer = False
     if not is_integer:
