@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -40,6 +39,8 @@ _advanced: dict[tuple[str, str], str] = {}
 
 def new_name(prefix: str, suffix: str = "") -> str:
     """Return a unique name that sorts after all names this process has made with this prefix."""
+    import socket  # importing it takes longer than importing this package's storage
+
     host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "localhost"
     seconds, number = _next_number()
     unique = os.urandom(4).hex()
