@@ -77,8 +77,8 @@ def test_a_job_with_a_config_logs_to_its_local_path(tree, run_job, event_files):
     assert Path(folder) == tree.local_path
     assert {path.parent for path in event_files(tree.base)} == {tree.local_path}
     assert said == (
-        f"INFO SageMaker job {JOB}: logging to {tree.local_path}, which SageMaker uploads to "
-        f"{S3_OUTPUT_PATH} while the job runs. To view it: sm-tblog open {JOB}"
+        f"INFO sm_tblog: SageMaker job {JOB}: logging to {tree.local_path}, which SageMaker "
+        f"uploads to {S3_OUTPUT_PATH} while the job runs. To view it: sm-tblog open {JOB}"
     )
 
 
@@ -86,7 +86,7 @@ def test_a_job_without_a_config_says_that_the_app_does_not_list_it(tree, run_job
     folder, said = run_job()
     assert Path(folder) == tree.base / "output" / "data" / "tensorboard"
     assert len(event_files(folder)) == 2
-    assert said.startswith(f"WARNING SageMaker job {JOB}: ")
+    assert said.startswith(f"WARNING sm_tblog: SageMaker job {JOB}: ")
     assert said.count("\n") == 0
     for words in ("at the end of the job", "no TensorBoardOutputConfig", "does not list it"):
         assert words in said
@@ -126,7 +126,7 @@ def test_a_variable_that_names_no_config_is_said_and_passed_over(tree, run_job):
     tree.write("tensorboardoutputconfig", None)
     folder, said = run_job(TENSORBOARD_CONFIG_FILE_PATH="/nowhere.json")
     assert Path(folder) == tree.base / "output" / "data" / "tensorboard"
-    assert "WARNING TENSORBOARD_CONFIG_FILE_PATH names /nowhere.json" in said
+    assert "WARNING sm_tblog: TENSORBOARD_CONFIG_FILE_PATH names /nowhere.json" in said
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"LocalPath": 3}', "null", "\x00"])

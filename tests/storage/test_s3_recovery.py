@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sm_tblog import Writer
-from sm_tblog.pipeline import worker
+from sm_tblog.pipeline import barriers
 from sm_tblog.storage import object_store, open_store, s3, side_spool, spool
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -25,7 +25,7 @@ runs = (f"killed-{i}" for i in count())
 BEGIN = """
 import os, select, sys
 from sm_tblog import Writer
-from sm_tblog.pipeline import worker
+from sm_tblog.pipeline import barriers
 from sm_tblog.pipeline import lifecycle
 from sm_tblog.storage import s3
 from sm_tblog.storage import upload_queue
@@ -261,7 +261,7 @@ def test_a_script_that_just_ends_has_uploaded_all(moto, folder, start, uploaded,
 def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
     moto, folder, spool_folder, caplog, monkeypatch, uploaded
 ):
-    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(barriers, "CLOSE_TIMEOUT", 0.2)
     moto.plan = repeat("hang")
     writer = Writer(folder, storage_options=moto.options)
     writer.add_scalar("loss", 0.0, 0)
@@ -274,7 +274,7 @@ def test_a_network_that_is_gone_at_the_end_leaves_the_spool_file(
     assert (notes["url"], notes["endpoint_url"]) == (folder, moto.url)
     moto.begin()
     writer.add_scalar("loss", 1 / 8, 1)
-    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 60)
+    monkeypatch.setattr(barriers, "CLOSE_TIMEOUT", 60)
     assert writer.close()
     assert uploaded(folder) == {"loss": points(2)}
 

@@ -435,7 +435,7 @@ def test_a_refusal_is_said_once_with_what_to_do_and_its_end(
     while not writer.flush():
         pass
     assert writer.flush()
-    assert messages(caplog, logging.INFO) == [*said, f"{folder}: uploads have resumed"]
+    assert messages(caplog, logging.INFO) == [*said, f"sm_tblog: {folder}: uploads have resumed"]
     assert writer.close()
     assert read_scalars(bucket.download(folder, tmp_path)) == {"": {"loss": points(30)}}
 

@@ -106,7 +106,7 @@ def test_a_step_is_any_integer_and_floats_are_cut(step, expected):
 @pytest.mark.parametrize(
     ("step", "error"),
     [
-        ("3", InvalidTypeError),
+        ("three", InvalidTypeError),
         ([3], InvalidTypeError),
         (2**63, InvalidValueError),
         (float("nan"), InvalidValueError),

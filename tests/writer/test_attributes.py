@@ -264,7 +264,7 @@ def test_a_directory_that_is_a_url(tmp_path):
 
 
 def test_a_file_that_is_full_is_followed_by_another(tmp_path, store_at, event_files):
-    is_full = property(lambda store: store._size > 60)
+    is_full = property(lambda store: store._file._size > 60)
     with Writer(store_at(tmp_path, is_full=is_full)) as writer:
         for step in range(3):
             writer.add_scalar("loss", 1.0, step)

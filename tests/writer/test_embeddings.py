@@ -263,7 +263,9 @@ def test_points_that_are_not_finite_go_with_their_labels_and_pictures(writer, pr
     assert shown.matrix().tolist() == MATRIX[[0, 2, 3]].tolist()
     assert [row["label"] for row in shown.labels()] == ["a", "c", "d"]
     assert np.array_equal(shown.pictures(3), PIXELS[[0, 2, 3]])
-    assert warnings(caplog) == ["'default': 3 of 6 rows contain NaN or infinities and are left out"]
+    assert warnings(caplog) == [
+        "sm_tblog: 'default': 3 of 6 rows contain NaN or infinities and are left out"
+    ]
 
 
 def test_an_embedding_without_a_finite_point_is_not_logged(tmp_path, caplog):
@@ -274,7 +276,9 @@ def test_an_embedding_without_a_finite_point_is_not_logged(tmp_path, caplog):
         assert writer.stats().rows_dropped == 1
     assert list(Projector(tmp_path).info()) == ["good:00000"]
     [message] = warnings(caplog)
-    assert message == ("'bad' at step 0 is not logged: all 6 rows contain NaN or infinities")
+    assert message == (
+        "sm_tblog: 'bad' at step 0 is not logged: all 6 rows contain NaN or infinities"
+    )
 
 
 def test_what_tensorboard_does_not_show_is_said(monkeypatch):
@@ -373,7 +377,9 @@ def test_breaks_in_labels_become_spaces_and_that_is_said_once(writer, projector,
     for step in range(2):
         writer.add_embedding(MATRIX[:3], ["a\tb", "c\r\nd", "e"], global_step=step)
     assert [row["label"] for row in projector().labels()] == ["a b", "c  d", "e"]
-    assert warnings(caplog) == ["'default': tabs and line breaks in 2 labels become spaces"]
+    assert warnings(caplog) == [
+        "sm_tblog: 'default': tabs and line breaks in 2 labels become spaces"
+    ]
 
 
 def test_breaks_in_the_header_become_spaces():
@@ -590,7 +596,9 @@ def test_a_list_that_cannot_be_read_is_kept_and_that_is_said(tmp_path, caplog, b
     assert (tmp_path / CONFIG).read_bytes() == broken
     assert (tmp_path / "embeddings/default/00000/tensors.bytes").exists()
     [message] = warnings(caplog)
-    assert message.startswith(f"{CONFIG} cannot be read; it is left unchanged, without 'default:")
+    assert message.startswith(
+        f"sm_tblog: {CONFIG} cannot be read; it is left unchanged, without 'default:"
+    )
 
 
 # Names and places.

@@ -78,7 +78,7 @@ def test_a_step_that_does_not_fit_has_one_message(tmp_path, log, step):
 @pytest.mark.parametrize(
     ("step", "kind"),
     [
-        ("5", InvalidTypeError),
+        ("five", InvalidTypeError),
         ([5], InvalidTypeError),
         (1j, InvalidTypeError),
         (np.datetime64("2026-12-01", "ns"), InvalidTypeError),
