@@ -61,6 +61,19 @@ class Tree(Protocol):
         """Iterate over the root and the folders below it that have event files or an error."""
         ...
 
+    def read_file(self, folder: str | None, path: str) -> bytes:
+        """Return the content of any file.
+
+        Args:
+            folder: the path of a folder below the root; None for the folder of a root that is a
+                file.
+            path: the path of the file in the folder.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        ...
+
 
 def is_event_file(name: str) -> bool:
     """Return whether a file of this name is an event file by TensorBoard's rule."""

@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns"]
 
-_SCALARS = "scalars"
+_SCALARS, _HPARAMS, _MESH = "scalars", "hparams", "mesh"
 
 _KINDS = {**schema.PLUGINS, "tensor": "tensors"}
 """The plugin of a value, by its field, if its metadata names none."""
 
-_GRAPHS = frozenset({"graph_def", "meta_graph_def", "tagged_run_metadata"})
+_GRAPHS = frozenset({"graph_def", "meta_graph_def"})
+
+_RUN_GRAPH = "__run_graph__", "graphs"
+"""TensorBoard's name of the graph of a run, and the plugin."""
+
+_FIELDS = {field.name: field.number for field in schema.Value.DESCRIPTOR.fields}
 
 
 class Columns:
@@ -50,7 +55,10 @@ class Columns:
         tags: the plugin that shows each tag, in the order in which the tags first appear.
         points: the scalars.
         contents: the places of all other values.
-        graphs: the places of graphs, by the name of the event's field.
+        graphs: the places of the graphs of the run, without a tag.
+        hparams: the contents of the hparams plugin's data, whatever is selected, in order; a
+            dictionary, so that each is kept once.
+        mesh_data: the content of the mesh plugin's data for each tag.
     """
 
     def __init__(self, selection: Selection | None = None) -> None:
@@ -59,6 +67,8 @@ class Columns:
         self.points = PointTable(selection)
         self.contents = ContentIndex(selection)
         self.graphs = ContentIndex(Selection())
+        self.hparams: dict[bytes, None] = {}
+        self.mesh_data: dict[str, bytes] = {}
         self._selection = selection
         self._plugins: dict[str, str] = {}  # of all tags, also of those that are not kept
         self._shapes = RecordShapes(self._only_scalars)
@@ -176,16 +186,30 @@ class Columns:
         """Return the scalars of an event, and note the places of its other contents."""
         what = event.WhichOneof("what")
         if what in _GRAPHS:
-            self.graphs.append(what, event.step, event.wall_time, place, 0)
+            self.graphs.append(_RUN_GRAPH, event, place)
         points = []
         for part, value in enumerate(event.summary.value):
             scalar = self._scalar_of(value)
             if scalar.number is not None:
                 tag = self._register_scalar(scalar)
                 points.append(Point(tag, event.step, event.wall_time, scalar.number))
-            elif self._register(scalar):
-                self.contents.append(scalar.tag, event.step, event.wall_time, place, part)
+            else:
+                self._add_content(value, scalar, event, place, part)
         return points
+
+    def _add_content(
+        self, value: Any, described: Value, event: Any, place: Place, part: int
+    ) -> None:
+        content = value.metadata.plugin_data.content
+        is_kept = self._register(described)
+        if described.plugin == _HPARAMS:  # all is in the metadata
+            self.hparams.pop(content, None)
+            self.hparams[content] = None
+        elif is_kept:
+            if described.plugin == _MESH and content:
+                self.mesh_data.setdefault(described.tag, content)
+            field = _FIELDS.get(value.WhichOneof("value"), 0)
+            self.contents.append((described.tag, described.plugin), event, place, part, field)
 
     def _only_scalars(self, data: bytes) -> list[Value] | None:
         """Return the scalars of an event, None if the data are anything else."""
@@ -201,9 +225,11 @@ class Columns:
         field = value.WhichOneof("value")
         plugin = value.metadata.plugin_data.plugin_name if value.HasField("metadata") else ""
         number = None
+        if field == "tensor":
+            plugin = plugin or self._plugins.get(tag, "")
         if field == "simple_value":
             number = value.simple_value
-        elif field == "tensor" and (plugin or self._plugins.get(tag)) == _SCALARS:
+        elif field == "tensor" and plugin == _SCALARS:
             number = maybe_number(value.tensor)
         return Value(tag, plugin or _KINDS.get(field, ""), number)
 

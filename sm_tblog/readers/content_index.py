@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sm_tblog.readers.restarts import rows_kept
+from sm_tblog.readers.restarts import order_by_tag, rows_kept
 
 if TYPE_CHECKING:
     from sm_tblog._types import Float64Array, Int64Array
@@ -43,7 +43,8 @@ class Places(NamedTuple):
         file: the number of the file; int64.
         offset: offset of the event's data in the file; int64.
         length: length of the event's data; int64.
-        part: the number of the value in the event; int64.
+        part: the number of the value in the event, -1 for the event itself; int64.
+        field: the number of the value's field in its message; int64.
     """
 
     step: Int64Array
@@ -52,27 +53,43 @@ class Places(NamedTuple):
     offset: Int64Array
     length: Int64Array
     part: Int64Array
+    field: Int64Array
+
+    def take(self, rows: Any) -> Places:
+        """Return some of the places."""
+        columns: Any = (column[rows] for column in self)
+        return Places(*columns)
 
 
 class ContentIndex:
-    """Collects the places of the values of each tag.
+    """Collects the places of the values of each tag and plugin.
 
     Args:
         selection: which tags and steps are kept.
     """
 
     def __init__(self, selection: Selection) -> None:
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[tuple[str, str], int] = {}
         self._selection = selection
         names = "tag", *Places._fields
         self._columns: dict[str, array[Any]] = {name: array("q") for name in names}
         self._columns["wall_time"] = array("d")
         self._starts: list[tuple[int, int]] = []
 
-    def append(self, tag: str, step: int, wall_time: float, place: Place, part: int) -> None:
-        """Add a value."""
-        number = self.numbers.setdefault(tag, len(self.numbers))
-        row = (number, step, wall_time, *place, part)
+    def append(
+        self, key: tuple[str, str], event: Any, place: Place, part: int = -1, field: int = 0
+    ) -> None:
+        """Add a value.
+
+        Args:
+            key: its tag, and the plugin that shows it.
+            event: the event that contains it.
+            place: where the event lies.
+            part: see ``Places``.
+            field: see ``Places``.
+        """
+        number = self.numbers.setdefault(key, len(self.numbers))
+        row = (number, event.step, event.wall_time, *place, part, field)
         for column, value in zip(self._columns.values(), row, strict=True):
             column.append(value)
 
@@ -80,8 +97,8 @@ class ContentIndex:
         """Note that the run starts again at a step."""
         self._starts.append((len(self._columns["tag"]), step))
 
-    def places(self) -> dict[str, Places]:
-        """Return the places of each tag's values, without the superseded ones."""
+    def places(self) -> dict[tuple[str, str], Places]:
+        """Return the places of the values of each tag and plugin, without the superseded ones."""
         columns = {name: np.array(column) for name, column in self._columns.items()}
         tags = columns.pop("tag").astype(np.int32)
         steps = columns["step"]
@@ -92,7 +109,9 @@ class ContentIndex:
         if self._selection.has_points:
             keep &= self._selection.points(steps, columns["wall_time"])
         rows = np.flatnonzero(keep)
+        order, ends = order_by_tag(tags[rows], len(self.numbers))
+        parts = np.split(rows[order], ends[:-1])
         return {
-            tag: Places(*(column[rows[tags[rows] == number]] for column in columns.values()))
-            for tag, number in self.numbers.items()
+            key: Places(*(column[part] for column in columns.values()))
+            for key, part in zip(self.numbers, parts, strict=False)
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from posixpath import join
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -22,7 +23,7 @@ from sm_tblog.readers.event_stream import Damage
 from sm_tblog.readers.trees import open_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sm_tblog._types import PathLike
     from sm_tblog.readers.base import Source
@@ -52,12 +53,15 @@ class RunFiles(NamedTuple):
         name: the run's folder below the log directory, "." for the log directory itself.
         path: the log directory as given, joined with the name.
         files: the files, sorted by name.
+        read_side: returns the content of another file in the folder, by its path in it; raises
+            ``FileNotFoundError`` if there is none, and any other ``OSError``.
         damages: the folder itself, if it cannot be listed.
     """
 
     name: str
     path: str
     files: list[EventFile]
+    read_side: Callable[[str], bytes]
     damages: tuple[Damage, ...] = ()
 
 
@@ -80,7 +84,8 @@ def find_runs(
     with mapped_errors(url):
         tree = open_tree(url, storage_options or {})
         if tree.is_file():
-            yield RunFiles(".", url, [EventFile(url, tree.file())])
+            files = [EventFile(url, tree.file())]
+            yield RunFiles(".", url, files, partial(tree.read_file, None))
             return
         if not tree.is_folder():
             message = f"there is no file or folder {url!r}"
@@ -89,7 +94,8 @@ def find_runs(
             run = join(url, folder.name) if folder.name else url
             files = [EventFile(join(run, name), source) for name, source in folder.files]
             damages = () if folder.error is None else (Damage(run, 0, 0, reason_of(folder.error)),)
-            yield RunFiles(folder.name or ".", run, files, damages)
+            read_side = partial(tree.read_file, folder.name)
+            yield RunFiles(folder.name or ".", run, files, read_side, damages)
 
 
 @contextlib.contextmanager

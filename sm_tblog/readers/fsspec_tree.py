@@ -94,6 +94,12 @@ class FsspecTree:
                 yield Folder(name, sorted(found, key=lambda one: one[0]))
             folders += sorted(below, reverse=True)
 
+    def read_file(self, folder: str | None, path: str) -> bytes:
+        """Return the content of any file."""
+        root = self._root.rstrip("/")
+        parent = root.rpartition("/")[0] if folder is None else f"{root}/{folder}".rstrip("/")
+        return bytes(_call(path, self._files.cat_file, f"{parent}/{path}"))
+
     def _source(self, path: str, size: int | None) -> Source:
         return Source(partial(self._open, path), partial(self._read, path), size)
 

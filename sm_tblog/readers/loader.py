@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sm_tblog._errors import CorruptRecordError
-from sm_tblog.format import schema
-from sm_tblog.format.crc32c import masked_crc32c
-from sm_tblog.format.records import FOOTER
 from sm_tblog.readers.columns import Columns
+from sm_tblog.readers.event_reader import EventReader
 from sm_tblog.readers.event_stream import EventStream
-from sm_tblog.readers.events import mapped_errors, read_file, reason_of
+from sm_tblog.readers.events import read_file, reason_of
+from sm_tblog.summary.hparams import FIRST_FILE
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
 
-    from sm_tblog.readers.content_index import Place
     from sm_tblog.readers.event_stream import Damage
     from sm_tblog.readers.events import EventFile, RunFiles
     from sm_tblog.readers.selection import Selection
@@ -26,28 +23,47 @@ __all__ = ["RunLoader"]
 class RunLoader:
     """The columns of one run.
 
+    The file in which our writer keeps hyperparameters contains nothing else, and is rewritten at
+    each change. So it is read on its own: again if its size or other hyperparameters have changed.
+
     Args:
         selection: which tags and points are kept.
 
     Attributes:
         columns: what has been read.
+        hparams: the columns of the file with the hyperparameters, if the run has one.
+        events: reads events of ``columns`` again.
+        read_side: returns the content of another file in the run's folder.
         errors: the paths of files that could not be opened at the last attempt, with the errors.
     """
 
+    read_side: Callable[[str], bytes]
+
     def __init__(self, selection: Selection) -> None:
         self.columns = Columns(selection)
+        self.hparams = Columns(selection)
+        self.events = EventReader()
         self.errors: list[tuple[str, OSError]] = []
         self._selection = selection
-        self._files: list[EventFile] = []
         self._streams: list[EventStream] = []
+        self._hparams_stream: EventStream | None = None
+        self._hparams_seen: object = None
         self._folder_damages: tuple[Damage, ...] = ()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The plugin that shows each tag."""
+        return {**self.hparams.tags, **self.columns.tags}
 
     @property
     def damages(self) -> list[Damage]:
         """The bytes, files and folders that could not be read."""
+        streams = list(self._streams)
+        if self._hparams_stream is not None:
+            streams.insert(0, self._hparams_stream)
         return [
             *self._folder_damages,
-            *(damage for stream in self._streams for damage in stream.damages),
+            *(damage for stream in streams for damage in stream.damages),
         ]
 
     def load(self, run: RunFiles) -> bool:
@@ -59,45 +75,44 @@ class RunLoader:
         Returns:
             Whether the columns were extended; False if they were read again.
         """
-        is_extended = self._is_extended(run)
+        files = [file for file in run.files if not _contains_hparams(file)]
+        is_extended = self._is_extended(files)
         if not is_extended:
             self.columns = Columns(self._selection)
+            self.events = EventReader()
             self._streams = []
-        self._files = run.files
+        self.events.files = files
+        self.read_side = run.read_side
         self._folder_damages = run.damages
         self.errors = []
-        for number, file in enumerate(run.files):
+        for number, file in enumerate(files):
             if number == len(self._streams):
                 self._streams.append(EventStream(file.path, self.columns, number))
             self._read(file, self._streams[number])
+        self._load_hparams([file for file in run.files if _contains_hparams(file)])
         return is_extended
 
-    def event_at(self, place: Place) -> Any:
-        """Read an event again, ``schema.Event``.
+    def _load_hparams(self, files: list[EventFile]) -> None:
+        seen = [(file.path, file.source.size) for file in files], list(self.columns.hparams)
+        if seen == self._hparams_seen and not (
+            self._hparams_stream is not None and self._hparams_stream.has_failed
+        ):
+            return
+        self.hparams = Columns(self._selection)
+        self._hparams_stream = None
+        for file in files:
+            self._hparams_stream = EventStream(file.path, self.hparams)
+            self._read(file, self._hparams_stream)
+        self._hparams_seen = seen
 
-        Raises:
-            CorruptRecordError: other bytes are at this place now.
-            StoreError: the file cannot be read.
-        """
-        file = self._files[place.file]
-        with mapped_errors(file.path):
-            data = file.source.read(place.offset, place.offset + place.length + FOOTER)
-        content, stored = data[: place.length], data[place.length :]
-        if len(stored) < FOOTER or masked_crc32c(content) != int.from_bytes(stored, "little"):
-            message = (
-                f"{file.path}: the record at byte {place.offset} has changed since it was read"
-            )
-            raise CorruptRecordError(message, place.offset)
-        return schema.Event.FromString(content)
-
-    def _is_extended(self, run: RunFiles) -> bool:
+    def _is_extended(self, files: list[EventFile]) -> bool:
         """Return whether the files may have grown, and others were added after them."""
-        if len(run.files) < len(self._streams):
+        if len(files) < len(self._streams):
             return False
         return all(
             file.path == stream.path
             and (file.source.size is None or file.source.size >= stream.offset)
-            for file, stream in zip(run.files, self._streams, strict=False)
+            for file, stream in zip(files, self._streams, strict=False)
         )
 
     def _read(self, file: EventFile, stream: EventStream) -> None:
@@ -110,3 +125,7 @@ class RunLoader:
         except OSError as error:
             self.errors.append((file.path, error))
             stream.fail(reason_of(error))
+
+
+def _contains_hparams(file: EventFile) -> bool:
+    return file.path.replace("\\", "/").rpartition("/")[2] == FIRST_FILE

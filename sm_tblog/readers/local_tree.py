@@ -69,6 +69,11 @@ class LocalTree:
                     folders.append((inner, entry.path, os.path.join(real, entry.name)))  # noqa: PTH118 - fast
             links.sort()
 
+    def read_file(self, folder: str | None, path: str) -> bytes:
+        """Return the content of any file."""
+        root = Path(self._root)
+        return _read_file(str((root.parent if folder is None else root / folder) / path), 0, None)
+
 
 def _contains(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
@@ -128,6 +133,6 @@ def _open_file(path: str, offset: int) -> BinaryIO:
     return file
 
 
-def _read_file(path: str, start: int, end: int) -> bytes:
+def _read_file(path: str, start: int, end: int | None) -> bytes:
     with _open_file(path, start) as file:
-        return file.read(end - start)
+        return file.read() if end is None else file.read(end - start)

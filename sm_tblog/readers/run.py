@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.readers import tables
+from sm_tblog.readers.contents.embeddings import embeddings_of
+from sm_tblog.readers.contents.hparams import merged_hparams
+from sm_tblog.readers.contents.run_contents import RunContents
+from sm_tblog.readers.tag_dict import TagDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,16 +20,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sm_tblog._types import PathLike
+    from sm_tblog.readers.contents.embeddings import Embedding
+    from sm_tblog.readers.contents.hparams import HParams
+    from sm_tblog.readers.contents.lazy import Contents
     from sm_tblog.readers.event_stream import Damage
     from sm_tblog.readers.events import RunFiles
     from sm_tblog.readers.loader import RunLoader
     from sm_tblog.readers.point_table import Scalars
 
-__all__ = ["DamagedFileWarning", "Run", "TagDict", "check_keep"]
-
-T = TypeVar("T")
-
-_MAX_SUGGESTIONS = 3
+__all__ = ["DamagedFileWarning", "Run", "check_keep"]
 
 
 class DamagedFileWarning(UserWarning):
@@ -35,26 +36,6 @@ class DamagedFileWarning(UserWarning):
 
     This may temporarily happen for the tail of a file that is being written.
     """
-
-
-class UnknownTagError(KeyError):
-    """There is no such tag."""
-
-    def __str__(self) -> str:
-        """Return the message."""
-        return str(self.args[0])
-
-
-class TagDict(dict[str, T]):
-    """A dictionary by tag whose ``KeyError`` suggests tags."""
-
-    def __missing__(self, tag: object) -> T:
-        """Raise a ``KeyError`` that names similar tags."""
-        near = difflib.get_close_matches(str(tag), self, _MAX_SUGGESTIONS, 0.5)
-        listed = ", ".join(map(repr, near or list(self)[:_MAX_SUGGESTIONS]))
-        what = "did you mean" if near else "the first are" if self else "there are none at all"
-        message = f"no such tag: {tag!r}; {what} {listed}".rstrip()
-        raise UnknownTagError(message)
 
 
 def check_keep(keep: object) -> None:
@@ -86,7 +67,7 @@ class Run:
         ``"scalars"``, ``"histograms"``, ``"images"``, ``"text"``, …; ``"tensors"`` for a tensor
         without a plugin, ``""`` if the plugin is unknown.
         """
-        return TagDict(self._loader.columns.tags)
+        return TagDict(self._loader.tags)
 
     @cached_property
     def scalars(self) -> dict[str, Scalars]:
@@ -95,6 +76,88 @@ class Run:
         Each is a triple ``step, wall_time, value`` of arrays.
         """
         return TagDict(self._loader.columns.points.scalars())
+
+    @property
+    def histograms(self) -> dict[str, Contents]:
+        """The histograms of each tag; each value is a ``Histogram``."""
+        return self._contents.of_plugin("histograms")
+
+    @property
+    def images(self) -> dict[str, Contents]:
+        """The images of each tag; each value is a tuple of ``Image``, also for one image."""
+        return self._contents.of_plugin("images")
+
+    @property
+    def audio(self) -> dict[str, Contents]:
+        """The sounds of each tag; each value is a tuple of ``Audio``, also for one sound."""
+        return self._contents.of_plugin("audio")
+
+    @property
+    def texts(self) -> dict[str, Contents]:
+        """The texts of each tag.
+
+        Each value is a str or, for a table, an array of str objects of shape (n,) or (n, m).
+        """
+        return self._contents.of_plugin("text")
+
+    @property
+    def tensors(self) -> dict[str, Contents]:
+        """Everything that is stored as a tensor, except scalars, by tag; each value is an array.
+
+        This includes what other attributes return in another form. The array has the dtype that was
+        written; strings are ``bytes`` objects. It may be read-only. bfloat16 and float8 need the
+        package ml_dtypes; else access raises ``MissingDependencyError``.
+        """
+        return self._contents.tensors
+
+    @property
+    def pr_curves(self) -> dict[str, Contents]:
+        """The precision-recall curves of each tag.
+
+        Each value is an array of shape (6, thresholds), of float32 by all known writers: true
+        positives, false positives, true negatives, false negatives, precision, recall.
+        """
+        return self._contents.of_plugin("pr_curves")
+
+    @property
+    def meshes(self) -> dict[str, Contents]:
+        """The meshes of each name that was given to ``add_mesh``; each value is a ``Mesh``."""
+        return self._contents.meshes
+
+    @property
+    def layouts(self) -> dict[str, Contents]:
+        """The layouts of custom scalars, by tag; each value is a ``Layout`` message."""
+        return self._contents.of_plugin("custom_scalars")
+
+    @property
+    def graphs(self) -> dict[str, Contents]:
+        """The graphs of models; each value is a ``GraphDef`` message.
+
+        A graph without a tag is called ``"__run_graph__"``, as in TensorBoard. Those graphs are not
+        affected by ``tags``, ``steps`` and ``since``.
+        """
+        return self._contents.graphs
+
+    @cached_property
+    def hparams(self) -> HParams:
+        """The hyperparameters and the last values of the metrics.
+
+        The hyperparameters are not affected by ``tags``, ``steps`` and ``since``.
+        """
+        first, others = self._loader.hparams.hparams, self._loader.columns.hparams
+        return merged_hparams(first, others, self.scalars)
+
+    @cached_property
+    def embeddings(self) -> dict[str, Embedding]:
+        """The embeddings by the name in the Projector, such as ``"words:00100"``.
+
+        They are side files of the run: the list is read on access, their data when it is used.
+        """
+        return TagDict(embeddings_of(self._loader.read_side, self.path))
+
+    @cached_property
+    def _contents(self) -> RunContents:
+        return RunContents(self._loader.columns, self._loader.events)
 
     @property
     def damages(self) -> tuple[Damage, ...]:
@@ -115,8 +178,8 @@ class Run:
         """
         before = self._loader.columns.points.parts
         is_extended = self._loader.load(self._find())
-        with contextlib.suppress(AttributeError):
-            del self.scalars
+        for name in ("scalars", "_contents", "hparams", "embeddings"):
+            self.__dict__.pop(name, None)
         if not is_extended:
             return {tag: points for tag, points in self.scalars.items() if len(points.step)}
         if self._loader.columns.points.parts == before:
@@ -133,8 +196,8 @@ class Run:
         """
         check_keep(keep)
         self._loader.columns.points.discard(keep)
-        with contextlib.suppress(AttributeError):
-            del self.scalars
+        for name in ("scalars", "hparams"):
+            self.__dict__.pop(name, None)
 
     def to_pandas(self, *, wide: bool = False) -> pd.DataFrame:
         """Return the scalars as a table.

@@ -7,7 +7,9 @@ reads a file; a connection that breaks is resumed where it broke.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 from functools import partial
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -94,6 +96,19 @@ class S3Tree:
                     folders.setdefault(name, []).append((entry["Key"], entry["Size"]))
         for name in sorted(folders):
             yield Folder(name.strip("/"), self._files_of(folders[name]))
+
+    def read_file(self, folder: str | None, path: str) -> bytes:
+        """Return the content of any object."""
+        root = self._root.rstrip("/")
+        parent = root.rpartition("/")[0] if folder is None else f"{root}/{folder}".strip("/")
+        key = f"{parent}/{path}".lstrip("/")
+        try:
+            with _Object(self._bucket, key) as content:
+                return content.read()
+        except StoreError as error:
+            if code_of(error) in MISSING:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), key) from error
+            raise
 
     def _files_of(self, objects: list[tuple[str, int]]) -> list[tuple[str, Source]]:
         named = sorted((key.rpartition("/")[2], key, size) for key, size in objects)

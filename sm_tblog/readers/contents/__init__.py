@@ -1,0 +1,1 @@
+"""What runs contain besides scalars: read and decoded when it is asked for."""
