@@ -14,7 +14,7 @@ import numpy as np
 from sm_tblog.readers.restarts import order_by_tag, rows_kept
 
 if TYPE_CHECKING:
-    from sm_tblog._types import Float64Array, Int64Array
+    from sm_tblog._types import Float64Array, IndexArray, Int64Array
     from sm_tblog.readers.selection import Selection
 
 __all__ = ["ContentIndex", "Place", "Places"]
@@ -100,8 +100,25 @@ class ContentIndex:
     def places(self) -> dict[tuple[str, str], Places]:
         """Return the places of the values of each tag and plugin, without the superseded ones."""
         columns = {name: np.array(column) for name, column in self._columns.items()}
-        tags = columns.pop("tag").astype(np.int32)
-        steps = columns["step"]
+        parts = self._rows(columns)
+        del columns["tag"]
+        return {
+            key: Places(*(column[part] for column in columns.values()))
+            for key, part in zip(self.numbers, parts, strict=False)
+        }
+
+    def discard(self, keep: int) -> None:
+        """Forget all but the last ``keep`` values of each tag and plugin."""
+        columns = {name: np.array(column) for name, column in self._columns.items()}
+        rows = [part[max(len(part) - keep, 0) :] for part in self._rows(columns)]
+        kept = np.sort(np.concatenate([np.empty(0, np.intp), *rows]))
+        for name, column in columns.items():
+            self._columns[name] = array(self._columns[name].typecode, column[kept].tobytes())
+        self._starts = []
+
+    def _rows(self, columns: dict[str, Any]) -> list[IndexArray]:
+        """Return the rows of each tag and plugin that are kept."""
+        tags, steps = columns["tag"].astype(np.int32), columns["step"]
         keep = np.ones(len(tags), bool)
         kept = rows_kept(tags, steps, self._starts, self._selection.restarts)
         if kept is not None:
@@ -110,8 +127,4 @@ class ContentIndex:
             keep &= self._selection.points(steps, columns["wall_time"])
         rows = np.flatnonzero(keep)
         order, ends = order_by_tag(tags[rows], len(self.numbers))
-        parts = np.split(rows[order], ends[:-1])
-        return {
-            key: Places(*(column[part] for column in columns.values()))
-            for key, part in zip(self.numbers, parts, strict=False)
-        }
+        return np.split(rows[order], ends[:-1])

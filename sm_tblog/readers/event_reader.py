@@ -33,6 +33,9 @@ MAX_REQUEST = 1 << 22
 MAX_KEPT = 1 << 23
 """Bytes of events that are kept; the last request's are always."""
 
+MAX_GROUPS = 32
+"""Requests whose events are kept."""
+
 
 class _Group(NamedTuple):
     """The events of one request."""
@@ -70,7 +73,7 @@ class EventReader:
         kept, size = [group], group.size
         for earlier in self._groups:
             size += earlier.size
-            if size > MAX_KEPT:
+            if size > MAX_KEPT or len(kept) == MAX_GROUPS:
                 break
             kept.append(earlier)
         self._groups = tuple(kept)

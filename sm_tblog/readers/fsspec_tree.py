@@ -98,7 +98,12 @@ class FsspecTree:
         """Return the content of any file."""
         root = self._root.rstrip("/")
         parent = root.rpartition("/")[0] if folder is None else f"{root}/{folder}".rstrip("/")
-        return bytes(_call(path, self._files.cat_file, f"{parent}/{path}"))
+        whole = f"{parent}/{path}" if parent else path
+        try:
+            return bytes(_call(whole, self._files.cat_file, whole))
+        except StoreError:  # some file systems have another error for a file that is missing
+            _call(whole, self._files.info, whole)
+            raise
 
     def _source(self, path: str, size: int | None) -> Source:
         return Source(partial(self._open, path), partial(self._read, path), size)

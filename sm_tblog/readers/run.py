@@ -188,7 +188,7 @@ class Run:
         return {tag: points for tag, points in new.items() if len(points.step)}
 
     def discard(self, keep: int) -> None:
-        """Forget all but the last ``keep`` points of each scalar tag, to limit memory.
+        """Forget all but the last ``keep`` points or values of each tag, to limit memory.
 
         Raises:
             InvalidTypeError: ``keep`` is not an int.
@@ -196,7 +196,8 @@ class Run:
         """
         check_keep(keep)
         self._loader.columns.points.discard(keep)
-        for name in ("scalars", "hparams"):
+        self._loader.columns.contents.discard(keep)
+        for name in ("scalars", "_contents", "hparams"):
             self.__dict__.pop(name, None)
 
     def to_pandas(self, *, wide: bool = False) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -386,10 +387,30 @@ def test_an_image_that_cannot_be_decoded_names_its_place(tmp_path, data):
 def test_an_image_that_claims_too_many_pixels_is_not_decoded(monkeypatch):
     from sm_tblog.summary.png import encode_png
 
-    image = media.Image(encode_png(PIXELS), 6, 4)
+    data = encode_png(PIXELS)
+    image = media.Image(data, 6, 4)
     monkeypatch.setattr(media, "_MAX_PIXELS", 23)
-    with pytest.raises(InvalidValueError, match="more than 23 pixels are not decoded"):
+    with pytest.raises(InvalidValueError, match="claim to be 24 pixels"):
         image.to_numpy()
+    head, size, rest = data[:16], data[16:24], data[24:29]
+    assert size == b"\0\0\0\x06\0\0\0\x04"
+    claim = data[12:16] + b"\0\0\x30\0" * 2 + rest
+    crc = zlib.crc32(claim).to_bytes(4, "big")
+    monkeypatch.undo()
+    large = media.Image(head + claim[4:] + crc + data[33:], 6, 4)
+    with pytest.raises(InvalidValueError, match="bytes that claim to be 150,994,944 pixels"):
+        large.to_numpy()
+
+
+def test_an_animation_of_too_many_pixels_is_not_decoded(monkeypatch):
+    from PIL import Image as Pillow
+
+    file = io.BytesIO()
+    first, second = (Pillow.new("L", (2, 2), color) for color in (0, 99))
+    first.save(file, "GIF", save_all=True, append_images=[second])
+    monkeypatch.setattr(media, "_MAX_PIXELS", 7)
+    with pytest.raises(InvalidValueError, match="more than 7 pixels are not decoded"):
+        media.Image(file.getvalue(), 2, 2).to_numpy()
 
 
 def test_an_image_without_pillow_says_what_to_install(monkeypatch):

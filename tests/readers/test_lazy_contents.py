@@ -234,6 +234,23 @@ def test_contents_are_valid_after_a_file_was_added_before(tmp_path):
     assert list(run.texts["a"].value) == ["zero", "one"]
 
 
+@pytest.mark.parametrize("keep", [0, 2, 9])
+def test_discarded_values_are_forgotten(tmp_path, keep):
+    events = [event(step, text("a", b"%d" % step)) for step in range(5)]
+    start = schema.Event(step=1, session_log={"status": "START"})
+    write(tmp_path, [*events, event(9, text("b", b"b")), start, *events[1:4]])
+    run = read(tmp_path)
+    before = run.texts["a"].value
+    run.discard(keep)
+    found = {tag: list(texts.value) for tag, texts in run.texts.items()}
+    assert found == ({"a": list("0123")[-keep:]} if keep else {})
+    with (tmp_path / NAME).open("ab") as file:
+        file.write(stream_of(events[4:]))
+    run.refresh()
+    assert list(run.texts["a"].value) == [*found.get("a", ()), "4"]
+    assert list(before) == list("0123")
+
+
 def test_hyperparameters_and_embeddings_are_current_after_a_refresh(tmp_path):
     with Writer(tmp_path) as writer:
         writer.add_scalar("loss", 1, 0)
@@ -286,6 +303,24 @@ def test_everything_is_read_from_memory():
         assert run.hparams.values["name"] == "a"
         assert run.embeddings["words:00001"].metadata.tolist() == list("abcd")
         assert run.meshes["shape"].value[-1].faces.tolist() == contents.FACES.tolist()
+
+
+@pytest.mark.parametrize("parent", ["", "/runs"])
+def test_everything_is_read_from_an_archive(tmp_path, parent):
+    contents.write_ours(tmp_path / f"with{parent}")
+    with Writer(tmp_path / f"without{parent}") as writer:
+        writer.add_text("notes", "a", 0)
+    for name in ("with", "without"):
+        shutil.make_archive(str(tmp_path / name), "zip", tmp_path / name)
+    run, other = (
+        sm_tblog.read(f"zip://{parent[1:]}::file://{tmp_path / name}.zip")
+        for name in ("with", "without")
+    )
+    assert run.texts["notes"].value[-1] == "step 1: *ü*"
+    assert list(run.embeddings) == ["words:00001"]
+    assert run.embeddings["words:00001"].vectors.shape == (4, 3)
+    assert other.texts["notes"].value[-1] == "a"
+    assert other.embeddings == {}
 
 
 def test_only_the_ranges_asked_for_are_fetched_from_s3(moto_server, fault_proxies, tmp_path):

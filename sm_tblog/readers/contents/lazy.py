@@ -15,6 +15,8 @@ from sm_tblog.readers.content_index import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy.typing as npt
+
     from sm_tblog._types import Float64Array, IndexArray, Int64Array
     from sm_tblog.readers.content_index import Places
     from sm_tblog.readers.event_reader import EventReader
@@ -55,7 +57,7 @@ class LazyValues(Sequence[T]):
     def __getitem__(self, index: int) -> T: ...
 
     @overload
-    def __getitem__(self, index: slice) -> LazyValues[T]: ...
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> LazyValues[T]: ...
 
     def __getitem__(self, index: Any) -> Any:
         """Return an item, or a part of the sequence."""

@@ -25,6 +25,10 @@ __all__ = ["Audio", "Image", "audio_of", "images_of"]
 _MAX_PIXELS = 1 << 28
 """Pixels of all frames of an image that are decoded."""
 
+_MAX_FREE_PIXELS, _MAX_PIXELS_PER_BYTE = 1 << 24, 8256
+"""Pixels of a frame that are decoded: so many, and more for each byte. That is the ratio of a PNG
+of one color. A few bytes that claim more are damaged, and would take a gigabyte of memory."""
+
 _PIXEL_MODES = {"L", "LA", "RGB", "RGBA"}
 """Pillow's modes of 8 bits a channel that need no conversion."""
 
@@ -53,7 +57,8 @@ class Image:
             a channel, the upper eight.
 
         Raises:
-            InvalidValueError: it cannot be decoded, or has more than 2^28 pixels in all frames.
+            InvalidValueError: it cannot be decoded, has more than 2^28 pixels in all frames, or
+                claims far more pixels than its bytes can hold.
             MissingDependencyError: Pillow is not installed.
         """
         return checked(_pixels_of, self.encoded, self._where)
@@ -126,8 +131,12 @@ def _pixels_of(encoded: bytes, where: str) -> UInt8Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on large images: the limit below is ours
         with Pillow.open(io.BytesIO(encoded)) as picture:
+            pixels = picture.width * picture.height
+            if pixels > min(_MAX_PIXELS, _MAX_FREE_PIXELS + _MAX_PIXELS_PER_BYTE * len(encoded)):
+                message = f"{where}: {len(encoded):,} bytes that claim to be {pixels:,} pixels"
+                raise InvalidValueError(message)
             frames = getattr(picture, "n_frames", 1)
-            if frames * picture.width * picture.height > _MAX_PIXELS:
+            if frames * pixels > _MAX_PIXELS:
                 message = f"{where}: more than {_MAX_PIXELS:,} pixels are not decoded; see encoded"
                 raise InvalidValueError(message)
             if frames == 1:
