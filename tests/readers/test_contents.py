@@ -293,6 +293,7 @@ def test_the_last_element_stands_for_those_that_follow():
         {"dtype": 1, "tensor_shape": {"dim": [{"size": -1}]}},
         {"dtype": 1, "tensor_shape": {"dim": [{"size": 1 << 40}]}, "float_val": [1]},
         {"dtype": 7, "tensor_shape": {"dim": [{"size": 1 << 62}] * 9}, "string_val": [b"a"]},
+        {"dtype": 7, "tensor_shape": {"dim": [{"size": 1 << 20}]}, "string_val": [b"a"]},
         {"dtype": 1, "tensor_shape": {"dim": [{"size": 1}] * 99}, "float_val": [1]},
     ],
 )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["array_of", "strings_of", "text_of"]
 
-_MAX_PADDED = 1 << 24
-"""Elements of an array that may be longer than what its message contains."""
+_MAX_PADDED, _MAX_PADDED_STRINGS = 1 << 24, 1 << 16
+"""Numbers and strings of an array that may be longer than what its message contains."""
 
 
 class _Layout(NamedTuple):
@@ -179,7 +179,7 @@ def _shaped(elements: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[A
     missing = size - len(elements)
     if missing == 0:
         return elements.reshape(shape)
-    if missing < 0 or size > _MAX_PADDED:
+    if missing < 0 or size > (_MAX_PADDED_STRINGS if elements.dtype == object else _MAX_PADDED):
         message = f"a tensor of shape {shape} contains {len(elements):,} elements"
         raise InvalidValueError(message)
     if len(elements):
