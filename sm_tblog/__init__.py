@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sm_tblog import rules
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.traces import import_trace, torch_trace_handler
-    from sm_tblog.readers import Run, follow, read
+    from sm_tblog.readers import Run, Runs, follow, read, read_many
     from sm_tblog.system.metrics import SystemMetrics
 
 __version__ = "0.1.0"
@@ -43,6 +43,7 @@ __all__ = [
     "MissingDependencyError",
     "RuleViolationError",
     "Run",
+    "Runs",
     "Schedule",
     "SinkError",
     "StoreError",
@@ -54,6 +55,7 @@ __all__ = [
     "follow",
     "import_trace",
     "read",
+    "read_many",
     "rules",
     "torch_trace_handler",
 ]
@@ -61,11 +63,13 @@ __all__ = [
 
 _LAZY = {
     "Run": "sm_tblog.readers",
+    "Runs": "sm_tblog.readers",
     "Schedule": "sm_tblog.profile.schedule",
     "SystemMetrics": "sm_tblog.system.metrics",
     "follow": "sm_tblog.readers",
     "import_trace": "sm_tblog.profile.traces",
     "read": "sm_tblog.readers",
+    "read_many": "sm_tblog.readers",
     "torch_trace_handler": "sm_tblog.profile.traces",
 }
 """Modules of the public names that are imported on first use."""

@@ -7,9 +7,11 @@ from sm_tblog.readers.contents.media import Audio, Image
 from sm_tblog.readers.contents.meshes import Mesh
 from sm_tblog.readers.contents.values import Histogram
 from sm_tblog.readers.event_stream import Damage
+from sm_tblog.readers.many import read_many
 from sm_tblog.readers.point_table import Scalars
 from sm_tblog.readers.reading import follow, read, read_all
 from sm_tblog.readers.run import DamagedFileWarning, Run
+from sm_tblog.readers.runs import Runs
 
 __all__ = [
     "Audio",
@@ -23,8 +25,10 @@ __all__ = [
     "LazyValues",
     "Mesh",
     "Run",
+    "Runs",
     "Scalars",
     "follow",
     "read",
     "read_all",
+    "read_many",
 ]

@@ -21,11 +21,14 @@ class Source(NamedTuple):
         open: opens the file for reading at the offset given.
         read: returns the bytes from an offset to another one, as far as there are any.
         size: the number of bytes when the folder was listed; None if unknown.
+        version: changes with the content: an entity tag, or the time of the last change; "" if
+            unknown.
     """
 
     open: Callable[[int], BinaryIO]
     read: Callable[[int, int], bytes]
     size: int | None
+    version: str = ""
 
 
 class Folder(NamedTuple):

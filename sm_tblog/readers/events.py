@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from sm_tblog.readers.base import Source
     from sm_tblog.readers.event_stream import EventStream
 
-__all__ = ["EventFile", "RunFiles", "RunNotFoundError", "find_runs", "mapped_errors", "read_file"]
+__all__ = [
+    "EventFile",
+    "RunFiles",
+    "RunNotFoundError",
+    "as_url",
+    "find_runs",
+    "mapped_errors",
+    "read_file",
+]
 
 CHUNK_SIZE = 1 << 22
 """Bytes read at a time."""
@@ -66,13 +74,19 @@ class RunFiles(NamedTuple):
 
 
 def find_runs(
-    path: PathLike, storage_options: Mapping[str, Any] | None = None
+    path: PathLike,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    is_deep: bool = False,
+    prefix: str = "",
 ) -> Iterator[RunFiles]:
     """Iterate over the runs at and below ``path``, starting with ``path`` itself.
 
     Args:
         path: a log directory or an event file; a path or a URL that fsspec supports.
         storage_options: as for a writer; for other URLs than S3's, passed to the file system.
+        is_deep: all runs are needed, not only the first; saves requests.
+        prefix: only runs whose names start with it are needed; others may be left out.
 
     Raises:
         InvalidTypeError: ``path`` is neither a string nor a path.
@@ -80,14 +94,16 @@ def find_runs(
         MissingDependencyError: the file system needs a package that is not installed.
         StoreError: ``path`` cannot be read.
     """
-    url = _as_url(path)
+    url = as_url(path)
     with mapped_errors(url):
-        tree = open_tree(url, storage_options or {})
+        tree = open_tree(url, storage_options or {}, is_deep=is_deep, prefix=prefix)
         if tree.is_file():
             files = [EventFile(url, tree.file())]
             yield RunFiles(".", url, files, partial(tree.read_file, None))
             return
         if not tree.is_folder():
+            if prefix:
+                return
             message = f"there is no file or folder {url!r}"
             raise RunNotFoundError(message)
         for folder in tree.walk():
@@ -132,7 +148,12 @@ def reason_of(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _as_url(path: PathLike) -> str:
+def as_url(path: PathLike) -> str:
+    """Return a path as text.
+
+    Raises:
+        InvalidTypeError: ``path`` is neither a string nor a path.
+    """
     try:
         return os.fsdecode(path)
     except TypeError as error:

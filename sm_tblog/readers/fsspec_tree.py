@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["open_fsspec_tree"]
 
+_VERSIONS = ("etag", "ETag", "content_hash", "mtime", "LastModified", "last_modified", "created")
+"""What file systems call the entity tag of a file, or the time of its last change."""
+
 
 def open_fsspec_tree(url: str, options: Mapping[str, Any]) -> Tree:
     """Return the tree at a URL of fsspec.
@@ -67,7 +70,7 @@ class FsspecTree:
 
     def file(self) -> Source:
         """Return the root, a file."""
-        return self._source(self._root, None)
+        return self._source({"name": self._root})
 
     def walk(self) -> Iterator[Folder]:
         """Iterate over the folders."""
@@ -89,7 +92,7 @@ class FsspecTree:
                 if entry["type"] == "directory":
                     below.append((f"{name}/{inner}" if name else inner, entry["name"]))
                 elif is_event_file(inner):
-                    found.append((inner, self._source(entry["name"], entry.get("size"))))
+                    found.append((inner, self._source(entry)))
             if found:
                 yield Folder(name, sorted(found, key=lambda one: one[0]))
             folders += sorted(below, reverse=True)
@@ -105,8 +108,12 @@ class FsspecTree:
             _call(whole, self._files.info, whole)
             raise
 
-    def _source(self, path: str, size: int | None) -> Source:
-        return Source(partial(self._open, path), partial(self._read, path), size)
+    def _source(self, entry: Mapping[str, Any]) -> Source:
+        path = entry["name"]
+        version = next((entry[name] for name in _VERSIONS if entry.get(name)), "")
+        return Source(
+            partial(self._open, path), partial(self._read, path), entry.get("size"), str(version)
+        )
 
     def _open(self, path: str, offset: int) -> BinaryIO:
         file = _call(path, self._files.open, path)

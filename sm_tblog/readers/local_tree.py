@@ -117,11 +117,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _source(path: str) -> Source:
+    open_file, read_file = partial(_open_file, path), partial(_read_file, path)
     try:
-        size = os.stat(path).st_size  # noqa: PTH116
+        found = os.stat(path)  # noqa: PTH116
     except OSError:  # opening the file raises it again
-        size = None
-    return Source(partial(_open_file, path), partial(_read_file, path), size)
+        return Source(open_file, read_file, None)
+    return Source(open_file, read_file, found.st_size, str(found.st_mtime_ns))
 
 
 def _open_file(path: str, offset: int) -> BinaryIO:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sm_tblog.readers.point_table import Scalars
     from sm_tblog.readers.selection import Restarts, Since, Steps, Tags
 
-__all__ = ["follow", "read", "read_all"]
+__all__ = ["find_run", "follow", "load_run", "read", "read_all"]
 
 _MAX_NAMED_RUNS = 3
 """Maximum number of runs that an error names."""
@@ -103,10 +103,9 @@ def read_all(
     """
     selection = Selection(tags, steps, since, restarts)
     runs = {}
-    for found in sorted(find_runs(logdir, storage_options), key=lambda run: run.name):
-        loader = RunLoader(selection)
-        loader.load(found)
-        runs[found.name] = Run(found.path, loader, partial(_find, found.path, storage_options))
+    all_files = find_runs(logdir, storage_options, is_deep=True)
+    for files in sorted(all_files, key=lambda run: run.name):
+        runs[files.name] = load_run(files, selection, storage_options)
     for run in runs.values():
         _warn(run)
     return runs
@@ -218,16 +217,25 @@ def _check_seconds(name: str, seconds: float) -> None:
 def _open(path: PathLike, selection: Selection, storage_options: Mapping[str, Any] | None) -> Run:
     """Read a run without a warning."""
     loader = RunLoader(selection)
-    found = _find(path, storage_options)
+    found = find_run(path, storage_options)
     loader.load(found)
     if found.files and len(loader.errors) == len(found.files):
         first, error = loader.errors[0]
         with mapped_errors(first):
             raise error
-    return Run(found.path, loader, partial(_find, found.path, storage_options))
+    return Run(found.path, loader, partial(find_run, found.path, storage_options))
 
 
-def _find(path: PathLike, storage_options: Mapping[str, Any] | None) -> RunFiles:
+def load_run(
+    files: RunFiles, selection: Selection, storage_options: Mapping[str, Any] | None
+) -> Run:
+    """Return a run whose files have been found. What cannot be read is in ``damages``."""
+    loader = RunLoader(selection)
+    loader.load(files)
+    return Run(files.path, loader, partial(find_run, files.path, storage_options))
+
+
+def find_run(path: PathLike, storage_options: Mapping[str, Any] | None) -> RunFiles:
     """Return the files of the run at a path.
 
     Raises:
@@ -244,7 +252,7 @@ def _find(path: PathLike, storage_options: Mapping[str, Any] | None) -> RunFiles
         listed += ", …" if len(names) > _MAX_NAMED_RUNS else ""
         message = (
             f"there are no event files in {path!r} itself, only in folders below it: {listed}; "
-            "read one of these, or all of them with sm_tblog.readers.read_all()"
+            "read one of these, or all of them with sm_tblog.read_many()"
         )
         raise RunNotFoundError(message)
     return found

@@ -1,7 +1,8 @@
 """Log directories in S3, read with the client that writers use.
 
-One request lists the root, and one for each thousand objects lists what is below it. One request
-reads a file; a connection that breaks is resumed where it broke.
+One request for each thousand objects lists the root and what is below it. To find the files of the
+root alone, one request suffices, whatever is below it. One request reads a file; a connection that
+breaks is resumed where it broke.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sm_tblog.storage.s3_bucket import DENIED, MISSING, Bucket, code_of
 from sm_tblog.storage.s3_errors import as_store_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["S3Tree"]
 
@@ -39,18 +40,23 @@ class S3Tree:
     Args:
         url: the root.
         options: see ``s3_options``.
+        is_deep: list the folders below together with the root.
+        prefix: list only folders whose names start with it; needs ``is_deep``.
 
     Raises:
         MissingDependencyError: botocore is not installed.
         InvalidValueError: an option is unknown, or the URL contains no bucket name.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, url: str, options: Mapping[str, Any], *, is_deep: bool = False, prefix: str = ""
+    ) -> None:
         s3_options.check(url, options)
         self._bucket = Bucket(url, options)
         self._root = self._bucket.prefix
         self._key = "" if url.endswith("/") else self._root.rstrip("/")
-        self._pages_here: Iterator[Mapping[str, Any]] = self._pages(Delimiter="/")
+        self._is_deep = is_deep
+        self._pages_here = self._pages(prefix) if is_deep else self._pages(Delimiter="/")
         self._object: _Object | None = None
         self._denied: StoreError | None = None
 
@@ -79,23 +85,29 @@ class S3Tree:
 
     def walk(self) -> Iterator[Folder]:
         """Iterate over the folders, the root first."""
-        here: list[tuple[str, int]] = []
-        has_folders = False
-        for page in self._pages_here:
-            here += [(entry["Key"], entry["Size"]) for entry in page.get("Contents", ())]
-            has_folders |= bool(page.get("CommonPrefixes"))
-        if found := self._files_of(here):
-            yield Folder("", found)
-        if not has_folders:
+        if self._is_deep:
+            yield from self._folders(self._pages_here)
             return
-        folders: dict[str, list[tuple[str, int]]] = {}
-        for page in self._pages():
+        has_folders = False
+        here: list[Mapping[str, Any]] = []
+        for page in self._pages_here:
+            here.append(page)
+            has_folders |= bool(page.get("CommonPrefixes"))
+        yield from self._folders(here)
+        if has_folders:
+            yield from (folder for folder in self._folders(self._pages()) if folder.name)
+
+    def _folders(self, pages: Iterable[Mapping[str, Any]]) -> Iterator[Folder]:
+        """Iterate over the folders with event files among listed objects, sorted."""
+        folders: dict[str, list[tuple[str, Source]]] = {}
+        for page in pages:
             for entry in page.get("Contents", ()):
-                name, slash, file = entry["Key"][len(self._root) :].rpartition("/")
-                if slash and is_event_file(file):
-                    folders.setdefault(name, []).append((entry["Key"], entry["Size"]))
+                name, _, file = entry["Key"][len(self._root) :].rpartition("/")
+                if is_event_file(file):
+                    source = self._source(entry["Key"], entry["Size"], entry.get("ETag", ""))
+                    folders.setdefault(name.strip("/"), []).append((file, source))
         for name in sorted(folders):
-            yield Folder(name.strip("/"), self._files_of(folders[name]))
+            yield Folder(name, sorted(folders[name], key=lambda one: one[0]))
 
     def read_file(self, folder: str | None, path: str) -> bytes:
         """Return the content of any object."""
@@ -110,22 +122,18 @@ class S3Tree:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), key) from error
             raise
 
-    def _files_of(self, objects: list[tuple[str, int]]) -> list[tuple[str, Source]]:
-        named = sorted((key.rpartition("/")[2], key, size) for key, size in objects)
-        return [(name, self._source(key, size)) for name, key, size in named if is_event_file(name)]
+    def _source(self, key: str, size: int | None, version: str = "") -> Source:
+        return Source(partial(self._open, key), partial(self._read, key), size, version)
 
-    def _source(self, key: str, size: int | None) -> Source:
-        return Source(partial(self._open, key), partial(self._read, key), size)
-
-    def _pages(self, **parameters: Any) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, prefix: str = "", **parameters: Any) -> Iterator[Mapping[str, Any]]:
         """Iterate over the pages of the list of the objects below the root.
 
         Raises:
             InvalidValueError: there is no such bucket.
             StoreError: the bucket cannot be listed.
         """
-        if self._root:
-            parameters["Prefix"] = self._root
+        if self._root or prefix:
+            parameters["Prefix"] = self._root + prefix
         while True:
             with _missing_buckets():
                 page = self._bucket.call("ListObjectsV2", **parameters)

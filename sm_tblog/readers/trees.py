@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["open_tree"]
 
 
-def open_tree(url: str, storage_options: Mapping[str, Any]) -> Tree:
+def open_tree(
+    url: str,
+    storage_options: Mapping[str, Any],
+    *,
+    is_deep: bool = False,
+    prefix: str = "",
+) -> Tree:
     """Return the tree at a path or URL.
 
     Args:
         url: the root.
         storage_options: as for a writer; for other URLs than S3's, passed to the file system.
+        is_deep: the folders below the root are needed too; saves requests.
+        prefix: only folders whose names start with it are needed; they are listed alone where that
+            saves requests.
 
     Raises:
         InvalidValueError: an option is unknown, or there is no file system for the URL.
@@ -36,7 +45,7 @@ def open_tree(url: str, storage_options: Mapping[str, Any]) -> Tree:
     if is_s3(url):
         from sm_tblog.readers.s3_tree import S3Tree
 
-        return S3Tree(url, options)
+        return S3Tree(url, options, is_deep=is_deep, prefix=prefix)
     from sm_tblog.readers.fsspec_tree import open_fsspec_tree
 
     return open_fsspec_tree(url, options)

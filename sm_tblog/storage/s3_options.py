@@ -74,6 +74,9 @@ CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 20
 """Seconds without a byte of the reply."""
 
+CONNECTIONS = 32
+"""Connections that stay open. Threads that read many files share one client."""
+
 ENVIRONMENT = "environment"
 """The name of the note that holds the variables of the process that logged."""
 
@@ -243,6 +246,7 @@ def make_client(options: Mapping[str, Any]) -> Any:
         "read_timeout": READ_TIMEOUT,
         # Few, because the queue retries and reports it.
         "retries": {"mode": "standard", "total_max_attempts": 2},
+        "max_pool_connections": CONNECTIONS,
         "tcp_keepalive": True,
     }
     # Not every server supports checksums as trailers; all support Content-MD5.

@@ -670,7 +670,7 @@ def test_read_all_warns_in_the_callers_name(tmp_path):
 def test_a_folder_with_runs_below_it_names_some_of_them(tmp_path):
     for name in ("run0", "run1", "run2", "one/run3"):
         write(tmp_path / name, [event(scalar("a", 1))])
-    with pytest.raises(InvalidValueError, match=r"one/run3, run0, run1, …; .*read_all"):
+    with pytest.raises(InvalidValueError, match=r"one/run3, run0, run1, …; .*read_many"):
         read(tmp_path)
     with pytest.raises(InvalidValueError, match=r"below it: run3;"):
         read(tmp_path / "one")

@@ -152,7 +152,7 @@ def test_a_list_of_many_pages_is_read_whole(moto, folder, monkeypatch):
 
     monkeypatch.setattr(s3_tree.Bucket, "call", one_at_a_time)
     assert list(read_all(folder, storage_options=moto.options)) == ["a", "b", "c"]
-    assert moto.count("ListObjectsV2") > 3
+    assert moto.count("ListObjectsV2") == 3
 
 
 def test_few_requests_read_many_runs(moto, folder):
@@ -161,7 +161,7 @@ def test_few_requests_read_many_runs(moto, folder):
     moto.requests.clear()
     read_all(folder, storage_options=moto.options)
     assert [request.operation for request in moto.requests] == [
-        *["ListObjectsV2"] * 2,
+        "ListObjectsV2",
         *["GetObject"] * 3,
     ]
 
@@ -226,8 +226,8 @@ def test_an_object_that_vanishes_after_it_is_listed_costs_itself_alone(moto, fol
     (gone,) = keys(moto, f"{folder}/a")
     find_runs = readers.reading.find_runs
 
-    def find_then_remove(*args):
-        found = list(find_runs(*args))
+    def find_then_remove(*args, **kwargs):
+        found = list(find_runs(*args, **kwargs))
         moto.server.client().delete_object(Bucket="bucket", Key=gone)
         return found
 
