@@ -28,9 +28,10 @@ from sm_tblog.writer import SummaryWriter, Writer
 
 if TYPE_CHECKING:
     from sm_tblog import rules
+    from sm_tblog.indexing import Index, index, read_many
     from sm_tblog.profile.schedule import Schedule
     from sm_tblog.profile.traces import import_trace, torch_trace_handler
-    from sm_tblog.readers import Run, Runs, follow, read, read_many
+    from sm_tblog.readers import Run, Runs, follow, read
     from sm_tblog.system.metrics import SystemMetrics
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CorruptRecordError",
     "FlushTimeoutError",
+    "Index",
     "InvalidTypeError",
     "InvalidValueError",
     "MissingDependencyError",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "follow",
     "import_trace",
+    "index",
     "read",
     "read_many",
     "rules",
@@ -62,14 +65,16 @@ __all__ = [
 
 
 _LAZY = {
+    "Index": "sm_tblog.indexing",
     "Run": "sm_tblog.readers",
     "Runs": "sm_tblog.readers",
     "Schedule": "sm_tblog.profile.schedule",
     "SystemMetrics": "sm_tblog.system.metrics",
     "follow": "sm_tblog.readers",
     "import_trace": "sm_tblog.profile.traces",
+    "index": "sm_tblog.indexing",
     "read": "sm_tblog.readers",
-    "read_many": "sm_tblog.readers",
+    "read_many": "sm_tblog.indexing",
     "torch_trace_handler": "sm_tblog.profile.traces",
 }
 """Modules of the public names that are imported on first use."""

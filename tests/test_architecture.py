@@ -20,7 +20,7 @@ FLOORS = [
     {"format", "arrays"},
     {"summary", "storage"},
     {"sinks", "readers"},
-    {"pipeline", "rules"},
+    {"pipeline", "rules", "indexing"},
     {"watch", "profile", "system", "sagemaker"},
     {"writer"},
     {"__init__", "testing"},
@@ -51,6 +51,7 @@ def floor(module):
 def is_lazy_export(module, imported):
     """Return whether the root imports this module lazily, to export a public name of it."""
     return module == "sm_tblog" and package_of(imported) in {
+        "indexing",
         "profile",
         "readers",
         "rules",

@@ -16,7 +16,7 @@ from sm_tblog import MissingDependencyError, TBLogError
 
 __all__ = ["COMMANDS", "main", "make_app"]
 
-COMMANDS = ("demo", "doctor", "estimate", "open", "upload")
+COMMANDS = ("demo", "doctor", "estimate", "index", "open", "upload")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from sm_tblog.readers.contents.media import Audio, Image
 from sm_tblog.readers.contents.meshes import Mesh
 from sm_tblog.readers.contents.values import Histogram
 from sm_tblog.readers.event_stream import Damage
-from sm_tblog.readers.many import read_many
 from sm_tblog.readers.point_table import Scalars
 from sm_tblog.readers.reading import follow, read, read_all
 from sm_tblog.readers.run import DamagedFileWarning, Run
@@ -30,5 +29,4 @@ __all__ = [
     "follow",
     "read",
     "read_all",
-    "read_many",
 ]

@@ -53,6 +53,11 @@ class EventFile(NamedTuple):
     path: str
     source: Source
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.replace("\\", "/").rpartition("/")[2]
+
 
 class RunFiles(NamedTuple):
     """A run's event files.

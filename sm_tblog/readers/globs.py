@@ -14,9 +14,7 @@ from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.local import local_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sm_tblog.readers.events import RunFiles
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Glob", "split_glob"]
 
@@ -43,15 +41,14 @@ class Glob(NamedTuple):
         end = next((i for i, letter in enumerate(first) if letter in _MAGIC), len(first))
         return first[:end]
 
-    def selects(self, run: RunFiles) -> bool:
-        """Return whether a run is selected."""
+    def selects(self, name: str, files: Iterable[str]) -> bool:
+        """Return whether a run is selected, given its name and those of its event files."""
         if self.pattern is None:
             return True
-        folders = [] if run.name == "." else run.name.split("/")
+        folders = [] if name == "." else name.split("/")
         if "tfevents" not in self.pattern[-1]:
             return _matches(folders, self.pattern)
-        files = (file.path.replace("\\", "/").rpartition("/")[2] for file in run.files)
-        return any(_matches([*folders, name], self.pattern) for name in files)
+        return any(_matches([*folders, file], self.pattern) for file in files)
 
 
 def split_glob(url: str) -> Glob:

@@ -30,6 +30,10 @@ class Scalars(NamedTuple):
     wall_time: Float64Array
     value: Float64Array
 
+    def take(self, rows: Any) -> Scalars:
+        """Return some of the points, given by a slice, indices or a mask."""
+        return Scalars(self.step[rows], self.wall_time[rows], self.value[rows])
+
 
 class Point(NamedTuple):
     """One scalar: the number of its tag, step, wall time and value."""
