@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from asyncio import CancelledError
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._errors import StoreError
+from sm_tblog._errors import StoreError, TBLogError
 from sm_tblog.indexing.parts import convert
 from sm_tblog.readers.tables import require
 
@@ -39,8 +40,8 @@ def execute(
 
     Raises:
         MissingDependencyError: ``distributed`` is not installed.
-        StoreError: a part cannot be written, processes are killed again and again, or the scheduler
-            cannot be reached.
+        StoreError: a part cannot be written, processes are killed again and again, or the cluster
+            cannot be reached or fails.
     """
     if scheduler is not None:
         yield from _on_dask(tasks, scheduler)
@@ -97,4 +98,14 @@ def _on_dask(tasks: Sequence[Task], scheduler: str) -> Iterator[Converted]:
     with client:
         futures = client.map(convert, tasks, pure=False)
         for future in distributed.as_completed(futures, loop=client.loop):
-            yield future.result()
+            try:
+                done = future.result()
+            except TBLogError:
+                raise
+            except (Exception, CancelledError) as error:
+                message = (
+                    f"the Dask cluster at {scheduler} did not read all runs: "
+                    f"{type(error).__name__}: {error}. What it has finished is kept"
+                )
+                raise StoreError(message) from error
+            yield done

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GROUP_ROWS", "OPTIONS", "PointWriter", "Summary", "in_order", "runs_in"]
 
 GROUP_ROWS = 1 << 18
-"""Maximum number of rows in a row group."""
+"""Number of rows in each row group of a tag but the last. Another number is another ``FORMAT``."""
 
 OPTIONS: dict[str, Any] = {
     **PARQUET_OPTIONS,

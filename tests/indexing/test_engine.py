@@ -188,6 +188,13 @@ def test_a_scheduler_that_there_is_not_is_named(logdir, tmp_path, monkeypatch):
         sm_tblog.index(logdir, tmp_path, scheduler=address)
 
 
+def test_a_cluster_that_fails_is_named(logdir, tmp_path, monkeypatch, dask_cluster):
+    wait_for_workers(dask_cluster[0], 1)
+    monkeypatch.setattr(engine, "convert", divmod)
+    with pytest.raises(StoreError, match=r"did not read all runs: TypeError: divmod"):
+        sm_tblog.index(logdir, tmp_path, scheduler=dask_cluster[0])
+
+
 def test_what_to_install_for_dask_is_said(logdir, tmp_path, monkeypatch):
     import_module = tables.import_module
 

@@ -1,10 +1,11 @@
-"""The SageMaker example: the script in an interrupted job, and the launcher up to its request.
+"""The SageMaker examples: scripts in jobs, and launchers up to their requests.
 
-The launcher's request is validated against the API's model in botocore, and against the installed
+A launcher's request is validated against the API's model in botocore, and against the installed
 SDK.
 """
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -13,17 +14,23 @@ from pathlib import Path
 import pytest
 from sagemaker_tree import Tree, clean_environment
 
+import sm_tblog
+
 FOLDER = Path(__file__).parents[2] / "examples" / "sagemaker"
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 EXPECTED = {"S3OutputPath": "s3://my-bucket/logs", "LocalPath": "/opt/ml/output/tensorboard"}
 
 
-@pytest.fixture
-def launch():
-    spec = importlib.util.spec_from_file_location("launch", FOLDER / "launch.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def launch():
+    return load("launch")
 
 
 @pytest.fixture
@@ -165,3 +172,50 @@ def test_sdk_v3_sends_the_configuration(launch, options, boto_session, monkeypat
     assert request["TensorBoardOutputConfig"] == EXPECTED
     shape = boto_session.client("sagemaker").meta.service_model.operation_model("CreateTrainingJob")
     assert ParamValidator().validate(request, shape.input_shape).generate_report() == ""
+
+
+# The index of many runs, in a Processing job.
+
+
+def test_the_request_of_the_processing_job_is_one_that_the_api_takes():
+    pytest.importorskip("botocore")
+    import botocore.session
+    from botocore.validate import ParamValidator
+
+    index = load("index")
+    arguments = ["--logdir", "s3://my-bucket/logs", "--to", "s3://my-bucket/index"]
+    arguments += ["--role", ROLE, "--image", "an-image", "--instances", "8"]
+    request = index.make_request(index.parse_options(arguments))
+    model = botocore.session.Session().get_service_model("sagemaker")
+    shape = model.operation_model("CreateProcessingJob").input_shape
+    assert ParamValidator().validate(request, shape).generate_report() == ""
+    entrypoint = request["AppSpecification"]["ContainerEntrypoint"]
+    assert entrypoint[2:] == arguments[:4]
+
+
+def test_the_instances_of_a_processing_job_read_all_runs(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    for name in "abcd":
+        with sm_tblog.Writer(tmp_path / "runs" / name) as writer:
+            writer.add_scalar("loss", 1.0, 0)
+    script = (FOLDER / "index.py").read_text(encoding="utf-8")
+    path = tmp_path / "resourceconfig.json"
+    script = script.replace("/opt/ml/config/resourceconfig.json", path.as_posix())
+    (tmp_path / "index.py").write_text(script, encoding="utf-8")
+    hosts = ["algo-1", "algo-2"]
+    for number, host in enumerate(hosts, 1):
+        path.write_text(json.dumps({"current_host": host, "hosts": hosts[::-1]}))
+        done = subprocess.run(
+            [sys.executable, "index.py", "--logdir", "runs"],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"shard {number} of 2: 0 runs could not be read\n"
+    reports = []
+    index = sm_tblog.index(tmp_path / "runs", progress=lambda *numbers: reports.append(numbers))
+    assert (len(index), reports) == (4, [])
