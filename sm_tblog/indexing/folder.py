@@ -17,7 +17,7 @@ from sm_tblog._errors import StoreError
 from sm_tblog.storage.base import scheme_of
 from sm_tblog.storage.fsspec_folder import FsspecFolder
 from sm_tblog.storage.fsspec_folder import check as check_fsspec
-from sm_tblog.storage.local import LocalStore, local_path
+from sm_tblog.storage.local import LocalStore, as_store_errors, local_path
 from sm_tblog.storage.s3 import S3Folder
 from sm_tblog.storage.s3_bucket import MISSING, code_of, content_md5
 from sm_tblog.storage.s3_options import OF_WRITERS
@@ -100,20 +100,20 @@ class LocalIndexFolder(LocalStore):
 
     def read(self, name: str, start: int, end: int) -> bytes:
         """Return a part of a file."""
-        with self._as_store_errors(self._root / name), (self._root / name).open("rb") as file:
+        with as_store_errors(self._root / name), (self._root / name).open("rb") as file:
             file.seek(start)
             return file.read(end - start)
 
     def put_file(self, name: str, path: Path) -> None:
         """Move a file into the folder."""
-        with self._as_store_errors(self._root / name):
+        with as_store_errors(self._root / name):
             path.replace(self._root / name)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """Return a folder in this folder, so that its files can be moved."""
         folder = self._root / f".{os.urandom(8).hex()}.partial"
-        with self._as_store_errors(folder):
+        with as_store_errors(folder):
             folder.mkdir(parents=True)
         try:
             yield folder

@@ -20,10 +20,11 @@ from sm_tblog.readers.globs import split_glob
 from sm_tblog.readers.loader import RunLoader
 from sm_tblog.readers.point_table import Scalars
 from sm_tblog.readers.reading import find_run, load_run
-from sm_tblog.readers.run import Run, TagDict
+from sm_tblog.readers.run import Run
 from sm_tblog.readers.runs import Job, Runs
 from sm_tblog.readers.selection import Selection
 from sm_tblog.readers.tables import require
+from sm_tblog.readers.tag_dict import TagDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -336,7 +337,8 @@ class IndexedRun(Run):
             return super().refresh()
         before = self.scalars
         self._loader.load(self._find())
-        del self.scalars
+        for name in ("scalars", "_contents", "hparams", "embeddings"):
+            self.__dict__.pop(name, None)
         new = {}
         for tag, points in self.scalars.items():
             known = len(before[tag].step) if tag in before else 0

@@ -15,13 +15,12 @@ from posixpath import join
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from sm_tblog._errors import TBLogError
-from sm_tblog.format import schema
 from sm_tblog.indexing.entries import Contents, RunEntry, fingerprint
 from sm_tblog.indexing.folder import open_folder
 from sm_tblog.indexing.points import PointWriter, in_order
+from sm_tblog.readers.contents.hparams import merged_hparams
 from sm_tblog.readers.events import EventFile, RunFiles
 from sm_tblog.readers.loader import RunLoader
 from sm_tblog.readers.selection import Selection
@@ -49,7 +48,8 @@ THREADS = 16
 MAX_CACHED = 8 << 20
 """Maximum size of a file that is read whole."""
 
-_SESSION = "_hparams_/session_start_info"
+_PLAIN = (bool, float, str)
+"""Types of hyperparameters that a table holds."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ def _load(task: Task, name: str) -> _Loaded | tuple[Damage, ...]:
     entry = RunEntry(
         name,
         files,
-        dict(loader.columns.tags),
+        dict(loader.tags),
         list(scalars),
-        _hparams_of(loader),
+        _hparams_of(loader, scalars),
         damages,
         all(map(in_order, scalars.values())),
     )
@@ -174,7 +174,11 @@ def run_files(
         url = join(path, file.name)
         source = open_tree(url, storage_options).file()
         found.append(EventFile(url, source._replace(size=file.size, version=file.version)))
-    return RunFiles(name, path, found)
+
+    def read_side(side: str) -> bytes:
+        return open_tree(path, storage_options).read_file("", side)
+
+    return RunFiles(name, path, found, read_side)
 
 
 def _cached(source: Source) -> Source:
@@ -204,21 +208,10 @@ def _by_step(points: Scalars) -> Scalars:
     return points.take(order)
 
 
-def _hparams_of(loader: RunLoader) -> dict[str, bool | float | str]:
-    """Return the hyperparameters that TensorBoard shows: those of the first message."""
-    first = loader.columns.contents.first(_SESSION)
-    if first is None:
-        return {}
-    place, part = first
+def _hparams_of(loader: RunLoader, scalars: Mapping[str, Scalars]) -> dict[str, bool | float | str]:
+    """Return the hyperparameters that have one value, sorted by name."""
     try:
-        value = loader.event_at(place).summary.value[part]
-        data = schema.HParamsPluginData.FromString(value.metadata.plugin_data.content)
-    except (TBLogError, DecodeError):
+        found = merged_hparams(loader.hparams.hparams, loader.columns.hparams, scalars).values
+    except TBLogError:
         return {}
-    found = {}
-    for name in sorted(data.session_start_info.hparams):
-        json_value = data.session_start_info.hparams[name]
-        kind = json_value.WhichOneof("kind")
-        if kind in ("bool_value", "number_value", "string_value"):
-            found[name] = getattr(json_value, kind)
-    return found
+    return {name: found[name] for name in sorted(found) if isinstance(found[name], _PLAIN)}

@@ -97,17 +97,6 @@ class ContentIndex:
         """Note that the run starts again at a step."""
         self._starts.append((len(self._columns["tag"]), step))
 
-    def first(self, tag: str) -> tuple[Place, int] | None:
-        """Return the place and the part of a tag's first value, superseded or not."""
-        numbers = {number for (known, _), number in self.numbers.items() if known == tag}
-        row = next((i for i, number in enumerate(self._columns["tag"]) if number in numbers), None)
-        if row is None:
-            return None
-        file, offset, length, part = (
-            self._columns[name][row] for name in ("file", "offset", "length", "part")
-        )
-        return Place(file, offset, length), part
-
     def places(self) -> dict[tuple[str, str], Places]:
         """Return the places of the values of each tag and plugin, without the superseded ones."""
         columns = {name: np.array(column) for name, column in self._columns.items()}

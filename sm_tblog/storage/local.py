@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sm_tblog.storage.base import SideData
     from sm_tblog.storage.mounts import Mount
 
-__all__ = ["LocalStore", "local_path"]
+__all__ = ["LocalStore", "as_store_errors", "local_path"]
 
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ)
 """Errors of a name that no later attempt can avoid."""
@@ -115,7 +115,7 @@ class LocalStore:
             StoreError: the path cannot be written, or the disk is full.
             StoreLostError: the file was deleted since the last append, or accepts no more data.
         """
-        with _as_store_errors(self._file.path):
+        with as_store_errors(self._file.path):
             self._file.append(data)
 
     def put(self, name: str, data: SideData) -> None:
@@ -127,13 +127,13 @@ class LocalStore:
         """
         path = self._folder / side_file_path(name)
         partial = path.with_name(f".{os.urandom(8).hex()}.partial")
-        with _as_store_errors(path):
+        with as_store_errors(path):
             self._find_mount()
             path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.parent) if callable(data) else contextlib.nullcontext():
             if callable(data):
                 data = data(self.get(name))
-            with _as_store_errors(path):
+            with as_store_errors(path):
                 try:
                     with partial.open("wb") as file:
                         file.write(data)
@@ -167,7 +167,7 @@ class LocalStore:
             StoreError: they may not be visible; they are kept, and written again.
             StoreLostError: the file was deleted since the last append, or accepts no more data.
         """
-        with _as_store_errors(self._file.path):
+        with as_store_errors(self._file.path):
             self._file.flush()
 
     def release(self) -> None:
@@ -184,7 +184,7 @@ class LocalStore:
         Raises:
             StoreError: that failed.
         """
-        with _as_store_errors(self._file.path):
+        with as_store_errors(self._file.path):
             self._file.close()
 
     def _adjust(self, mount: Mount) -> Mount:
@@ -215,7 +215,8 @@ class LocalStore:
 
 
 @contextlib.contextmanager
-def _as_store_errors(path: Path) -> Iterator[None]:
+def as_store_errors(path: Path) -> Iterator[None]:
+    """Raise an ``OSError`` while ``path`` is written as a ``StoreError`` that names it."""
     try:
         yield
     except StoreError:
