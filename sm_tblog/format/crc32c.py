@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_ROW",
+    "byte_contributions",
     "contributions",
     "crc32c",
     "crc32c_rows",
     "mask",
+    "mask_one",
     "masked_crc32c",
     "table_starts",
 ]
@@ -50,7 +52,11 @@ def crc32c(data: Bytes) -> int:
 
 def masked_crc32c(data: Bytes) -> int:
     """Return the masked CRC-32C of ``data``, as record files store it."""
-    crc = crc32c(data)
+    return mask_one(crc32c(data))
+
+
+def mask_one(crc: int) -> int:
+    """Return the masked form of a CRC."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -105,6 +111,23 @@ def contributions(columns: UInt8Array, starts: IndexArray) -> UInt32Array:
     contributed = _tables().take(starts + columns)
     changed: UInt32Array = np.bitwise_xor.reduce(contributed, axis=0)
     return changed
+
+
+def byte_contributions(column: UInt8Array, after: int) -> UInt32Array:
+    """Return the contribution of one byte to the CRC of each row.
+
+    Args:
+        column: the byte of each row; uint8, shape (rows,).
+        after: number of bytes after it in its row, less than ``MAX_ROW``.
+
+    Returns:
+        uint32, shape (rows,) or, if all bytes are equal, (1,).
+    """
+    start = (after + 1) * 256
+    column = np.ascontiguousarray(column)
+    if len(column) and (column == column[0]).all():
+        column = column[:1]
+    return _tables()[start : start + 256].take(column, mode="clip")
 
 
 def crc32c_rows(rows: UInt8Array) -> UInt32Array:

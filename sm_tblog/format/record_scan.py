@@ -34,12 +34,16 @@ _LONG_ENOUGH_TO_STEP = 1 << 12
 """A record at least this long is stepped over without scanning its data."""
 
 
-def scan_records(data: Bytes) -> tuple[IndexArray, IndexArray]:
+def scan_records(data: Bytes, limit: int | None = None) -> tuple[IndexArray, IndexArray]:
     """Return where the records of a buffer start, and the lengths of their data.
 
     Only headers are checked, not the checksums of the data. The first record starts at the
     buffer's first byte; the list ends before the first header that is invalid and before a record
     that is not complete.
+
+    Args:
+        data: the buffer.
+        limit: number of bytes after which no more records are needed; by default all.
 
     Returns:
         Two arrays, intp, shape (records,).
@@ -47,7 +51,8 @@ def scan_records(data: Bytes) -> tuple[IndexArray, IndexArray]:
     size = len(data)
     starts, lengths = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
     position = 0
-    while position + HEADER + FOOTER <= size:
+    limit = size if limit is None else limit
+    while position < limit and position + HEADER + FOOTER <= size:
         length = read_header(data, position)
         if length is None or position + HEADER + length + FOOTER > size:
             break
@@ -56,7 +61,7 @@ def scan_records(data: Bytes) -> tuple[IndexArray, IndexArray]:
             lengths.append(np.array([length], np.intp))
             position += HEADER + length + FOOTER
             continue
-        found, found_lengths = _scan_window(data, position)
+        found, found_lengths = _scan_window(data, position, min(_WINDOW, limit - position))
         starts.append(found)
         lengths.append(found_lengths)
         position = int(found[-1] + found_lengths[-1]) + HEADER + FOOTER
@@ -72,9 +77,9 @@ def _header_crcs() -> UInt32Array:
     return mask(crc32c_rows(lengths))
 
 
-def _scan_window(data: Bytes, position: int) -> tuple[IndexArray, IndexArray]:
+def _scan_window(data: Bytes, position: int, window: int) -> tuple[IndexArray, IndexArray]:
     """Return the records that start in a window; a valid, short one starts at ``position``."""
-    size = min(_WINDOW + HEADER, len(data) - position)
+    size = min(window + HEADER, len(data) - position)
     octets = np.frombuffer(data, np.uint8, size, position)
     zero = octets == 0
     two = zero[:-1] & zero[1:]

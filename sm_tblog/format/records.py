@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FOOTER",
     "HEADER",
+    "NO_HEADER",
+    "WRONG_CHECKSUM",
     "Record",
     "Unframer",
     "find_header",
@@ -41,6 +43,9 @@ FOOTER = 4
 """Bytes after the data of a record."""
 MAX_LENGTH = 1 << 31
 """Protocol buffers are shorter than this."""
+
+NO_HEADER = "the bytes at offset {} are not a valid record header"
+WRONG_CHECKSUM = "the data of the record at byte {} do not match their checksum"
 
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
@@ -154,8 +159,7 @@ class Unframer:
                 # If bytes are missing, the data may extend into the next record.
                 self._out_of_sync = True
                 self._advance(HEADER)
-                message = f"the data of the record at byte {offset} do not match their checksum"
-                raise CorruptRecordError(message, offset)
+                raise CorruptRecordError(WRONG_CHECKSUM.format(offset), offset)
             self._advance(end - self._start)
             yield Record(offset, data)
 
@@ -175,8 +179,7 @@ class Unframer:
             offset = self.offset
             self._out_of_sync = True
             self._advance(1)
-            message = f"the bytes at offset {offset} are not a valid record header"
-            raise CorruptRecordError(message, offset)
+            raise CorruptRecordError(NO_HEADER.format(offset), offset)
         return length
 
     def _resynchronise(self) -> bool:
@@ -197,13 +200,14 @@ def find_header(data: Bytes) -> int | None:
     Twelve random bytes are mistaken for a header with probability 2^-64.
     """
     view = np.frombuffer(data, np.uint8)
-    chunk = 1 << 16
-    for start in range(0, len(view) - HEADER + 1, chunk):
+    start, chunk = 0, 1 << 8  # small at first, as headers often follow each other closely
+    while start + HEADER <= len(view):
         part = view[start : start + chunk + HEADER - 1]
         zero = part == 0
         two = zero[:-1] & zero[1:]
         four = two[:-2] & two[2:]
         candidates = np.flatnonzero(four[4 : len(part) - HEADER + 5])
+        begin, start, chunk = start, start + chunk, min(2 * chunk, 1 << 16)
         if not len(candidates):
             continue
         windows = np.lib.stride_tricks.sliding_window_view(part, HEADER)[candidates]
@@ -211,5 +215,5 @@ def find_header(data: Bytes) -> int | None:
         valid = (mask(crc32c_rows(windows[:, :8])) == stored) & (windows[:, 3] < 0x80)
         found = np.flatnonzero(valid)
         if len(found):
-            return start + int(candidates[found[0]])
+            return begin + int(candidates[found[0]])
     return None

@@ -28,7 +28,7 @@ from sm_tblog.readers.selection import Selection
 
 if TYPE_CHECKING:
     from sm_tblog._types import IndexArray
-    from sm_tblog.readers.record_shapes import Rows
+    from sm_tblog.readers.record_shape import Rows
 
 __all__ = ["Columns"]
 
@@ -87,7 +87,7 @@ class Columns:
         """Add the events of consecutive records, up to the first whose checksum differs.
 
         Args:
-            data: a buffer.
+            data: a buffer that continues for ``SUFFIX`` bytes after the last record.
             starts: offsets of the records in the buffer; intp, shape (n,).
             lengths: lengths of their data; intp, shape (n,).
             file: the number of the file.
@@ -122,6 +122,25 @@ class Columns:
                 events[record] = event, Place(file, offset + begin, end - begin)
         self._add_batch([rows.before(intact) for rows in batches], events, intact)
         return invalid, intact
+
+    def add_repeated(self, data: memoryview) -> int:
+        """Add the first events, as far as they repeat a sequence of earlier ones.
+
+        Args:
+            data: a buffer with ``SUFFIX`` bytes after its contents.
+
+        Returns:
+            Where the records end that were added.
+        """
+        batches, count, end = self._shapes.decode_repeated(data)
+        if count:
+            self._add_batch(batches, {}, count)
+        return end
+
+    @property
+    def window(self) -> int:
+        """Number of bytes to decode before ``add_repeated`` is worth another attempt."""
+        return self._shapes.window
 
     def _add_batch(
         self, batches: list[Rows], events: dict[int, tuple[Any, Place]], intact: int
@@ -158,6 +177,10 @@ class Columns:
         self, batches: list[Rows], points: dict[int, list[Point]], begins: IndexArray, size: int
     ) -> Points:
         """Return the points of records in order, each record's from its place in ``begins`` on."""
+        if len(batches) == 1 and batches[0].values.shape == (size, 1):
+            (rows,) = batches
+            tags = self._templates.numbers(rows.templates, 1)
+            return Points(tags[:, 0], rows.steps, rows.wall_times, rows.values[:, 0])
         joined = Points.empty(size)
         for rows in batches:
             tags = self._templates.numbers(rows.templates, rows.values.shape[1])
@@ -253,6 +276,7 @@ class _TemplateNumbers:
     def __init__(self) -> None:
         self._begins = np.empty(0, np.intp)  # positions of the numbers, -1 for unknown
         self._flat = array("q")
+        self._as_array = np.empty(0, np.int32)
 
     def are_known(self, templates: IndexArray) -> Any:
         """Return whether the numbers of each template are set; bool, shape (n,)."""
@@ -269,5 +293,7 @@ class _TemplateNumbers:
 
     def numbers(self, templates: IndexArray, count: int) -> Any:
         """Return the numbers of the tags of templates with ``count`` scalars each."""
-        flat = np.array(self._flat, np.int32)
-        return flat[self._begins.take(templates)[:, np.newaxis] + np.arange(count)]
+        if len(self._as_array) != len(self._flat):
+            self._as_array = np.array(self._flat, np.int32)
+        begins = self._begins.take(templates)[:, np.newaxis]
+        return self._as_array.take(begins + np.arange(count))

@@ -1,7 +1,8 @@
 """Decodes an event file that is fed in chunks of any size.
 
-Intact records are decoded in batches, by ``Columns.add_records``. Where the bytes are not an intact
-record, an ``Unframer`` looks for the next one, and decodes record by record until it has found it.
+Intact records are decoded in batches. Where the bytes are not an intact record, the next header is
+searched for, and some records are decoded one at a time, as batches cost too much where only few
+records are intact.
 """
 
 from __future__ import annotations
@@ -10,22 +11,33 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from sm_tblog._errors import CorruptRecordError
 from sm_tblog.format import schema
+from sm_tblog.format.crc32c import mask_one
+from sm_tblog.format.range_checksums import RangeChecksums
 from sm_tblog.format.record_scan import scan_records
-from sm_tblog.format.records import FOOTER, HEADER, Unframer, read_header
+from sm_tblog.format.records import (
+    FOOTER,
+    HEADER,
+    NO_HEADER,
+    WRONG_CHECKSUM,
+    find_header,
+    read_header,
+)
 from sm_tblog.readers.content_index import Place
+from sm_tblog.readers.record_shape import SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sm_tblog.format.records import Record
     from sm_tblog.readers.columns import Columns
 
 __all__ = ["Damage", "EventStream"]
 
-_PIECE = 1 << 16
-"""Bytes given to the ``Unframer`` at a time."""
+_CAREFUL = 64
+"""Records that are decoded one at a time after damage."""
+
+_LONG = 1 << 16
+"""After damage, records at least this long are decoded one at a time: the length may be wrong."""
+
+_PADDING = bytes(SUFFIX)
 
 _CUT_SHORT = "the record is cut short"
 _NO_EVENT = "the record's data are not an event"
@@ -68,79 +80,49 @@ class EventStream:
         self._tail: Damage | None = None
         self._columns = columns
         self._file = file
-        self._buffer: bytes | memoryview = b""  # not decoded yet, from ``_start`` on
+        self._buffer = b""  # not decoded yet, from ``_start`` on
         self._start = 0
-        self._unframer: Unframer | None = None  # while it looks for a record
-        self._searched_from = 0
+        self._is_lost = False  # whether a header is searched for
+        self._careful = 0  # number of records to decode one at a time
+        self._checksums: RangeChecksums | None = None  # after the first damage
         self._end = 0  # of the last complete event
-        self._reasons: list[str] = []  # why the bytes after it are skipped
-        self._torn: tuple[int, bytes, int] | None = None  # the buffer before ``finish``
+        self._reason = ""  # why the bytes after it are skipped
+        self._torn: _State | None = None  # before ``finish``
 
     @property
     def offset(self) -> int:
         """Offset in the file of the first byte that was not fed."""
-        if self._unframer is not None:
-            return self._unframer.offset + self._unframer.pending
         return self._start + len(self._buffer)
 
     @property
-    def missing(self) -> int:
-        """Number of bytes that complete the next record, 0 if unknown."""
-        if self._unframer is not None or len(self._buffer) < HEADER:
+    def wanted(self) -> int:
+        """Number of bytes to feed at least, to avoid repeated copying; 0 if any number will do."""
+        if self._is_lost or len(self._buffer) < HEADER:
             return 0
         length = read_header(self._buffer, 0)
-        return 0 if length is None else HEADER + length + FOOTER - len(self._buffer)
+        missing = 0 if length is None else HEADER + length + FOOTER - len(self._buffer)
+        return max(missing, len(self._buffer) // 4)
 
     def feed(self, data: bytes) -> None:
         """Decode the next bytes of the file."""
-        view = memoryview(b"".join((self._buffer, data)) if self._buffer else data)
-        start = self._start if self._unframer is None else self.offset
-        position = 0
-        while True:
-            if self._unframer is None:
-                position, may_go_on = self._decode(view, position, start)
-                if may_go_on:
-                    break
-                self._search(start + position)
-            unframer = self._search(start + position)
-            piece = view[position : position + _PIECE]
-            if not piece:
-                break
-            unframer.feed(piece)
-            position += len(piece)
-            self._drain(unframer)
-            if unframer.in_sync and unframer.offset > self._searched_from:
-                start_of_rest = unframer.offset
-                view = memoryview(b"".join((unframer.take(), view[position:])))
-                start, position = start_of_rest, 0
-                self._unframer = None
-        self._buffer = bytes(view[position:])
-        self._start = start + position
-
-    def skip(self) -> None:
-        """Give up the record that is not complete: it will never be."""
-        unframer = self._search(self._start)
-        unframer.feed(self._buffer)
+        joined = memoryview(b"".join((self._buffer, data, _PADDING)))
         self._buffer = b""
-        unframer.skip()
-        self._reasons.append(_CUT_SHORT)
+        end = self._decode(joined, is_last=False)
+        self._buffer = bytes(joined[end : len(joined) - SUFFIX])
+        self._start += end
 
     def finish(self) -> None:
         """Decode what is left, knowing that nothing follows."""
-        self._torn = None
-        if self._unframer is None:
-            self._torn = self._start, bytes(self._buffer), self._end
-        unframer = self._search(self._start)
-        unframer.feed(self._buffer)
+        state = self._start, self._buffer, self._is_lost, self._careful, self._reason, self._end
+        self._torn = _State(*state)
+        joined = memoryview(self._buffer + _PADDING)
         self._buffer = b""
-        self._drain(unframer)
-        while unframer.pending >= HEADER:
-            unframer.skip()
-            self._reasons.append(_CUT_SHORT)
-            self._drain(unframer)
+        end = self._decode(joined, is_last=True)
+        self._buffer = bytes(joined[end : len(joined) - SUFFIX])
+        self._start += end
         size = self.offset - self._end
         if size:
-            self._tail = Damage(self.path, self._end, size, [*self._reasons, _CUT_SHORT][0])
+            self._tail = Damage(self.path, self._end, size, self._reason or _CUT_SHORT)
 
     def fail(self, reason: str) -> None:
         """Note that the rest of the file cannot be read."""
@@ -149,11 +131,10 @@ class EventStream:
     def reopen(self) -> None:
         """Continue after ``finish`` or ``fail``, because the file may have grown."""
         self._tail = None
-        if self._torn is not None and self._torn[2] == self._end:
-            self._start, self._buffer, _ = self._torn
-            self._torn = None
-            self._unframer = None
-            self._reasons.clear()
+        torn = self._torn
+        if torn is not None and torn.end == self._end:
+            self._start, self._buffer, self._is_lost, self._careful, self._reason, _ = torn
+        self._torn = None
 
     @property
     def has_failed(self) -> bool:
@@ -165,63 +146,108 @@ class EventStream:
         """The bytes between complete events, and after ``finish`` or ``fail`` those at the end."""
         return self._damages if self._tail is None else [*self._damages, self._tail]
 
-    def _search(self, offset: int) -> Unframer:
-        """Return the ``Unframer``; begin a search at ``offset`` if there is none."""
-        if self._unframer is None:
-            self._unframer = Unframer(offset)
-            self._searched_from = offset
-        return self._unframer
+    def _decode(self, view: memoryview, *, is_last: bool) -> int:
+        """Decode the intact records of a buffer that ends in padding.
 
-    def _decode(self, view: memoryview, position: int, start: int) -> tuple[int, bool]:
-        """Decode the intact records at a position.
+        Args:
+            view: the buffer, from ``_start`` on.
+            is_last: whether nothing follows.
 
         Returns:
-            The position after them, and whether what follows may become an intact record.
+            Where the bytes begin that may be part of a record when more have been fed.
         """
-        part = view[position:]
-        offset = start + position
-        starts, lengths = scan_records(part)
-        end = 0
-        if len(starts):
-            invalid, intact = self._columns.add_records(part, starts, lengths, self._file, offset)
-            ends = starts + lengths + (HEADER + FOOTER)
-            first = 0
-            for stop in [*invalid, intact]:
-                if stop > first:
-                    self._complete(offset + int(starts[first]), offset + int(ends[stop - 1]))
-                if stop < intact:
-                    self._reasons.append(_NO_EVENT)
-                first = stop + 1
-            if intact < len(starts):
-                return position + int(starts[intact]), False
-            end = int(ends[-1])
-        rest = part[end:]
-        return position + end, len(rest) < HEADER or read_header(rest, 0) is not None
-
-    def _drain(self, unframer: Unframer) -> None:
-        """Decode the records of the ``Unframer``, one at a time."""
-        for offset, data in self._records(unframer):
-            try:
-                event = schema.Event.FromString(data)
-            except (DecodeError, UnicodeDecodeError):  # the latter of pure-Python protobuf
-                self._reasons.append(_NO_EVENT)
-                continue
-            self._columns.add_event(event, Place(self._file, offset + HEADER, len(data)))
-            self._complete(offset, offset + HEADER + len(data) + FOOTER)
-
-    def _records(self, unframer: Unframer) -> Iterator[Record]:
+        size = len(view) - SUFFIX
+        position = 0
         while True:
-            try:
-                yield from unframer
-            except CorruptRecordError as error:  # noqa: PERF203 - rare
-                self._reasons.append(str(error))
+            if self._is_lost:
+                found = find_header(view[position:size])
+                if found is None:
+                    return max(position, size - HEADER + 1)
+                position += found
+                self._is_lost = False
+            if size - position < HEADER:
+                return position
+            length = read_header(view, position)
+            if length is None:
+                self._lose(NO_HEADER.format(self._start + position))
+                position += 1
+            elif position + HEADER + length + FOOTER > size:
+                if not is_last:
+                    return position
+                self._lose(_CUT_SHORT)
+                position += 1
+            elif self._careful or (length >= _LONG and self._checksums is not None):
+                position = self._decode_one(view, position, length)
             else:
-                return
+                position = self._decode_batch(view, position)
+
+    def _decode_one(self, view: memoryview, position: int, length: int) -> int:
+        """Decode the complete record at a position; return the position after it."""
+        offset = self._start + position
+        begin = position + HEADER
+        end = begin + length
+        checksums = self._checksums = self._checksums or RangeChecksums()
+        checksum = mask_one(checksums.of(view[begin:end], offset + HEADER))
+        if checksum != int.from_bytes(view[end : end + FOOTER], "little"):
+            # If bytes are missing, the data may extend into the next record.
+            self._lose(WRONG_CHECKSUM.format(offset))
+            return begin
+        self._careful = max(self._careful - 1, 0)
+        try:
+            event = schema.Event.FromString(view[begin:end])
+        except (DecodeError, UnicodeDecodeError):  # the latter of pure-Python protobuf
+            self._reason = self._reason or _NO_EVENT
+        else:
+            self._columns.add_event(event, Place(self._file, offset + HEADER, length))
+            self._complete(offset, offset + HEADER + length + FOOTER)
+        return end + FOOTER
+
+    def _decode_batch(self, view: memoryview, position: int) -> int:
+        """Decode intact records at a position, where a short one is; return where they end."""
+        part = view[position:]
+        offset = self._start + position
+        end = self._columns.add_repeated(part)
+        if end:
+            self._complete(offset, offset + end)
+            return position + end
+        starts, lengths = scan_records(part[:-SUFFIX], self._columns.window)
+        if self._checksums is not None:
+            count = len(starts) if lengths.max() < _LONG else int((lengths >= _LONG).argmax())
+            starts, lengths = starts[:count], lengths[:count]
+        invalid, intact = self._columns.add_records(part, starts, lengths, self._file, offset)
+        ends = starts + lengths + (HEADER + FOOTER)
+        first = 0
+        for stop in [*invalid, intact]:
+            if stop > first:
+                self._complete(offset + int(starts[first]), offset + int(ends[stop - 1]))
+            if stop < intact:
+                self._reason = self._reason or _NO_EVENT
+            first = stop + 1
+        if intact < len(starts):
+            self._careful = _CAREFUL
+            return position + int(starts[intact])
+        return position + int(ends[-1])
+
+    def _lose(self, reason: str) -> None:
+        """Note that the bytes at the current position are not an intact record."""
+        self._is_lost = True
+        self._careful = _CAREFUL
+        self._reason = self._reason or reason
 
     def _complete(self, offset: int, end: int) -> None:
         """Note that the bytes from ``offset`` to ``end`` are complete events."""
         if offset > self._end:
-            damage = Damage(self.path, self._end, offset - self._end, self._reasons[0])
-            self._damages.append(damage)
-        self._reasons.clear()
+            self._damages.append(Damage(self.path, self._end, offset - self._end, self._reason))
+        self._reason = ""
         self._end = end
+
+
+class _State(NamedTuple):
+    """What ``EventStream.reopen`` restores."""
+
+    start: int
+    buffer: bytes
+    is_lost: bool
+    careful: int
+    reason: str
+    end: int

@@ -39,7 +39,7 @@ __all__ = [
     "read_file",
 ]
 
-CHUNK_SIZE = 1 << 22
+CHUNK_SIZE = 1 << 20
 """Bytes read at a time."""
 
 
@@ -138,7 +138,7 @@ def read_file(file: BinaryIO, stream: EventStream) -> None:
     """
     while True:
         try:
-            data = file.read(max(CHUNK_SIZE, stream.missing))
+            data = file.read(max(CHUNK_SIZE, stream.wanted))
         except OSError as error:
             stream.fail(reason_of(error))
             return

@@ -133,10 +133,15 @@ class PointTable:
             parts, starts = self._parts[first_part:], []
         else:
             parts, starts = self._parts, self._starts
-        tags = _joined(parts, 0)
-        order, ends = self._order(tags, parts, starts)
-        del tags
-        columns = [_joined(parts, column)[order] for column in (1, 2, 3)]
+        order, ends = self._order(_joined(parts, 0), parts, starts)
+        size = sum(len(part.tag) for part in parts)
+        if len(order) == size:
+            places = np.empty(size, np.int32 if size < 1 << 31 else np.int64)
+            places[order] = np.arange(size, dtype=places.dtype)
+            del order
+            columns = [_placed(parts, column, places) for column in (1, 2, 3)]
+        else:
+            columns = [_joined(parts, column)[order] for column in (1, 2, 3)]
         return {
             tag: Scalars(*(column[begin:end] for column in columns))
             for tag, begin, end in zip(self.numbers, [0, *ends], ends, strict=False)
@@ -180,3 +185,14 @@ class PointTable:
 
 def _joined(parts: list[Points], column: int) -> Any:
     return np.concatenate([Points.empty(0)[column], *(part[column] for part in parts)])
+
+
+def _placed(parts: list[Points], column: int, places: Any) -> Any:
+    """Return a column with each row at its place, without a copy in the original order."""
+    placed = np.empty_like(Points.empty(0)[column], shape=len(places))
+    begin = 0
+    for part in parts:
+        end = begin + len(part.tag)
+        placed[places[begin:end]] = part[column]
+        begin = end
+    return placed

@@ -48,9 +48,14 @@ class Layout(NamedTuple):
 
     def agrees(self, values: Sequence[Value], row: UInt8Array) -> bool:
         """Return whether these are the values that ``row`` holds according to this layout."""
-        found = [float(np.frombuffer(row, dtype, 1, start)[0]) for start, dtype in self.numbers]
-        expected = [value.number for value in values]
-        return np.array_equal(found, np.array(expected, np.float64), equal_nan=True)
+        if len(values) != len(self.numbers):
+            return False
+        for value, (start, dtype) in zip(values, self.numbers, strict=True):
+            found = row[start : start + np.dtype(dtype).itemsize].view(dtype).astype("<f8")
+            expected = np.array([value.number], "<f8")
+            if found.tobytes() != expected.tobytes() and not (np.isnan(found) & np.isnan(expected)):
+                return False
+        return True
 
 
 def layout_of(data: bytes, width: int) -> Layout | None:

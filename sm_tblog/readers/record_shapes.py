@@ -3,32 +3,36 @@
 The records of one curve differ only in the wall time, the step, the value and the checksum. Records
 whose data have the same length, and whose steps have varints of the same width, form a group: a
 matrix with one row for each record. A record of the group that no known *shape* fits is decoded
-field by field, which gives a new shape: the columns that hold the wall time, the step, the values
-and texts (tags and metadata). All other columns are equal in every record of the shape. The texts
-are looked up among those seen before, the shape's *templates*. The first record of a template is
-decoded with protobuf, so tags and plugins are what protobuf says. The checksum of a record is the
-checksum of its template, changed by one table look-up for each byte of wall time, step and value.
+field by field, which gives a new shape. The first record of each of its templates is decoded with
+protobuf, so tags and plugins are what protobuf says.
+
+Most files repeat a sequence of templates. Where they do, ``decode_repeated`` expects the sequence
+to go on, and compares, which costs less than looking for records and grouping them.
 
 Records that fit no shape are left to the caller.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from array import array
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sm_tblog.format.crc32c import MAX_ROW, contributions, crc32c, mask, table_starts
+from sm_tblog.format.crc32c import MAX_ROW
 from sm_tblog.format.records import FOOTER, HEADER
 from sm_tblog.readers.record_layout import layout_of
+from sm_tblog.readers.record_period import Period, find_period
+from sm_tblog.readers.record_shape import SUFFIX, Shape, gather_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from sm_tblog._types import Bytes, Float64Array, IndexArray, Int64Array
-    from sm_tblog.readers.record_layout import Layout, Value
+    from sm_tblog._types import Bytes, IndexArray
+    from sm_tblog.readers.record_layout import Value
+    from sm_tblog.readers.record_shape import Rows
 
-__all__ = ["RecordShapes", "Rows"]
+__all__ = ["RecordShapes"]
 
 _MAX_WIDTH = 10
 """Bytes of the longest varint."""
@@ -39,140 +43,26 @@ _MIN_ROWS = 8
 _MAX_NEW_SHAPES = 4
 """Maximum number of shapes that a group may add in one batch."""
 
+_MAX_SHAPES = 64
+"""Maximum number of shapes of records with one length and width of the step."""
+
 _MAX_TEMPLATES = 1 << 18
 """Maximum number of templates that are remembered."""
 
-_BLOCK = 2048
-"""Rows checked at a time, so that intermediate arrays stay in the processor's cache."""
+_MAX_HISTORY = 1 << 16
+"""Records in which a period is looked for."""
 
-_SUFFIX = 16
-"""Bytes that may be read after a record's checksum."""
+_MIN_WINDOW, _MAX_WINDOW = 1 << 16, 1 << 22
+"""Bytes decoded without expecting a period, before one is looked for."""
 
-_FACTORS = np.random.default_rng().integers(0, 1 << 63, MAX_ROW // 8 + 4, np.uint64) * 2 + 1
-"""Random odd factors of the words in a hash. Equal hashes are verified."""
-
-
-class Rows(NamedTuple):
-    """The scalars of some records of one shape.
-
-    Attributes:
-        records: the records' numbers in the batch, ascending; intp, shape (n,).
-        templates: the number of each record's template; intp, shape (n,).
-        steps: int64, shape (n,).
-        wall_times: float64, shape (n,).
-        values: float64, shape (n, values of a record).
-        is_damaged: whether the checksum differs; bool, shape (n,).
-    """
-
-    records: IndexArray
-    templates: IndexArray
-    steps: Int64Array
-    wall_times: Float64Array
-    values: Float64Array
-    is_damaged: Any
-
-    def before(self, end: int) -> Rows:
-        """Return the rows of the records before ``end``."""
-        count = int(np.searchsorted(self.records, end))
-        return Rows(*(array[:count] for array in self))  # type: ignore[arg-type]
-
-
-class _Shape:
-    """The templates of one layout, and how to recognise its records."""
-
-    def __init__(self, row: Any, layout: Layout, length: int, width: int) -> None:
-        size = len(row)
-        variable = np.zeros(size, bool)
-        variable[1:9] = True
-        variable[10 : 10 + width] = True
-        for start, dtype in layout.numbers:
-            variable[start : start + np.dtype(dtype).itemsize] = True
-        text = np.zeros(size, bool)
-        for start, end in layout.texts:
-            text[start:end] = True
-        fixed = ~(variable | text)
-        fixed[length:] = False
-        self.layout = layout
-        self.fixed_mask = _words(np.where(fixed, 0xFF, 0).astype(np.uint8))
-        self.fixed = _words(np.where(fixed, row, 0).astype(np.uint8))
-        self.fixed_words = np.flatnonzero(self.fixed_mask).tolist()
-        self.text_mask = _words(np.where(text, 0xFF, 0).astype(np.uint8))
-        self.text_words = np.flatnonzero(self.text_mask).tolist()
-        self.variable = np.flatnonzero(variable[:length])
-        self.starts = table_starts(length - 1 - self.variable[:, np.newaxis])
-        self._blank = np.where(variable, 0, 0xFF).astype(np.uint8)[:length]
-        self.known: dict[bytes, int] = {}
-        self._hashes = np.empty(0, np.uint64)
-        self._order = np.empty(0, np.intp)
-        self._texts = np.empty((0, len(self.text_words)), np.uint64)
-        self._crcs = np.empty(0, np.uint32)
-        self._numbers = np.empty(0, np.intp)
-
-    def fits(self, words: Any) -> Any:
-        """Return which rows have the layout; bool, shape (n,)."""
-        differ = np.zeros(len(words), np.uint64)
-        for word in self.fixed_words:
-            differ |= (words[:, word] ^ self.fixed[word]) & self.fixed_mask[word]
-        return differ == 0
-
-    def hashes(self, words: Any) -> Any:
-        """Return a hash of the texts of each row; uint64, shape (n,)."""
-        hashed = np.zeros(len(words), np.uint64)
-        for word in self.text_words:
-            hashed += (words[:, word] & self.text_mask[word]) * _FACTORS[word]
-        return hashed ^ hashed >> np.uint64(32)
-
-    def find(self, words: Any, hashes: Any) -> tuple[IndexArray, Any]:
-        """Return the position of each row's template, and whether it is one."""
-        if not len(self._hashes):
-            return np.zeros(len(words), np.intp), np.zeros(len(words), bool)
-        if len(self._hashes) == 1:
-            positions = np.zeros(len(words), np.intp)
-        else:
-            found = np.searchsorted(self._hashes, hashes)
-            positions = self._order.take(found, mode="clip")
-        differ = np.zeros(len(words), np.uint64)
-        for column, word in enumerate(self.text_words):
-            expected = self._texts[:, column].take(positions)
-            differ |= (words[:, word] & self.text_mask[word]) ^ expected
-        return positions, differ == 0
-
-    def add(self, rows: Any, words: Any, hashes: Any, numbers: list[int]) -> None:
-        """Add templates: the rows of their first records and their numbers."""
-        texts = words[:, self.text_words] & self.text_mask[self.text_words]
-        blank = rows[:, : len(self._blank)] & self._blank
-        crcs = np.array([crc32c(row.tobytes()) for row in blank], np.uint32)
-        all_hashes = np.concatenate([self._hashes[np.argsort(self._order)], hashes])
-        self._order = np.argsort(all_hashes, kind="stable")
-        self._hashes = all_hashes[self._order]
-        self._texts = np.concatenate([self._texts, texts])
-        self._crcs = np.concatenate([self._crcs, crcs])
-        self._numbers = np.concatenate([self._numbers, np.array(numbers, np.intp)])
-
-    def read(self, records: IndexArray, rows: Any, positions: IndexArray, width: int) -> Rows:
-        """Return the scalars of rows of known templates."""
-        damaged = np.empty(len(rows), bool)
-        length = len(self._blank)
-        stored = _column(rows, length, "<u4")
-        for start in range(0, len(rows), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            changed = contributions(rows[block].T[self.variable], self.starts)
-            crcs = mask(self._crcs.take(positions[block]) ^ changed)
-            damaged[block] = crcs != stored[block]
-        steps = np.zeros(len(rows), np.uint64)
-        for digit in range(width):
-            low = (rows[:, 10 + digit] & np.uint8(0x7F)).astype(np.uint64)
-            steps |= low << np.uint64(7 * digit)
-        values = np.empty((len(rows), len(self.layout.numbers)))
-        for column, (start, dtype) in enumerate(self.layout.numbers):
-            values[:, column] = _column(rows, start, dtype)
-        wall_times = _column(rows, 1, "<f8").astype(np.float64)
-        numbers = self._numbers.take(positions)
-        return Rows(records, numbers, steps.view(np.int64), wall_times, values, damaged)
+_WORTHWHILE = 4
+"""A period that lasts for this many windows makes up for looking for it."""
 
 
 class RecordShapes:
     """Decodes batches of records of one run, and learns shapes and templates from them.
+
+    Buffers have ``SUFFIX`` bytes of any value after the last record.
 
     Args:
         values_of: decodes an event with protobuf; returns its scalars in order, or None if the
@@ -180,12 +70,22 @@ class RecordShapes:
 
     Attributes:
         templates: the scalars of each template, by number.
+        window: number of bytes to decode before ``decode_repeated`` is worth another attempt.
     """
 
     def __init__(self, values_of: Callable[[bytes], list[Value] | None]) -> None:
         self.templates: list[list[Value]] = []
+        self.window = _MIN_WINDOW
         self._values_of = values_of
-        self._shapes: dict[int, list[_Shape]] = {}
+        self._by_key: dict[int, list[int]] = {}
+        self._shapes: list[Shape] = []
+        self._owners = array("q")  # of each template, the number of its shape
+        self._positions = array("q")  # of each template, the position in its shape
+        self._by_tail: dict[bytes, list[Value]] = {}
+        self._history = np.empty(0, np.intp)  # templates of the last records, negative for others
+        self._is_new = False  # whether records were added to it since a period was looked for
+        self._period: Period | None = None
+        self._gain = 0  # bytes that repeated the period
 
     def decode(self, data: Bytes, starts: IndexArray, lengths: IndexArray) -> list[Rows]:
         """Return the scalars of the records that have a known shape.
@@ -204,35 +104,81 @@ class RecordShapes:
             begin, end = int(ends[key - 1]) if key else 0, int(ends[key])
             if key and end - begin >= _MIN_ROWS:
                 found += self._decode_group(octets, starts, order[begin:end], key)
+        self._remember(found, len(starts))
         return found
+
+    def decode_repeated(self, data: Bytes) -> tuple[list[Rows], int, int]:
+        """Return the scalars of the first records, as far as they repeat earlier ones.
+
+        Args:
+            data: a buffer.
+
+        Returns:
+            The rows of consecutive, undamaged records, their number, and where they end.
+        """
+        period = self._period or self._find_period()
+        if period is None:
+            return [], 0, 0
+        octets = np.frombuffer(data, np.uint8)
+        count = period.match(octets[:-SUFFIX])
+        if not count:
+            self._drop(period)
+            return [], 0, 0
+        found = []
+        for shape in np.unique(period.shapes).tolist():
+            records, starts, positions = period.select(shape, count)
+            if len(records):
+                rows, _ = gather_rows(octets, starts, self._shapes[shape].itemsize)
+                found.append(self._shapes[shape].read(records, rows, positions))
+        damaged = [rows.records[np.flatnonzero(rows.is_damaged)[:1]] for rows in found]
+        intact = int(np.concatenate(damaged).min(initial=count))
+        if intact < count:
+            found = [rows.before(intact) for rows in found]
+        end = period.end_of(intact)
+        self._gain += end
+        self._period = period.rotated(intact)
+        return found, intact, end
+
+    def _find_period(self) -> Period | None:
+        """Look for a period at the end of the history."""
+        if not self._is_new:
+            return None
+        self._is_new = False
+        size = find_period(self._history)
+        if not size:
+            self.window = min(2 * self.window, _MAX_WINDOW)
+            return None
+        templates = self._history[-size:]
+        self._gain = 0
+        owners, positions = np.array(self._owners), np.array(self._positions)
+        return Period.of(templates, owners[templates], positions[templates], self._shapes)
+
+    def _drop(self, period: Period) -> None:
+        """Note that the next record does not continue the period."""
+        self._period = None
+        self._history = np.tile(period.templates, 2)
+        is_worthwhile = self._gain >= _WORTHWHILE * self.window
+        self.window = _MIN_WINDOW if is_worthwhile else min(2 * self.window, _MAX_WINDOW)
 
     def _decode_group(
         self, octets: Any, starts: IndexArray, records: IndexArray, key: int
     ) -> list[Rows]:
         length, width = divmod(key, 16)
         width = 0 if width == 15 else width
-        itemsize = -(-(length + FOOTER) // 8) * 8
-        count = len(octets) - HEADER - itemsize + 1
-        source = np.ndarray((max(count, 0),), f"V{itemsize}", octets.data, HEADER, (1,))
-        offsets = starts.take(records)
-        if int(offsets[-1]) >= count:  # too close to the end of the buffer
-            records, offsets = records[:-1], offsets[:-1]
-        packed = source[offsets]
-        rows = packed.view(np.uint8).reshape(len(records), itemsize)
-        words = packed.view("<u8").reshape(len(records), itemsize // 8)
-        shapes = self._shapes.setdefault(key, [])
+        rows, words = gather_rows(octets, starts.take(records), -(-(length + FOOTER) // 8) * 8)
+        known = self._by_key.setdefault(key, [])
         found = []
-        for new in range(len(shapes) + _MAX_NEW_SHAPES):
-            if len(records) < (1 if new < len(shapes) else _MIN_ROWS):
+        for new in range(min(len(known) + _MAX_NEW_SHAPES, _MAX_SHAPES)):
+            if len(records) < (1 if new < len(known) else _MIN_ROWS):
                 break
-            if new == len(shapes):
+            if new == len(known):
                 data = rows[0, :length].tobytes()
                 layout = layout_of(data, width)
                 if layout is None or self._values_of(data) is None:
                     break
-                shapes.append(_Shape(rows[0], layout, length, width))
-            shape = shapes[new]
-            fits = shape.fits(words)
+                known.append(len(self._shapes))
+                self._shapes.append(Shape(rows[0], layout, length, width))
+            fits = self._shapes[known[new]].fits(words)
             if not fits.all():
                 inside = np.flatnonzero(fits)
                 if not len(inside):
@@ -240,7 +186,7 @@ class RecordShapes:
                 chosen = records[inside], rows[inside], words[inside]
             else:
                 chosen = records, rows, words
-            matched = self._match(shape, *chosen, length, width)
+            matched = self._match(known[new], *chosen)
             if matched is not None:
                 found.append(matched)
             if fits.all():
@@ -249,45 +195,55 @@ class RecordShapes:
             records, rows, words = records[outside], rows[outside], words[outside]
         return found
 
-    def _match(
-        self, shape: _Shape, records: IndexArray, rows: Any, words: Any, length: int, width: int
-    ) -> Rows | None:
+    def _match(self, number: int, records: IndexArray, rows: Any, words: Any) -> Rows | None:
         """Return the scalars of the records of a shape, learning new templates."""
+        shape = self._shapes[number]
         hashes = shape.hashes(words)
         positions, known = shape.find(words, hashes)
         if not known.all():
             unknown = np.flatnonzero(~known)
-            self._learn(shape, rows[unknown], words[unknown], hashes[unknown], length)
+            self._learn(number, rows[unknown], words[unknown], hashes[unknown])
             positions, known = shape.find(words, hashes)
         if not known.all():
             inside = np.flatnonzero(known)
             if not len(inside):
                 return None
             records, rows, positions = records[inside], rows[inside], positions[inside]
-        return shape.read(records, rows, positions, width)
+        return shape.read(records, rows, positions)
 
-    def _learn(self, shape: _Shape, rows: Any, words: Any, hashes: Any, length: int) -> None:
+    def _learn(self, number: int, rows: Any, words: Any, hashes: Any) -> None:
+        shape = self._shapes[number]
         _, firsts = np.unique(hashes, return_index=True)
-        chosen, numbers = [], []
-        for first in np.sort(firsts).tolist():
-            if len(self.templates) >= _MAX_TEMPLATES:
-                break
-            values = self._values_of(rows[first, :length].tobytes())
-            if values is not None and shape.layout.agrees(values, rows[first]):
-                chosen.append(first)
-                numbers.append(len(self.templates))
+        firsts = np.sort(firsts)[: _MAX_TEMPLATES - len(self.templates)]
+        rows = rows[firsts]
+        chosen: list[int] = []
+        before = len(self.templates)
+        for index, tail in enumerate(shape.tails_of(rows)):
+            # The values of a template are examples, so those of another width of the step will do.
+            values = self._by_tail.get(tail) or self._values_of_row(shape, rows[index])
+            if values is not None:
+                self._by_tail[tail] = values
                 self.templates.append(values)
+                chosen.append(index)
         if chosen:
-            shape.add(rows[chosen], words[chosen], hashes[chosen], numbers)
+            numbers = np.arange(before, len(self.templates))
+            self._positions.extend(range(shape.count, shape.count + len(chosen)))
+            self._owners.extend([number] * len(chosen))
+            firsts = firsts[chosen]
+            shape.add(rows[chosen], words[firsts], hashes[firsts], numbers)
 
+    def _values_of_row(self, shape: Shape, row: Any) -> list[Value] | None:
+        """Return the scalars of a record, None if protobuf does not find those of the layout."""
+        values = self._values_of(row[: shape.length].tobytes())
+        return values if values is not None and shape.layout.agrees(values, row) else None
 
-def _words(row: Any) -> Any:
-    return row.view("<u8")
-
-
-def _column(rows: Any, start: int, dtype: str) -> Any:
-    """Return the numbers that begin at a column; shape (rows,)."""
-    return np.ndarray((len(rows),), dtype, rows.data, start, (rows.shape[1],))
+    def _remember(self, found: Sequence[Rows], count: int) -> None:
+        """Add consecutive records to the history."""
+        templates = -1 - np.arange(count)
+        for rows in found:
+            templates[rows.records] = rows.templates
+        self._history = np.concatenate([self._history, templates])[-_MAX_HISTORY:]
+        self._is_new = True
 
 
 def _group_keys(octets: Any, starts: IndexArray, lengths: IndexArray) -> Any:

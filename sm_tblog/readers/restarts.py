@@ -40,8 +40,10 @@ def rows_kept(
         return None
     keep = np.ones(len(steps), bool)
     if restarts == "marks":
-        for before, step in starts:
-            keep[:before] &= steps[:before] < step
+        befores, marks = np.array(sorted(starts), np.int64).T
+        lowest = np.minimum.accumulate(marks[::-1])[::-1]  # of the starts from each one on
+        last = int(befores[-1])
+        keep[:last] = steps[:last] < np.repeat(lowest, np.diff(befores, prepend=0))
         return keep
     order, ends = order_by_tag(tags)
     ordered = steps[order]

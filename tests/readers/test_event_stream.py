@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sm_tblog.format.scalars import encode_scalar
 from sm_tblog.readers.columns import Columns
 from sm_tblog.readers.elements import maybe_number
 from sm_tblog.readers.event_stream import EventStream
+from sm_tblog.readers.record_period import find_period
 
 # A reader without any batches, to compare with.
 
@@ -78,7 +80,12 @@ def read_one_by_one(data):  # noqa: C901 - one loop, as plain as possible
     return tags, kept, skipped
 
 
-def read_in_batches(data, sizes=(1 << 22,)):
+def read_in_batches(data, sizes=(1 << 22,), window=1 << 16):
+    with patch("sm_tblog.readers.record_shapes._MIN_WINDOW", window):
+        return _read_in_batches(data, sizes)
+
+
+def _read_in_batches(data, sizes):
     columns = Columns()
     stream = EventStream("file", columns)
     position = 0
@@ -229,7 +236,39 @@ def test_records_of_every_kind(parts):
 @given(blocks, st.lists(st.integers(1, 3000), min_size=1, max_size=4))
 def test_chunks_of_any_size(parts, sizes):
     data = b"".join(records_of(parts))
-    assert_equal(read_in_batches(data, sizes), read_one_by_one(data))
+    assert_equal(read_in_batches(data, sizes, 400), read_one_by_one(data))
+
+
+loops = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from(KINDS[-4:] + KINDS[:5]), tags), min_size=1, max_size=3),
+        steps,
+        numbers,
+        st.integers(20, 150),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(loops, st.lists(st.integers(500, 9000), min_size=1, max_size=3), st.integers(100, 3000))
+def test_loops_that_repeat_a_sequence(parts, sizes, window):
+    data = b"".join(records_of(parts))
+    assert_equal(read_in_batches(data, sizes, window), read_one_by_one(data))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    loops,
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
+    st.lists(st.integers(500, 20_000), min_size=1, max_size=3),
+)
+def test_a_changed_byte_anywhere_in_a_loop(parts, changes, sizes):
+    data = bytearray(b"".join(records_of(parts)))
+    for place, octet in changes:
+        data[min(int(place * len(data)), len(data) - 1)] = octet
+    assert_equal(read_in_batches(bytes(data), sizes, 300), read_one_by_one(bytes(data)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -263,6 +302,63 @@ def test_a_record_of_a_batch_whose_value_is_damaged_is_skipped():
     _, points, skipped = read_in_batches(data)
     assert [step for step, _, _ in points["loss"]] == [*range(40), *range(41, 100)]
     assert skipped == [(sum(map(len, records[:40])), len(damaged), skipped[0][2])]
+
+
+def test_every_bit_of_a_record_that_repeats_a_sequence_matters():
+    encode = ours()
+    records = [encode(f"loss_{step % 3}", 128 + step // 3, step) for step in range(90)]
+    begin, end = sum(map(len, records[:60])), sum(map(len, records[:61]))
+    for at in range(begin, end):
+        data = bytearray(b"".join(records))
+        data[at] ^= 1 << at % 8
+        found = read_in_batches(bytes(data), window=300)
+        assert_equal(found, read_one_by_one(bytes(data)))
+        assert found[2], f"the change of byte {at - begin} was not noticed"
+
+
+def test_most_records_of_a_loop_repeat_its_sequence(monkeypatch):
+    counts = {"repeated": 0, "scanned": 0}
+    add_repeated, add_records = Columns.add_repeated, Columns.add_records
+
+    def count_repeated(self, data):
+        end = add_repeated(self, data)
+        counts["repeated"] += end
+        return end
+
+    def count_scanned(self, data, starts, lengths, *rest):
+        counts["scanned"] += int(lengths.sum())
+        return add_records(self, data, starts, lengths, *rest)
+
+    monkeypatch.setattr(Columns, "add_repeated", count_repeated)
+    monkeypatch.setattr(Columns, "add_records", count_scanned)
+    encode = ours()
+    records = []
+    for step in range(30_000):
+        records += [encode(f"train/{tag}", step, tag) for tag in range(3)]
+        if step % 100 == 0:
+            records.append(encode("evaluation/loss", step, 0.5))
+    read_in_batches(b"".join(records), [1 << 20])
+    assert counts["repeated"] > 5 * counts["scanned"]
+
+
+@pytest.mark.parametrize(
+    ("history", "period"),
+    [
+        ([], 0),
+        ([0], 0),
+        ([0, 0], 1),
+        ([0, 1, 0], 0),
+        ([2, 0, 1, 0, 1], 2),
+        ([0, 1, 0, 1, 2], 0),
+        ([0, 1, -1, 0, 1, -2], 0),
+        ([0, 1, -1, 0, 1, 0, 1], 2),
+        ([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0], 4),
+        ([7, 0, 1, 2, 1, 0, 1, 2, 1], 4),
+        ([0, 1, 2, 5, 0, 1, 2, 0, 1, 2], 3),
+    ],
+)
+def test_the_period_of_a_sequence(history, period):
+    assert find_period(np.array(history, np.intp)) == period
 
 
 def test_many_tags_of_one_length():
