@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RangeChecksums"]
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 14
 """Bytes between the prefixes whose checksums are kept."""
 
 

@@ -199,6 +199,8 @@ def find_header(data: Bytes) -> int | None:
 
     Twelve random bytes are mistaken for a header with probability 2^-64.
     """
+    if len(data) >= HEADER and read_header(data, 0) is not None:
+        return 0
     view = np.frombuffer(data, np.uint8)
     start, chunk = 0, 1 << 8  # small at first, as headers often follow each other closely
     while start + HEADER <= len(view):

@@ -34,6 +34,11 @@ __all__ = ["Damage", "EventStream"]
 _CAREFUL = 64
 """Records that are decoded one at a time after damage."""
 
+_CAREFUL_BYTES = 1 << 13
+"""Bytes of the first batch after that; each intact batch doubles the size of the next one."""
+
+_NO_LIMIT = 1 << 40
+
 _LONG = 1 << 16
 """After damage, records at least this long are decoded one at a time: the length may be wrong."""
 
@@ -84,6 +89,7 @@ class EventStream:
         self._start = 0
         self._is_lost = False  # whether a header is searched for
         self._careful = 0  # number of records to decode one at a time
+        self._limit = _NO_LIMIT  # bytes of the next batch
         self._checksums: RangeChecksums | None = None  # after the first damage
         self._end = 0  # of the last complete event
         self._reason = ""  # why the bytes after it are skipped
@@ -96,12 +102,16 @@ class EventStream:
 
     @property
     def wanted(self) -> int:
-        """Number of bytes to feed at least, to avoid repeated copying; 0 if any number will do."""
+        """Number of bytes that are worth feeding at once, 0 if any number will do.
+
+        A record may claim more bytes than there are. So no more are asked for than were fed of it,
+        which limits how often they are copied, and how much memory a wrong length costs.
+        """
         if self._is_lost or len(self._buffer) < HEADER:
             return 0
         length = read_header(self._buffer, 0)
         missing = 0 if length is None else HEADER + length + FOOTER - len(self._buffer)
-        return max(missing, len(self._buffer) // 4)
+        return min(missing, len(self._buffer))
 
     def feed(self, data: bytes) -> None:
         """Decode the next bytes of the file."""
@@ -176,10 +186,14 @@ class EventStream:
                     return position
                 self._lose(_CUT_SHORT)
                 position += 1
-            elif self._careful or (length >= _LONG and self._checksums is not None):
+            elif self._careful or (self._checksums is not None and self._is_doubtful(length)):
                 position = self._decode_one(view, position, length)
             else:
                 position = self._decode_batch(view, position)
+
+    def _is_doubtful(self, length: int) -> bool:
+        """Return whether a record of this length is not decoded in a batch after damage."""
+        return length >= _LONG or HEADER + length + FOOTER > self._limit
 
     def _decode_one(self, view: memoryview, position: int, length: int) -> int:
         """Decode the complete record at a position; return the position after it."""
@@ -204,7 +218,7 @@ class EventStream:
 
     def _decode_batch(self, view: memoryview, position: int) -> int:
         """Decode intact records at a position, where a short one is; return where they end."""
-        part = view[position:]
+        part = view[position : position + self._limit + SUFFIX]
         offset = self._start + position
         end = self._columns.add_repeated(part)
         if end:
@@ -226,12 +240,14 @@ class EventStream:
         if intact < len(starts):
             self._careful = _CAREFUL
             return position + int(starts[intact])
+        self._limit = min(2 * self._limit, _NO_LIMIT)
         return position + int(ends[-1])
 
     def _lose(self, reason: str) -> None:
         """Note that the bytes at the current position are not an intact record."""
         self._is_lost = True
         self._careful = _CAREFUL
+        self._limit = _CAREFUL_BYTES
         self._reason = self._reason or reason
 
     def _complete(self, offset: int, end: int) -> None:
