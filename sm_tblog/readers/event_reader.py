@@ -106,6 +106,6 @@ class EventReader:
                 continue
             try:
                 events[each] = schema.Event.FromString(content)
-            except DecodeError:  # whole, but of another file
+            except (DecodeError, UnicodeDecodeError):  # whole, but of another file
                 continue
         return _Group(sum(each.length for each in events), events)
