@@ -124,20 +124,13 @@ class S3Folder(Bucket):
         """
         if not self._can_list:
             return []
-        key, found = self.prefix + name, []
-        more: dict[str, str] = {"StartAfter": key}
         try:
-            while more:
-                prefix = self.prefix + prefix_of(name)
-                reply = self.call("ListObjectsV2", Prefix=prefix, **more)
-                found += [one["Key"][len(self.prefix) :] for one in reply.get("Contents", ())]
-                token = reply.get("NextContinuationToken")
-                more = {"ContinuationToken": token} if token else {}
+            return self.names_below(prefix_of(name), after=name)
         except StoreError as error:
             if code_of(error) in GENERAL:
                 raise
             self._can_list = False  # most likely, it is not allowed
-        return found
+        return []
 
     def put(self, name: str, data: bytes) -> None:
         """Write a complete object."""

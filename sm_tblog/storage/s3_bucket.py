@@ -73,6 +73,21 @@ class Bucket:
         self._conditions = ["quoted", "bare", "none"]  # the first is tried
         self.has_met_conditions = False
 
+    def names_below(self, prefix: str, *, after: str) -> list[str]:
+        """Return the names below the URL that begin with a prefix and sort after a name.
+
+        Raises:
+            StoreError: they cannot be listed.
+        """
+        found: list[str] = []
+        more = {"StartAfter": self.prefix + after}
+        while more:
+            reply = self.call("ListObjectsV2", Prefix=self.prefix + prefix, **more)
+            found += [one["Key"][len(self.prefix) :] for one in reply.get("Contents", ())]
+            token = reply.get("NextContinuationToken")
+            more = {"ContinuationToken": token} if token else {}
+        return found
+
     def call(self, operation: str, **parameters: Any) -> Any:
         """Call an operation on the bucket, with the options that it accepts.
 

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sm_tblog.format import schema
 from sm_tblog.readers.content_index import ContentIndex, Place
 from sm_tblog.readers.selection import Selection
 
@@ -11,10 +12,11 @@ from sm_tblog.readers.selection import Selection
 def test_places_are_grouped_by_tag(values, end):
     index = ContentIndex(Selection(steps=range(end)))
     for number, (tag, step) in enumerate(values):
-        index.append(tag, step, step / 2, Place(0, number, 7), 1)
+        event = schema.Event(step=step, wall_time=step / 2)
+        index.append((tag, "text"), event, Place(0, number, 7), 1)
     places = index.places()
-    assert list(places) == list(dict.fromkeys(tag for tag, _ in values))
-    for tag, found in places.items():
+    assert list(places) == list(dict.fromkeys((tag, "text") for tag, _ in values))
+    for (tag, _), found in places.items():
         expected = [
             (i, step) for i, (name, step) in enumerate(values) if name == tag and step < end
         ]

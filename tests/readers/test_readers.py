@@ -795,14 +795,14 @@ def test_a_dangling_link_costs_itself_alone(tmp_path):
 def test_a_file_that_vanishes_after_it_is_listed_costs_itself_alone(tmp_path, monkeypatch, root):
     gone = write(tmp_path / "a", [event(scalar("a", 1))])
     write(tmp_path / "b", [event(scalar("b", 1))])
-    find_runs = readers.run.find_runs
+    find_runs = readers.reading.find_runs
 
     def find_then_remove(*args):
         found = list(find_runs(*args))
         gone.unlink()
         return found
 
-    monkeypatch.setattr(readers.run, "find_runs", find_then_remove)
+    monkeypatch.setattr(readers.reading, "find_runs", find_then_remove)
     with pytest.warns(DamagedFileWarning, match="No such file"):
         runs = read_all(root.format(tmp_path))
     assert [list(run.scalars) for run in runs.values()] == [[], ["b"]]

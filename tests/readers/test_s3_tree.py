@@ -151,6 +151,7 @@ def test_a_list_of_many_pages_is_read_whole(moto, folder, monkeypatch):
         return call(self, operation, **parameters)
 
     monkeypatch.setattr(s3_tree.Bucket, "call", one_at_a_time)
+    moto.requests.clear()
     assert list(read_all(folder, storage_options=moto.options)) == ["a", "b", "c"]
     assert moto.count("ListObjectsV2") == 3
 
