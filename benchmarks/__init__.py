@@ -1,4 +1,4 @@
-"""Benchmarks against ``torch.utils.tensorboard`` and tensorboardX.
+"""Benchmarks against ``torch.utils.tensorboard``, tensorboardX and readers of event files.
 
 ``python -m benchmarks`` runs every benchmark and prints a table.
 

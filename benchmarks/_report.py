@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "machine_facts", "print_figures"]
 
-_PACKAGES = ("sm-tblog", "numpy", "protobuf", "torch", "tensorboard", "tensorboardX")
+_PACKAGES = ("sm-tblog", "numpy", "protobuf", "torch", "tensorboard", "tensorboardX", "tbparse")
 _WIDTH = 150
 """Minimum width of the table in columns; a narrower one is hard to read."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks._event_files import Shape
 from benchmarks.adapters import adapter_time
 from benchmarks.embeddings import embedding_time
 from benchmarks.figures import figure_time
@@ -13,6 +14,7 @@ from benchmarks.media import image_cost, video_cost
 from benchmarks.memory import memory_growth
 from benchmarks.object_store import object_store_cost
 from benchmarks.profile import session_overhead, span_time
+from benchmarks.reading import image_memory, reading_memory, reading_scalability, reading_time
 from benchmarks.scalars import caller_time, processor_time, sustained_rate
 from benchmarks.startup import import_time
 from benchmarks.system import system_cost
@@ -81,6 +83,20 @@ BENCHMARKS = {
     "conversion": Benchmark(trace_import, {"rounds": 3}, {"rounds": 1, "operators": 100}),
     "import": Benchmark(import_time, {"rounds": 5}, {"rounds": 1}),
     "memory": Benchmark(memory_growth, {"rows": 2_000_000}, {"warm_up": 1_000, "rows": 1_000}),
+    "read": Benchmark(
+        reading_time,
+        {"rounds": 3},
+        {"shapes": {"A": Shape(1, 2, 20), "E": Shape(2, 2, 10, 2)}, "rounds": 1, "slow_points": 40},
+    ),
+    "read-tags": Benchmark(
+        reading_scalability, {"rounds": 5}, {"tags": 20, "steps": 3, "rounds": 1}
+    ),
+    "read-memory": Benchmark(
+        reading_memory, {"rounds": 1}, {"shapes": {"A": Shape(1, 2, 20)}, "rounds": 1}
+    ),
+    "read-images": Benchmark(
+        image_memory, {"rounds": 1}, {"megabytes": 1, "rounds": 1, "image_size": 1_000}
+    ),
     "s3": Benchmark(
         object_store_cost,
         {"caller_rounds": 31, "calls": 5_000},

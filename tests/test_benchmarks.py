@@ -16,7 +16,8 @@ pytest.importorskip("tensorboardX")
 ROOT = Path(__file__).parent.parent
 NAMES = (
     *("caller", "processor", "rate", "histogram", "image", "video", "figure", "embedding"),
-    *("adapters", "span", "session", "handler", "conversion", "import", "memory", "s3"),
+    *("adapters", "span", "session", "handler", "conversion", "import", "memory"),
+    *("read", "read-tags", "read-memory", "read-images", "s3"),
     *("system", "training", "watch"),
 )
 
