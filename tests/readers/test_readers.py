@@ -797,8 +797,8 @@ def test_a_file_that_vanishes_after_it_is_listed_costs_itself_alone(tmp_path, mo
     write(tmp_path / "b", [event(scalar("b", 1))])
     find_runs = readers.reading.find_runs
 
-    def find_then_remove(*args):
-        found = list(find_runs(*args))
+    def find_then_remove(*args, **options):
+        found = list(find_runs(*args, **options))
         gone.unlink()
         return found
 
