@@ -11,6 +11,7 @@ The worker thread does this, so a call that logs a number needs no lookup.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from sm_tblog._types import Series, as_utf8
@@ -108,6 +109,8 @@ class TagRegistry:
 
     def _kinds_of(self, run: str) -> dict[str, str]:
         if run not in self._kinds:
-            earlier = {} if self._find_kinds is None else self._find_kinds(run)
-            self._kinds[run] = dict(earlier)
+            self._kinds[run] = {}
+            if self._find_kinds is not None:
+                with contextlib.suppress(Exception):  # nothing may cost the data at hand
+                    self._kinds[run] |= self._find_kinds(run)
         return self._kinds[run]

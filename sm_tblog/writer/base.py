@@ -337,7 +337,7 @@ def _find_kinds(logdir: str, run: str) -> dict[str, str]:
     """Return the kinds of data by tag in the earlier files of a run, if they are local."""
     with contextlib.suppress(OSError, ValueError):  # a ValueError is about a NUL or a surrogate
         if scheme_of(logdir) == "file" and any(Path(logdir, run).glob("*tfevents*")):
-            from sm_tblog.readers.kinds import find_kinds  # a new run does not need the readers
+            from sm_tblog.sinks.kinds import find_kinds  # few processes need it
 
             return find_kinds(logdir, run)
     return {}

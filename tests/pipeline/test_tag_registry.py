@@ -11,8 +11,9 @@ import pytest
 from sm_tblog import Writer
 from sm_tblog.format import schema
 from sm_tblog.pipeline import buffer, worker
-from sm_tblog.readers import kinds, read_all
-from sm_tblog.readers.kinds import find_kinds
+from sm_tblog.readers import read_all
+from sm_tblog.sinks import kinds
+from sm_tblog.sinks.kinds import find_kinds
 
 
 def tags(logdir, run="."):
@@ -280,3 +281,33 @@ def test_the_feed_ends_if_the_rows_are_cleared_meanwhile(tmp_path, monkeypatch):
         pipeline.extend(("a", 1.0, 0, 1.0))
         pipeline._feed(40, 0)
         assert writer.stats().rows_written == 1
+
+
+def test_kinds_that_cannot_be_found_cost_no_data(tmp_path, monkeypatch):
+    def fail(*args):
+        message = "can't register atexit after shutdown"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(kinds, "find_kinds", fail)
+    for value in ("first", "second"):
+        with Writer(tmp_path) as writer:
+            writer.add_text("notes", value, 0)
+            writer.add_scalar("loss", 1.0, 0)
+            assert writer.flush()
+    assert tags(tmp_path) == {"notes": "text", "loss": "scalars"}
+
+
+LOG_TEXT = """
+import sys
+from sm_tblog import Writer
+
+with Writer(sys.argv[1]) as writer:
+    writer.add_text("notes", "text", 0)
+assert not [name for name in sys.modules if name.startswith("sm_tblog.readers")]
+"""
+
+
+def test_finding_the_kinds_of_earlier_files_imports_no_readers(tmp_path, run_script):
+    for _ in range(2):
+        done = run_script(LOG_TEXT, tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
