@@ -89,6 +89,7 @@ def test_a_hint_fits_the_argument_that_is_wrong(tmp_path, log, hint):
 def test_the_readers_that_a_message_names_are_there(tmp_path):
     with Writer(tmp_path / "logs" / "run") as writer:
         writer.add_scalar("loss", 1.0, 0)
-    with pytest.raises(InvalidValueError, match=r"sm_tblog\.readers\.read_all\(\)"):
+    with pytest.raises(InvalidValueError, match=r"sm_tblog\.read_many\(\)"):
         sm_tblog.read(tmp_path / "logs")
+    assert list(sm_tblog.read_many(tmp_path / "logs")) == ["run"]
     assert list(sm_tblog.readers.read_all(tmp_path / "logs")) == ["run"]
