@@ -44,13 +44,16 @@ class TestJax:
         return lambda: function(x).block_until_ready()
 
     def test_what_it_did_stands_inside_our_spans(self, tmp_path, forward):
+        import jax
+
         with Writer(tmp_path) as writer, writer.profile("mine", jax=True, memory=True, torch=False):
             for number in range(3):
                 with writer.step_span(number), writer.span("forward"):
                     forward()
         host = check_session(profiles.only_session(tmp_path), "PjitFunction")
         operations = [e for e in host if "hlo_module" in e.stats]
-        assert operations, "what XLA has compiled, on its own threads"
+        if jax.__version_info__ >= (0, 7):  # 0.6, the last for Python 3.10, does not name them
+            assert operations, "what XLA has compiled, on its own threads"
         assert not any(e.name.startswith("$") for e in host)
 
     def test_functions_have_lines_of_their_own(self, tmp_path, forward):
