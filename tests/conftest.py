@@ -226,6 +226,14 @@ def fault_proxies():
 
 
 @pytest.fixture
+def moto(moto_server, fault_proxies):
+    """A ``FaultProxy`` in front of moto, with a bucket."""
+    proxy = fault_proxies(moto_server)
+    proxy.server.make_bucket()
+    return proxy
+
+
+@pytest.fixture
 def worker_at_barriers_alone(monkeypatch):
     """Worker threads started from now on wait for a barrier, so that faults occur within one."""
     monkeypatch.setattr(worker, "TICK", 600.0)

@@ -125,17 +125,6 @@ class Unframer:
         """Number of bytes fed that are not part of a record returned so far."""
         return len(self._buffer) - self._start
 
-    @property
-    def in_sync(self) -> bool:
-        """Whether the next record is known to begin at ``offset``."""
-        return not self._out_of_sync
-
-    def take(self) -> bytes:
-        """Remove and return the pending bytes."""
-        data = bytes(memoryview(self._buffer)[self._start :])
-        self._advance(len(data))
-        return data
-
     def feed(self, data: Bytes) -> None:
         """Add the next chunk of the stream."""
         if self._start:

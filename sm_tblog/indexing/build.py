@@ -15,9 +15,9 @@ from sm_tblog.indexing.manifest import Manifest, maybe_read_manifest
 from sm_tblog.indexing.merge import Origin, merge
 from sm_tblog.indexing.opened import Index, default_folder
 from sm_tblog.indexing.parts import PART, tasks_for
-from sm_tblog.readers.event_source import check_workers
 from sm_tblog.readers.event_stream import Damage
 from sm_tblog.readers.events import as_url, find_runs
+from sm_tblog.readers.run import check_count
 from sm_tblog.readers.tables import require
 from sm_tblog.storage.base import scheme_of
 
@@ -79,7 +79,7 @@ def index(
         MissingDependencyError: a package is not installed.
         StoreError: ``logdir`` cannot be listed, or the index cannot be written.
     """
-    check_workers(workers)
+    check_count("workers", workers, 1)
     _check_shard(shard)
     require("pyarrow", "index", "parquet")
     root = as_url(logdir)

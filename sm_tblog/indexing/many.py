@@ -14,13 +14,13 @@ from sm_tblog._errors import InvalidValueError, MissingDependencyError, StoreErr
 from sm_tblog.indexing.entries import states_of
 from sm_tblog.indexing.opened import Index, default_folder
 from sm_tblog.indexing.parts import run_files
-from sm_tblog.readers.event_source import EventSource, check_workers
+from sm_tblog.readers.event_source import EventSource
 from sm_tblog.readers.events import as_url, find_runs
 from sm_tblog.readers.globs import split_glob
 from sm_tblog.readers.loader import RunLoader
 from sm_tblog.readers.point_table import Scalars
 from sm_tblog.readers.reading import find_run, load_run
-from sm_tblog.readers.run import Run
+from sm_tblog.readers.run import Run, check_count
 from sm_tblog.readers.runs import Job, Runs
 from sm_tblog.readers.selection import Selection
 from sm_tblog.readers.tables import require
@@ -109,7 +109,7 @@ def read_many(
         StoreError: the log directory cannot be listed.
     """
     selection = Selection(tags, steps, since, restarts)
-    check_workers(workers)
+    check_count("workers", workers, 1)
     glob = split_glob(as_url(path))
     options = dict(storage_options or {})
     opened = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sm_tblog._errors import InvalidTypeError, InvalidValueError
 from sm_tblog.readers.reading import load_run
 from sm_tblog.readers.runs import Job
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from sm_tblog.readers.run import Run
     from sm_tblog.readers.selection import Selection
 
-__all__ = ["EventSource", "check_workers"]
+__all__ = ["EventSource"]
 
 
 class EventSource:
@@ -57,13 +56,3 @@ class EventSource:
 
     def _load_one(self, files: RunFiles) -> list[Run]:
         return [self._load(files)]
-
-
-def check_workers(workers: object) -> None:
-    """Raise an error unless ``workers`` is a positive number."""
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        message = f"workers must be an int, got {workers!r:.60}"
-        raise InvalidTypeError(message)
-    if workers < 1:
-        message = f"workers must be positive, got {workers}"
-        raise InvalidValueError(message)

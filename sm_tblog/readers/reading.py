@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sm_tblog._errors import InvalidTypeError, InvalidValueError, StoreError
 from sm_tblog.readers.events import RunNotFoundError, find_runs, mapped_errors
 from sm_tblog.readers.loader import RunLoader
-from sm_tblog.readers.run import DamagedFileWarning, Run, check_keep
+from sm_tblog.readers.run import DamagedFileWarning, Run, check_count
 from sm_tblog.readers.selection import Selection
 from sm_tblog.storage.base import scheme_of
 
@@ -161,7 +161,7 @@ def follow(
     _check_seconds("interval", interval)
     if timeout is not None:
         _check_seconds("timeout", timeout)
-    check_keep(keep)
+    check_count("keep", keep)
     stop = stop or threading.Event()
     items = _follow(path, selection, storage_options, interval, timeout, stop, keep)
     if callback is None:

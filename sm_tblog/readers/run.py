@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sm_tblog.readers.loader import RunLoader
     from sm_tblog.readers.point_table import Scalars
 
-__all__ = ["DamagedFileWarning", "Run", "check_keep"]
+__all__ = ["DamagedFileWarning", "Run", "check_count"]
 
 
 class DamagedFileWarning(UserWarning):
@@ -38,13 +38,13 @@ class DamagedFileWarning(UserWarning):
     """
 
 
-def check_keep(keep: object) -> None:
-    """Raise an error unless ``keep`` is a number of points."""
-    if not isinstance(keep, int) or isinstance(keep, bool):
-        message = f"keep must be an int, got {keep!r:.60}"
+def check_count(name: str, count: object, minimum: int = 0) -> None:
+    """Raise an error unless ``count``, the argument ``name``, is an int of at least ``minimum``."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        message = f"{name} must be an int, got {count!r:.60}"
         raise InvalidTypeError(message)
-    if keep < 0:
-        message = f"keep must not be negative, got {keep}"
+    if count < minimum:
+        message = f"{name} must be at least {minimum}, got {count}"
         raise InvalidValueError(message)
 
 
@@ -194,7 +194,7 @@ class Run:
             InvalidTypeError: ``keep`` is not an int.
             InvalidValueError: ``keep`` is negative.
         """
-        check_keep(keep)
+        check_count("keep", keep)
         self._loader.columns.points.discard(keep)
         self._loader.columns.contents.discard(keep)
         for name in ("scalars", "_contents", "hparams"):

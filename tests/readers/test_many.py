@@ -90,7 +90,7 @@ def test_arguments_select_what_is_read(logdir):
     assert [list(run.scalars) for run in found.values()] == [["eval/loss"]] * 6
     with pytest.raises(InvalidValueError, match="restarts must be"):
         read_many(logdir, restarts="none")
-    with pytest.raises(InvalidValueError, match="workers must be positive, got 0"):
+    with pytest.raises(InvalidValueError, match="workers must be at least 1, got 0"):
         read_many(logdir, workers=0)
     with pytest.raises(InvalidTypeError, match="workers must be an int, got '4'"):
         read_many(logdir, workers="4")

@@ -27,13 +27,6 @@ def environment(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def moto(moto_server, fault_proxies):
-    proxy = fault_proxies(moto_server)
-    proxy.server.make_bucket()
-    return proxy
-
-
-@pytest.fixture
 def folder():
     return next(folders)
 

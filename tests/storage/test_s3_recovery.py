@@ -68,13 +68,6 @@ def _copying(monkeypatch):
 
 
 @pytest.fixture
-def moto(moto_server, fault_proxies):
-    proxy = fault_proxies(moto_server)
-    proxy.server.make_bucket()
-    return proxy
-
-
-@pytest.fixture
 def folder():
     return f"s3://bucket/{next(runs)}"
 

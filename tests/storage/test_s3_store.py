@@ -41,13 +41,6 @@ def spool_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def moto(moto_server, fault_proxies):
-    proxy = fault_proxies(moto_server)
-    proxy.server.make_bucket()
-    return proxy
-
-
-@pytest.fixture
 def folder():
     return f"s3://bucket/{next(runs)}"
 
