@@ -123,8 +123,15 @@ class EventStream:
 
     def finish(self) -> None:
         """Decode what is left, knowing that nothing follows."""
-        state = self._start, self._buffer, self._is_lost, self._careful, self._reason, self._end
-        self._torn = _State(*state)
+        self._torn = _State(
+            self._start,
+            self._buffer,
+            self._is_lost,
+            self._careful,
+            self._limit,
+            self._reason,
+            self._end,
+        )
         joined = memoryview(self._buffer + _PADDING)
         self._buffer = b""
         end = self._decode(joined, is_last=True)
@@ -143,7 +150,8 @@ class EventStream:
         self._tail = None
         torn = self._torn
         if torn is not None and torn.end == self._end:
-            self._start, self._buffer, self._is_lost, self._careful, self._reason, _ = torn
+            self._start, self._buffer, self._is_lost = torn.start, torn.buffer, torn.is_lost
+            self._careful, self._limit, self._reason = torn.careful, torn.limit, torn.reason
         self._torn = None
 
     @property
@@ -186,14 +194,16 @@ class EventStream:
                     return position
                 self._lose(_CUT_SHORT)
                 position += 1
-            elif self._careful or (self._checksums is not None and self._is_doubtful(length)):
+            elif self._careful or self._is_doubtful(length):
                 position = self._decode_one(view, position, length)
             else:
                 position = self._decode_batch(view, position)
 
     def _is_doubtful(self, length: int) -> bool:
         """Return whether a record of this length is not decoded in a batch after damage."""
-        return length >= _LONG or HEADER + length + FOOTER > self._limit
+        if HEADER + length + FOOTER > self._limit:
+            return True
+        return self._checksums is not None and length >= _LONG
 
     def _decode_one(self, view: memoryview, position: int, length: int) -> int:
         """Decode the complete record at a position; return the position after it."""
@@ -265,5 +275,6 @@ class _State(NamedTuple):
     buffer: bytes
     is_lost: bool
     careful: int
+    limit: int
     reason: str
     end: int

@@ -16,7 +16,7 @@ from sm_tblog._types import Series
 from sm_tblog.format import schema
 from sm_tblog.format.records import frame
 from sm_tblog.format.scalars import encode_scalar
-from sm_tblog.readers import reading
+from sm_tblog.readers import DamagedFileWarning, reading
 from sm_tblog.readers.event_stream import EventStream
 
 
@@ -66,6 +66,21 @@ def test_a_torn_tail_is_read_once_it_is_whole(tmp_path_factory, cuts, has_text):
     assert seen == [*range(12)]
     assert loaded.damages == ()
     assert loaded.scalars["loss"].step.tolist() == seen
+
+
+@pytest.mark.parametrize("size", [5_000, 50_000, 500_000])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_an_image_that_was_being_written_is_read_once_it_is_whole(path, size, share):
+    picture = {"tag": "i", "image": {"encoded_image_string": np.random.default_rng(0).bytes(size)}}
+    image = frame(schema.Event(step=5, summary={"value": [picture]}).SerializeToString())
+    before = b"".join(records(0, 20))
+    path.write_bytes(before + image[: int(share * len(image))])
+    with pytest.warns(DamagedFileWarning, match="cut short"):
+        run = sm_tblog.read(path.parent)
+    path.write_bytes(b"".join([before, image, *records(20, 40)]))
+    assert points(run.refresh()) == {"loss": [*range(20, 40)]}
+    assert run.damages == ()
+    assert run.images["i"].value[0][0].encoded == picture["image"]["encoded_image_string"]
 
 
 def test_bytes_that_were_read_are_not_read_again(path, monkeypatch):
