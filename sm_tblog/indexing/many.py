@@ -279,8 +279,6 @@ class _IndexedSource:
 class IndexedRun(Run):
     """A run whose tags and scalars come from an index. All else is read from its event files."""
 
-    _loader: RunLoader
-
     def __init__(
         self,
         path: str,
@@ -297,14 +295,11 @@ class IndexedRun(Run):
         self._selection = selection
         self._files = files
 
-    def __getattr__(self, name: str) -> Any:
-        """Read the event files when something else than scalars is asked for."""
-        if name != "_loader":
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(message)
+    @cached_property
+    def _loader(self) -> RunLoader:  # type: ignore[override]
+        """What the event files contain, read when something else than scalars is asked for."""
         loader = RunLoader(self._selection)
         loader.load(self._files())
-        self._loader = loader
         return loader
 
     @property
@@ -337,8 +332,7 @@ class IndexedRun(Run):
             return super().refresh()
         before = self.scalars
         self._loader.load(self._find())
-        for name in ("scalars", "_contents", "hparams", "embeddings"):
-            self.__dict__.pop(name, None)
+        self._forget()
         new = {}
         for tag, points in self.scalars.items():
             known = len(before[tag].step) if tag in before else 0

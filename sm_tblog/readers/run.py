@@ -178,8 +178,7 @@ class Run:
         """
         before = self._loader.columns.points.parts
         is_extended = self._loader.load(self._find())
-        for name in ("scalars", "_contents", "hparams", "embeddings"):
-            self.__dict__.pop(name, None)
+        self._forget()
         if not is_extended:
             return {tag: points for tag, points in self.scalars.items() if len(points.step)}
         if self._loader.columns.points.parts == before:
@@ -197,7 +196,11 @@ class Run:
         check_count("keep", keep)
         self._loader.columns.points.discard(keep)
         self._loader.columns.contents.discard(keep)
-        for name in ("scalars", "_contents", "hparams"):
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was made of the columns, which have changed."""
+        for name in ("scalars", "_contents", "hparams", "embeddings"):
             self.__dict__.pop(name, None)
 
     def to_pandas(self, *, wide: bool = False) -> pd.DataFrame:
