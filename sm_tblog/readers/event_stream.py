@@ -149,10 +149,18 @@ class EventStream:
         """Continue after ``finish`` or ``fail``, because the file may have grown."""
         self._tail = None
         torn = self._torn
-        if torn is not None and torn.end == self._end:
+        if torn is not None:
             self._start, self._buffer, self._is_lost = torn.start, torn.buffer, torn.is_lost
             self._careful, self._limit, self._reason = torn.careful, torn.limit, torn.reason
         self._torn = None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether ``finish`` found events within a record that was cut short.
+
+        If the file has grown, they may turn out to be part of that record's data.
+        """
+        return self._torn is not None and self._torn.end != self._end
 
     @property
     def has_failed(self) -> bool:

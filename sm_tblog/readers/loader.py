@@ -70,7 +70,8 @@ class RunLoader:
         """Read what is new.
 
         If files were removed, or replaced by shorter ones, or one is new whose name sorts before
-        known ones, everything is read again.
+        known ones, everything is read again; also if one has grown whose last record was cut short
+        and seemed to contain others.
 
         Returns:
             Whether the columns were extended; False if they were read again.
@@ -109,11 +110,7 @@ class RunLoader:
         """Return whether the files may have grown, and others were added after them."""
         if len(files) < len(self._streams):
             return False
-        return all(
-            file.path == stream.path
-            and (file.source.size is None or file.source.size >= stream.offset)
-            for file, stream in zip(files, self._streams, strict=False)
-        )
+        return all(map(_may_continue, files, self._streams))
 
     def _read(self, file: EventFile, stream: EventStream) -> None:
         if stream.offset and file.source.size == stream.offset and not stream.has_failed:
@@ -125,6 +122,16 @@ class RunLoader:
         except OSError as error:
             self.errors.append((file.path, error))
             stream.fail(reason_of(error))
+
+
+def _may_continue(file: EventFile, stream: EventStream) -> bool:
+    """Return whether what a stream has decoded is the beginning of a file."""
+    if file.path != stream.path:
+        return False
+    size = file.source.size
+    if stream.is_doubtful:
+        return size == stream.offset
+    return size is None or size >= stream.offset
 
 
 def _contains_hparams(file: EventFile) -> bool:

@@ -167,7 +167,8 @@ class Run:
     def refresh(self) -> dict[str, Scalars]:
         """Read what the run has grown by. Bytes that were read are not read again.
 
-        If a file was removed or replaced by a shorter one, the run is read anew.
+        If a file was removed or replaced by a shorter one, or had ended in the middle of a record
+        that seemed to contain others, the run is read anew.
 
         Returns:
             The new points of each scalar tag that has any; after a run was read anew, all points.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from unittest.mock import patch
 
 import numpy as np
@@ -17,6 +18,7 @@ from sm_tblog.format import schema
 from sm_tblog.format.record_scan import scan_records
 from sm_tblog.format.records import FOOTER, HEADER, Unframer, frame, frame_header
 from sm_tblog.format.scalars import encode_scalar
+from sm_tblog.readers import DamagedFileWarning, read_all
 from sm_tblog.readers.columns import Columns
 from sm_tblog.readers.elements import maybe_number
 from sm_tblog.readers.event_stream import EventStream
@@ -249,6 +251,34 @@ loops = st.lists(
     min_size=1,
     max_size=4,
 )
+
+
+def picture(tag, step, number):
+    content = bytes(20_000 + step % 100)
+    return event({"tag": f"{tag}/i", "image": {"encoded_image_string": content}}, step=step)
+
+
+@settings(max_examples=60, deadline=None)
+@given(blocks, st.lists(st.floats(0, 1), min_size=1, max_size=5), st.booleans())
+def test_following_a_file_gives_what_reading_it_gives(tmp_path_factory, parts, cuts, has_picture):
+    extra = [([(picture, "p")], 7, 0.0, 1)] if has_picture else []
+    data = b"".join(records_of([*parts[:2], *extra, *parts[2:]]))
+    folder = tmp_path_factory.mktemp("run")
+    path = folder / "events.out.tfevents.1.host"
+    ends = sorted(int(cut * len(data)) for cut in cuts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedFileWarning)
+        path.write_bytes(data[: ends[0]])
+        followed = read_all(folder)["."]
+        for end in [*ends[1:], len(data)]:
+            path.write_bytes(data[:end])
+            followed.refresh()
+        whole = read_all(folder)["."]
+    assert followed.tags == whole.tags
+    assert followed.damages == whole.damages
+    assert list(followed.scalars) == list(whole.scalars)
+    for tag, points in whole.scalars.items():
+        np.testing.assert_array_equal(followed.scalars[tag], points)
 
 
 @settings(max_examples=60, deadline=None)

@@ -83,6 +83,25 @@ def test_an_image_that_was_being_written_is_read_once_it_is_whole(path, size, sh
     assert run.images["i"].value[0][0].encoded == picture["image"]["encoded_image_string"]
 
 
+def test_events_within_a_text_that_was_being_written_are_no_points(path):
+    inside = b"".join(records(90, 95))
+    tensor = {"dtype": "DT_STRING", "string_val": [inside]}
+    text = frame(
+        schema.Event(summary={"value": [{"tag": "t", "tensor": tensor}]}).SerializeToString()
+    )
+    before = b"".join(records(0, 20))
+    path.write_bytes(before + text[:-10])
+    with pytest.warns(DamagedFileWarning):
+        run = sm_tblog.read(path.parent)
+    path.write_bytes(b"".join([before, text, *records(20, 22)]))
+    run.refresh()
+    assert points(run.scalars) == {"loss": [*range(22)]}
+    assert run.damages == ()
+    with path.open("ab") as file:
+        file.write(b"".join(records(22, 23)))
+    assert points(run.refresh()) == {"loss": [22]}
+
+
 def test_bytes_that_were_read_are_not_read_again(path, monkeypatch):
     path.write_bytes(b"".join(records(0, 100)))
     run = sm_tblog.read(path.parent)
